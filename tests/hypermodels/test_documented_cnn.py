@@ -1,0 +1,282 @@
+"""DocumentedCNN: the documented network, its search space, and training through KerasTuner."""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+
+import keras
+import keras_tuner as kt
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hypermodels import DOCUMENTED, Configuration, DocumentedCNN, ModelTooLargeError
+
+TINY = Configuration(
+    base_filters=2,
+    dense_units=(4,),
+    dense_dropout=(0.1,),
+    crop_min_area=0.4,
+    tone_jitter=0.2,
+    flip=True,
+    rotation=10.0,
+    noise=0.04,
+    batch_size=4,
+)
+
+
+def tiny_data(size=32, count=8):
+    pixels = np.random.default_rng(0).integers(0, 256, (count, size, size, 1), dtype=np.uint8)
+    return pixels, (np.arange(count) % 2).astype("float32")
+
+
+def train_step(model):
+    """Trains one step and returns the loss; eagerly, because tracing a graph takes far longer."""
+    model.run_eagerly = True
+    return model.train_on_batch(*tiny_data())[0]
+
+
+def space():
+    hp = kt.HyperParameters()
+    DocumentedCNN().declare(hp)
+    return hp
+
+
+class RecordingModel:
+    """Stands in for a Keras model: remembers how it was trained."""
+
+    def fit(self, *args, **kwargs):
+        self.args, self.kwargs = args, kwargs
+        return "history"
+
+
+class TinyBatches(keras.utils.PyDataset):
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        x, y = tiny_data(count=4)
+        return x, y
+
+
+def test_default_hyperparameters_are_the_documented_configuration():
+    assert DocumentedCNN().declare(kt.HyperParameters()) == DOCUMENTED
+
+
+def test_default_hyperparameters_build_exactly_the_documented_network():
+    model = DocumentedCNN().build(kt.HyperParameters())
+    assert model.count_params() == 3_496_801
+    assert model.input_shape == (None, 180, 180, 1)
+    assert not [layer.name for layer in model.layers if layer.name.startswith("augment")]
+    assert type(model.optimizer) is keras.optimizers.Adam
+
+
+def test_saved_model_has_the_same_parameters_and_predictions(tmp_path):
+    model = DocumentedCNN(image_size=32).build_configuration(TINY)
+    model.optimizer.build(model.trainable_variables)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert loaded.count_params() == model.count_params()
+    assert loaded.get_layer("augment_crop").min_area == 0.4
+    x, _ = tiny_data()
+    np.testing.assert_allclose(loaded.predict_on_batch(x), model.predict_on_batch(x), atol=1e-6)
+
+
+def test_predictions_are_float32_probabilities_and_not_augmented():
+    model = DocumentedCNN(image_size=32).build_configuration(TINY)
+    x, _ = tiny_data()
+    first = model.predict_on_batch(x)
+    assert first.shape == (8, 1)
+    assert first.dtype == np.float32
+    assert np.all((first > 0) & (first < 1))
+    np.testing.assert_array_equal(first, model.predict_on_batch(x))
+
+
+def test_model_trains_under_mixed_precision_with_float32_output():
+    previous = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = DocumentedCNN(image_size=32).build_configuration(TINY)
+    finally:
+        keras.config.set_dtype_policy(previous)
+    assert model.get_layer("block1_conv1").compute_dtype == "bfloat16"
+    assert model.output.dtype == "float32"
+    assert np.isfinite(train_step(model))
+
+
+def test_two_builds_with_the_same_seed_train_identically():
+    losses = []
+    for _ in range(2):
+        keras.utils.set_random_seed(1)
+        model = DocumentedCNN(image_size=32, seed=5).build_configuration(TINY)
+        losses.append([train_step(model) for _ in range(2)])
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("size", [32, 63, 180, 512])
+def test_flatten_head_is_as_wide_as_the_last_feature_map(size):
+    configuration = dataclasses.replace(TINY, head="flatten")
+    model = DocumentedCNN(image_size=size).build_configuration(configuration)
+    assert model.get_layer("head").output.shape == (None, (size // 32) ** 2 * 16 * 2)
+
+
+def test_one_channel_needs_no_repetition():
+    model = DocumentedCNN(image_size=32, channels=1).build_configuration(TINY)
+    assert model.get_layer("stem_conv1").kernel.shape[2] == 1
+
+
+def test_batch_norm_off_removes_every_normalization():
+    configuration = dataclasses.replace(TINY, batch_norm=False)
+    model = DocumentedCNN(image_size=32).build_configuration(configuration)
+    kinds = {type(layer) for layer in model.layers}
+    assert keras.layers.BatchNormalization not in kinds
+
+
+def test_widths_of_missing_dense_layers_are_inactive():
+    hp = kt.HyperParameters()
+    hp.values["dense_layers"] = 1
+    configuration = DocumentedCNN().declare(hp)
+    assert configuration.dense_units == (512,)
+    assert hp.is_active("dense_units_1")
+    for name in ("dense_units_2", "dense_dropout_2", "dense_units_3", "dense_dropout_3"):
+        assert not hp.is_active(name)
+        assert name not in hp.values
+
+
+def test_every_documented_value_can_be_proposed():
+    hp = space()
+    for parameter in hp.space:
+        if isinstance(parameter, kt.engine.hyperparameters.Choice):
+            proposed = {parameter.prob_to_value(p) for p in np.linspace(0, 0.999, 200)}
+            assert proposed == set(parameter.values)
+            assert parameter.default in proposed
+
+
+def test_values_with_rounding_errors_become_short_decimals():
+    hp = kt.HyperParameters()
+    hp.values["conv_dropout"] = 0.1 + 0.2
+    assert DocumentedCNN().declare(hp).conv_dropout == 0.3
+
+
+@st.composite
+def drawn_values(draw):
+    return {
+        parameter.name: draw(st.sampled_from(sorted(set(parameter.values), key=str)))
+        for parameter in space().space
+    }
+
+
+@settings(max_examples=4, deadline=None, derandomize=True)
+@given(values=drawn_values())
+def test_every_configuration_of_the_space_builds_and_trains(values):
+    keras.backend.clear_session()
+    hp = space()
+    hp.values.update(values)
+    hp.ensure_active_values()
+    hypermodel = DocumentedCNN(image_size=32, train_size=100)
+    model = hypermodel.build(hp)
+    assert np.isfinite(train_step(model))
+    assert len(hypermodel.declare(hp).dense_units) == values["dense_layers"]
+
+
+def test_model_over_the_limit_is_refused_with_count_and_limit():
+    hypermodel = DocumentedCNN(max_parameters=1_000_000)
+    with pytest.raises(ModelTooLargeError, match=r"3,496,801 .*max_parameters=1,000,000") as error:
+        hypermodel.build(kt.HyperParameters())
+    assert isinstance(error.value, ValueError)
+    assert isinstance(error.value, kt.errors.FailedTrialError)
+
+
+def test_model_at_the_limit_is_accepted():
+    count = DocumentedCNN(image_size=32).build_configuration(TINY).count_params()
+    model = DocumentedCNN(image_size=32, max_parameters=count).build_configuration(TINY)
+    assert model.count_params() == count
+
+
+def test_cosine_schedule_without_train_size_is_refused():
+    configuration = dataclasses.replace(TINY, schedule="cosine")
+    with pytest.raises(ValueError, match="train_size=None"):
+        DocumentedCNN(image_size=32).build_configuration(configuration)
+
+
+def test_cosine_horizon_is_the_constructors_epochs():
+    configuration = dataclasses.replace(TINY, schedule="cosine", batch_size=16)
+    hypermodel = DocumentedCNN(image_size=32, train_size=100, epochs=20)
+    schedule = hypermodel.build_configuration(configuration).optimizer._learning_rate
+    assert schedule.warmup_steps == 7
+    assert schedule.decay_steps == 19 * 7
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        {"image_size": 31},
+        {"channels": 2},
+        {"train_size": 0},
+        {"epochs": 0},
+        {"max_parameters": -1},
+    ],
+    ids=str,
+)
+def test_constructor_argument_out_of_range_is_named(argument):
+    ((name, value),) = argument.items()
+    with pytest.raises(ValueError, match=f"{name}={value}"):
+        DocumentedCNN(**argument)
+
+
+def test_hypermodel_survives_pickling():
+    copy = pickle.loads(pickle.dumps(DocumentedCNN(image_size=64, train_size=10, seed=3)))
+    assert (copy.image_size, copy.train_size, copy.seed) == (64, 10, 3)
+    assert copy.build.__self__ is copy
+
+
+def test_fit_uses_the_batch_size_of_the_hyperparameters_for_arrays():
+    hp, model, (x, y) = space(), RecordingModel(), tiny_data()
+    hp.values["batch_size"] = 64
+    assert DocumentedCNN().fit(hp, model, x, y, epochs=2) == "history"
+    assert model.args == (x, y)
+    assert model.kwargs == {"epochs": 2, "batch_size": 64}
+    DocumentedCNN().fit(hp, model, x=x, y=y)
+    assert model.kwargs["batch_size"] == 64
+
+
+def test_fit_leaves_the_callers_batch_size_alone():
+    hp, model, (x, y) = space(), RecordingModel(), tiny_data()
+    DocumentedCNN().fit(hp, model, x, y, batch_size=5)
+    assert model.kwargs == {"batch_size": 5}
+    DocumentedCNN().fit(hp, model, x, y, 5)
+    assert model.args == (x, y, 5)
+    assert model.kwargs == {}
+
+
+def test_fit_trains_on_a_dataset_with_its_own_batches():
+    hypermodel, hp = DocumentedCNN(image_size=32), space()
+    model = hypermodel.build_configuration(TINY)
+    model.run_eagerly = True
+    history = hypermodel.fit(hp, model, TinyBatches(), epochs=1, verbose=0)
+    assert np.isfinite(history.history["loss"]).all()
+
+
+def test_plain_keras_tuner_search_runs(tmp_path):
+    class Search(kt.RandomSearch):
+        def _configure_tensorboard_dir(self, callbacks, trial, execution=0):
+            """Does nothing: KerasTuner would import tensorboard, which is not installed."""
+
+    hp = kt.HyperParameters()
+    hp.Fixed("base_filters", 8)
+    tuner = Search(
+        DocumentedCNN(image_size=32, train_size=8, epochs=1),
+        objective=kt.Objective("val_auc", "max"),
+        hyperparameters=hp,
+        max_trials=1,
+        directory=tmp_path,
+        project_name="search",
+        seed=1,
+    )
+    x, y = tiny_data()
+    tuner.search(x, y, validation_data=(x, y), epochs=1, verbose=0)
+    (trial,) = tuner.oracle.get_best_trials(1)
+    assert trial.status == "COMPLETED"
+    assert 0 <= trial.score <= 1
