@@ -1,0 +1,1 @@
+"""Hyperparameter search for medical-image CNNs; start with `python -m search.run --help`."""

@@ -1,0 +1,70 @@
+"""Loads Keras and its backend quietly, and says what it runs on; imported only when needed.
+
+Importing Keras takes seconds and prints from C++; nothing that answers at once may import it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Iterator
+from importlib import metadata
+from typing import Any
+
+
+@contextlib.contextmanager
+def quiet_stderr() -> Iterator[None]:
+    """Keep C++ start-up chatter off the terminal; an exception lets it through."""
+    try:
+        descriptor = sys.stderr.fileno()
+    except (OSError, ValueError, AttributeError):
+        yield
+        return
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as kept:
+        saved = os.dup(descriptor)
+        os.dup2(kept.fileno(), descriptor)
+        try:
+            yield
+        except BaseException:
+            os.dup2(saved, descriptor)
+            kept.seek(0)
+            sys.stderr.write(kept.read().decode(errors="replace"))
+            raise
+        finally:
+            os.dup2(saved, descriptor)
+            os.close(saved)
+
+
+def load() -> Any:
+    """Import Keras, its backend and KerasTuner, once, and return `keras`."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # TensorFlow warns of retracing because every trial is a new model, which is intended here.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    with quiet_stderr():
+        import keras
+        import keras_tuner  # noqa: F401
+
+        keras.ops.zeros(1)
+    return keras
+
+
+def device() -> str:
+    """Return what training runs on, e.g. "2 × CPU core (tensorflow)" or "gpu:0 (jax)"."""
+    keras = load()
+    gpus = keras.distribution.list_devices("gpu")
+    name = keras.backend.backend()
+    return f"{', '.join(gpus)} ({name})" if gpus else f"CPU, {os.cpu_count()} cores ({name})"
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python, this package and what it computes with."""
+    found = {"python": platform.python_version()}
+    for package in ("xray-search", "keras", "keras-tuner", "tensorflow", "jax", "numpy"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found

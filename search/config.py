@@ -1,0 +1,257 @@
+"""The configuration of a run: validated once, at construction, and trusted afterwards.
+
+Presets replace defaults; an option given explicitly wins over both. Knows nothing of files,
+Keras or KerasTuner.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from search.errors import ConfigurationError
+
+
+class TunerKind(StrEnum):
+    """Which oracle proposes configurations."""
+
+    HYPERBAND = "hyperband"
+    """Successive halving over several brackets (Li et al., JMLR 18, 2018)."""
+    RANDOM = "random"
+    """Independent draws, each trained to the full budget."""
+    BAYESIAN = "bayesian"
+    """KerasTuner's Gaussian process, each trial trained to the full budget."""
+    GRID = "grid"
+    """Every combination of a (narrowed) space, in order."""
+
+
+class SplitKind(StrEnum):
+    """How train + val files are divided 80:20."""
+
+    PATIENT = "patient"
+    """By patient, stratified by class: no child on both sides."""
+    NOTEBOOK = "notebook"
+    """As the notebook: `random.seed(8); random.shuffle` over sorted file names."""
+
+
+MINIMIZED = ("loss", "brier", "calibration_error")
+"""A metric whose name ends in one of these is minimized, every other one maximized."""
+
+OBJECTIVES = (
+    *(
+        f"{prefix}_{name}"
+        for prefix in ("val", "stress")
+        for name in ("loss", "accuracy", "precision", "recall", "specificity", "auc")
+    ),
+    "robust_loss",
+    "robust_auc",
+)
+"""The metrics logged every epoch that can be the objective; see `tuning/validation.py`."""
+
+THRESHOLD_RULE = re.compile(r"^(youden|0\.5|(?:sensitivity|specificity)=0?\.\d+)$")
+
+
+def direction(objective: str) -> str:
+    """Return "min" or "max" for a metric's name."""
+    return "min" if objective.endswith(MINIMIZED) else "max"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything that was asked for; `config.json` holds exactly this.
+
+    Attributes:
+        tuner: Which oracle.
+        data: "auto", "demo", "kaggle", or a folder or `.zip` file.
+        split: How train + val are divided.
+        val_fraction: Share of images for validation, 0.05–0.5.
+        image_size: Side in pixels, 32–512.
+        channels: 1, or 3 equal ones as the notebook has.
+        max_epochs: Hyperband's R; the epochs of every trial for the other tuners.
+        factor: Hyperband's eta, at least 2.
+        iterations: How often Hyperband is repeated.
+        max_trials: Trials of the random and Bayesian tuners, and a cap for the grid.
+        objective: Metric that ranks trials; its direction is inferred.
+        refit_epochs: Epochs of retraining.
+        refit_seeds: How many seeds the finalists and the control are retrained with.
+        top: How many of the search's best are retrained.
+        seed: Seed of everything; 0 is a seed like any other.
+        name: Name of the run directory.
+        results_dir: Its parent.
+        preset: The preset that gave the defaults, "" for none.
+        cache_dir: Where decoded images are kept, "" for the user's cache directory.
+        threshold_rule: "sensitivity=0.95", "specificity=…", "youden" or "0.5".
+        prevalence: Prior of PNEUMONIA for the log losses; None: that of the training files.
+        views_per_image: Stressed views made of each validation image, 1–4.
+        max_parameters: Largest model allowed, 0 for no limit.
+        budget: "" or e.g. "2h", "300epochs": the largest schedule that fits.
+        fix: Hyperparameters held at a value.
+        search: If not empty, only these hyperparameters vary.
+        enqueue: Configurations to try first, each a mapping of values.
+    """
+
+    tuner: TunerKind = TunerKind.HYPERBAND
+    data: str = "auto"
+    split: SplitKind = SplitKind.PATIENT
+    val_fraction: float = 0.2
+    image_size: int = 180
+    channels: int = 3
+    max_epochs: int = 27
+    factor: int = 3
+    iterations: int = 1
+    max_trials: int = 30
+    objective: str = "robust_loss"
+    refit_epochs: int = 25
+    refit_seeds: int = 3
+    top: int = 1
+    seed: int = 8
+    name: str = "run"
+    results_dir: str = "results"
+    preset: str = ""
+    cache_dir: str = ""
+    threshold_rule: str = "sensitivity=0.95"
+    prevalence: float | None = None
+    views_per_image: int = 2
+    max_parameters: int = 4_000_000
+    budget: str = ""
+    fix: dict[str, Any] = field(default_factory=dict)
+    search: tuple[str, ...] = ()
+    enqueue: tuple[dict[str, Any], ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check every value.
+
+        Raises:
+            ConfigurationError: Names the option, the value and what is allowed.
+        """
+        _in_range("--val-fraction", self.val_fraction, 0.05, 0.5)
+        _in_range("--image-size", self.image_size, 32, 512)
+        if self.channels not in (1, 3):
+            raise ConfigurationError(f"--channels {self.channels}: must be 1 or 3")
+        _in_range("--max-epochs", self.max_epochs, 1, 100_000)
+        _in_range("--factor", self.factor, 2, 100)
+        _in_range("--iterations", self.iterations, 1, 1000)
+        _in_range("--max-trials", self.max_trials, 1, 1_000_000)
+        _in_range("--refit-epochs", self.refit_epochs, 1, 100_000)
+        _in_range("--refit-seeds", self.refit_seeds, 1, 100)
+        _in_range("--top", self.top, 1, 100)
+        _in_range("--seed", self.seed, 0, 2**31 - 1)
+        _in_range("--views-per-image", self.views_per_image, 1, 4)
+        _in_range("--max-parameters", self.max_parameters, 0, 10**12)
+        if self.prevalence is not None:
+            _in_range("--prevalence", self.prevalence, 0.001, 0.999)
+        if self.objective not in OBJECTIVES:
+            raise ConfigurationError(
+                f"--objective {self.objective}: no such metric is logged; choose one of "
+                + ", ".join(OBJECTIVES)
+            )
+        if not THRESHOLD_RULE.match(self.threshold_rule):
+            raise ConfigurationError(
+                f"--threshold-rule {self.threshold_rule}: must be youden, 0.5, "
+                "sensitivity=0.NN or specificity=0.NN"
+            )
+        if not re.match(r"^[A-Za-z0-9][A-Za-z0-9._-]*$", self.name):
+            raise ConfigurationError(
+                f"--name {self.name!r}: use letters, digits, '.', '_' and '-' only; "
+                "it becomes a folder's name"
+            )
+        if self.budget and not BUDGET.match(self.budget):
+            raise ConfigurationError(
+                f"--budget {self.budget}: write a time such as 90m or 2h, or 300epochs"
+            )
+
+    @property
+    def direction(self) -> str:
+        """Return "min" or "max", inferred from the objective's name."""
+        return direction(self.objective)
+
+
+BUDGET = re.compile(r"^(\d+(?:\.\d+)?)(s|m|h|epochs)$")
+
+
+def _in_range(option: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ConfigurationError(f"{option} {value}: must be between {low} and {high}")
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "demo": {
+        "image_size": 64,
+        "max_epochs": 9,
+        "refit_epochs": 12,
+        "refit_seeds": 1,
+    },
+    "quick": {
+        "image_size": 96,
+        "max_epochs": 9,
+        "refit_epochs": 18,
+        "refit_seeds": 1,
+        # The two that make an epoch up to ten times dearer on a CPU.
+        "fix": {"separable": True, "base_filters": 16},
+    },
+    "standard": {},
+    "thorough": {"max_epochs": 81, "refit_epochs": 60, "refit_seeds": 5, "top": 3},
+}
+"""Defaults by preset; "standard" is RunConfig's own."""
+
+HARMLESS = frozenset(
+    {
+        "results_dir",
+        "cache_dir",
+        "refit_epochs",
+        "refit_seeds",
+        "top",
+        "threshold_rule",
+        "preset",
+    }
+)
+"""Fields that may change on `--resume`: they act after the search or outside it."""
+
+GROWABLE = frozenset({"iterations", "max_trials"})
+"""Fields that may grow on `--resume`: the search goes on where it ended."""
+
+
+def with_preset(preset: str, explicit: dict[str, Any]) -> RunConfig:
+    """Build a configuration from a preset and the options given explicitly.
+
+    Args:
+        preset: A key of `PRESETS`, or "" for RunConfig's own defaults.
+        explicit: RunConfig fields by name; these win.
+
+    Raises:
+        ConfigurationError: The preset or a value is not allowed.
+    """
+    if preset and preset not in PRESETS:
+        raise ConfigurationError(
+            f"--preset {preset}: no such preset; choose one of {', '.join(PRESETS)}"
+        )
+    chosen = {**(PRESETS[preset] if preset else {}), **explicit, "preset": preset}
+    held = {**(PRESETS[preset] if preset else {}).get("fix", {}), **explicit.get("fix", {})}
+    # What is asked to vary is not held by a preset.
+    asked = set(explicit.get("search", ())) - set(explicit.get("fix", {}))
+    chosen["fix"] = {name: value for name, value in held.items() if name not in asked}
+    return RunConfig(**chosen)
+
+
+def differences(stored: dict[str, Any], wanted: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    """List the fields whose change would change the search of a stored run.
+
+    Args:
+        stored: `config.json` of the run.
+        wanted: The configuration asked for now, in the same form.
+
+    Returns:
+        (field, stored value, wanted value), empty when the run can be resumed.
+    """
+    fields = [f.name for f in dataclasses.fields(RunConfig)]
+    found = []
+    for name in fields:
+        if name in HARMLESS or stored.get(name) == wanted.get(name):
+            continue
+        if name in GROWABLE and wanted[name] >= stored.get(name, 0):
+            continue
+        found.append((name, stored.get(name), wanted.get(name)))
+    return found

@@ -1,0 +1,298 @@
+"""The run directory: paths, the append-only journal, atomic JSON, the lock, the manifest.
+
+The journal is the truth. An event is one line of JSON, flushed and fsynced before the caller goes
+on; a line cut short by a kill is dropped when the journal is read. Everything else in the run
+directory can be rebuilt from it or is written once, to a temporary name, then renamed.
+
+Knows no Keras and no KerasTuner.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from search.errors import RunDirectoryError, StorageError
+from search.records import to_json
+
+
+class EventKind(StrEnum):
+    """The kinds of journal event; each line has "event" and "time" (Unix seconds) besides.
+
+    Listeners (the terminal, the plain log) receive the same dictionaries.
+    """
+
+    RUN_STARTED = "run_started"
+    """A process took the run: pid, host, resumed, versions, device."""
+    PLAN = "plan"
+    """The schedule, see `tuning/schedule.py`: tuner, brackets [{iteration, bracket, rungs
+    [{count, initial_epoch, epochs}]}], configurations, trials, epochs, seconds_per_epoch,
+    estimated_seconds (both None while unmeasured), notes [str]."""
+    TRIAL_CREATED = "trial_created"
+    """trial_id, configuration, iteration, bracket, rung, parent, values, initial_epoch,
+    target_epochs, seed, oracle (what the oracle needs to be rebuilt)."""
+    EPOCH = "epoch"
+    """A finished epoch, written after its checkpoint: trial_id, epoch, metrics, seconds."""
+    TRIAL_ENDED = "trial_ended"
+    """trial_id, status, score, epochs (count, parents included), parameters, seconds, costs,
+    failure {kind, message, traceback} or None, notes [str]."""
+    RUNG_CLOSED = "rung_closed"
+    """iteration, bracket, rung, ranked (trial ids, best first), promoted (trial ids)."""
+    SEARCH_ENDED = "search_ended"
+    """best (trial id), trials, failed, epochs, seconds."""
+    REFIT_STARTED = "refit_started"
+    """A retraining begins: role, seed (repetition 0, 1, …), epochs, values."""
+    REFIT_EPOCH = "refit_epoch"
+    """role, seed, epoch, metrics, seconds."""
+    REFIT_ENDED = "refit_ended"
+    """role, seed, kept_epoch, score, epochs, parameters, seconds, weights_file."""
+    TEST_SCORED = "test_scored"
+    """The test set was opened: scorings [{role, seed, accuracy, auc}]."""
+    STAGE = "stage"
+    """name, seconds: a stage of the run ended."""
+    STOPPED = "stopped"
+    """The process ended early, in order: reason."""
+
+
+class RunDirectory:
+    """Paths and durable writes of one run.
+
+    Attributes:
+        root: `results/<name>`.
+    """
+
+    def __init__(self, root: Path) -> None:
+        """Refer to a run directory, existing or not; touches nothing."""
+        self.root = root
+
+    def __repr__(self) -> str:
+        return f"RunDirectory({self.root.as_posix()!r})"
+
+    @property
+    def name(self) -> str:
+        """Return the run's name."""
+        return self.root.name
+
+    @property
+    def journal_file(self) -> Path:
+        """Return the path of the journal."""
+        return self.root / "journal.jsonl"
+
+    @property
+    def tuner_dir(self) -> Path:
+        """Return KerasTuner's project directory."""
+        return self.root / "tuner"
+
+    @property
+    def refit_dir(self) -> Path:
+        """Return the directory of the retrained candidates' checkpoints."""
+        return self.root / "refit"
+
+    @property
+    def plots_dir(self) -> Path:
+        """Return the directory of the plots."""
+        return self.root / "plots"
+
+    @property
+    def exists(self) -> bool:
+        """Return whether a run was ever started here."""
+        return self.journal_file.exists() or (self.root / "config.json").exists()
+
+    @property
+    def complete(self) -> bool:
+        """Return whether the run ended: the manifest is written last."""
+        return (self.root / "manifest.json").exists()
+
+    def create(self) -> None:
+        """Make the directory.
+
+        Raises:
+            RunDirectoryError: It cannot be made or written, with the reason.
+        """
+        with storage_errors(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+            probe = self.root / f".probe-{os.getpid()}"
+            probe.write_text("")
+            probe.unlink()
+
+    def clear(self) -> None:
+        """Remove everything in the directory (`--overwrite`); call it with the lock held."""
+        with storage_errors(self.root):
+            for entry in self.root.iterdir():
+                if entry.name == ".lock":
+                    continue
+                if entry.is_dir() and not entry.is_symlink():
+                    shutil.rmtree(entry)
+                else:
+                    entry.unlink()
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run for this process; the kernel releases it however the process ends.
+
+        Raises:
+            RunDirectoryError: Another process holds it; the message says which.
+        """
+        with storage_errors(self.root):
+            handle = open(self.root / ".lock", "a+")  # noqa: SIM115 (held for the whole block)
+        with handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                handle.seek(0)
+                holder = handle.read().strip() or "another process"
+                raise RunDirectoryError(
+                    f"{self.root}: in use by {holder}; wait for it, stop it, or give this run "
+                    "another --name"
+                ) from None
+            handle.seek(0)
+            handle.truncate()
+            handle.write(f"process {os.getpid()} on {socket.gethostname()}")
+            handle.flush()
+            yield
+
+    def append(self, event: EventKind, **fields: Any) -> None:
+        """Write one event, durable on return.
+
+        Raises:
+            StorageError: The disk is full or read-only; the run can be resumed later.
+        """
+        line = json.dumps({"event": event.value, "time": time.time(), **to_json(fields)})
+        with storage_errors(self.journal_file):
+            cut_short = False
+            if self.journal_file.exists():
+                with open(self.journal_file, "rb") as handle:
+                    handle.seek(0, os.SEEK_END)
+                    if handle.tell():
+                        handle.seek(-1, os.SEEK_END)
+                        cut_short = handle.read(1) != b"\n"
+            with open(self.journal_file, "a", encoding="utf-8") as handle:
+                # A kill in the middle of a line must not swallow the next one.
+                handle.write(("\n" if cut_short else "") + line + "\n")
+                handle.flush()
+                os.fsync(handle.fileno())
+
+    def events(self) -> list[dict[str, Any]]:
+        """Read the journal, oldest first; a line cut short by a kill is left out."""
+        if not self.journal_file.exists():
+            return []
+        found = []
+        with open(self.journal_file, encoding="utf-8") as handle:
+            for line in handle:
+                with contextlib.suppress(json.JSONDecodeError):
+                    found.append(json.loads(line))
+        return found
+
+    def write_json(self, name: str, value: Any) -> Path:
+        """Write a JSON file under the run directory, atomically.
+
+        Raises:
+            StorageError: The disk is full or read-only.
+        """
+        return write_json(self.root / name, value)
+
+    def read_json(self, name: str) -> Any:
+        """Read a JSON file of the run.
+
+        Raises:
+            RunDirectoryError: It is missing or damaged; the message says what that means.
+        """
+        path = self.root / name
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            state = "the run has not got that far" if self.exists else "there is no run here"
+            raise RunDirectoryError(f"{path}: no such file; {state}") from None
+        except json.JSONDecodeError as error:
+            raise RunDirectoryError(f"{path}: damaged JSON ({error})") from None
+
+    def write_manifest(self, content: dict[str, Any]) -> None:
+        """Write `manifest.json` with the list of files and their SHA-256; the last write of a run.
+
+        Files under `tuner/` and `refit/` are working state and are not listed.
+        """
+        files = {}
+        for path in sorted(self.root.rglob("*")):
+            inside = path.relative_to(self.root)
+            if inside.parts[0] in ("tuner", "refit", "manifest.json", ".lock"):
+                continue
+            if path.is_file():
+                files[inside.as_posix()] = {
+                    "bytes": path.stat().st_size,
+                    "sha256": file_sha256(path),
+                }
+        self.write_json("manifest.json", {**content, "files": files})
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's content as hexadecimal digits."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def write_json(path: Path, value: Any) -> Path:
+    """Write JSON to a temporary name, fsync, rename.
+
+    Raises:
+        StorageError: The disk is full or read-only.
+    """
+    return write_text(path, json.dumps(to_json(value), indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write text to a temporary name, fsync, rename; the parent folder is made.
+
+    Raises:
+        StorageError: The disk is full or read-only.
+    """
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            with open(temporary, "w", encoding="utf-8") as handle:
+                handle.write(text)
+                handle.flush()
+                os.fsync(handle.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    return path
+
+
+@contextlib.contextmanager
+def storage_errors(place: Path) -> Iterator[None]:
+    """Turn the operating system's refusals to write into StorageError, with the remedy.
+
+    Raises:
+        StorageError: No space, read-only, no permission, or a file where a folder should be.
+    """
+    remedies = {
+        errno.ENOSPC: "no space left on the disk; free some",
+        errno.EDQUOT: "the disk quota is used up; free some space",
+        errno.EROFS: "the file system is read-only; choose another --results-dir",
+        errno.EACCES: "no permission to write; choose another --results-dir",
+        errno.EPERM: "no permission to write; choose another --results-dir",
+        errno.ENOTDIR: "a file is where a folder should be; choose another --results-dir",
+        errno.EEXIST: "a file is where a folder should be; choose another --results-dir",
+    }
+    try:
+        yield
+    except OSError as error:
+        remedy = remedies.get(error.errno or 0)
+        if remedy is None:
+            raise
+        raise StorageError(
+            f"{place}: {remedy}. What is finished is kept; run the same command with --resume "
+            "to go on"
+        ) from error

@@ -1,0 +1,228 @@
+"""`python -m search.run`: parses, calls the workflow, exits."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from search.config import PRESETS, RunConfig, SplitKind, TunerKind, with_preset
+from search.errors import ConfigurationError, SearchError
+from search.reporting.console import Console
+
+EPILOG = """\
+examples:
+  python -m search.run --tuner hyperband
+  python -m search.run --tuner hyperband --data chest_xray --preset quick --name first
+  python -m search.run --data kaggle --budget 2h --plan
+  python -m search.run --name first --resume        (with the options it was started with)
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line's parser; every default is RunConfig's or the preset's."""
+    new = argparse.ArgumentParser(
+        prog="python -m search.run",
+        description="Search, retrain, score and export a chest X-ray network.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
+    )
+    default = RunConfig()
+    data = new.add_argument_group("data")
+    data.add_argument(
+        "--data",
+        metavar="SOURCE",
+        help="auto, demo, kaggle, a folder or a .zip file (auto: $CHEST_XRAY_DIR, ./chest_xray, "
+        "./data/chest_xray, an earlier Kaggle download, else the demo)",
+    )
+    data.add_argument("--split", choices=[k.value for k in SplitKind], help=_default("patient"))
+    data.add_argument("--val-fraction", type=float, metavar="F", help=_default(0.2))
+    data.add_argument("--image-size", type=int, metavar="PX", help=_default(default.image_size))
+    data.add_argument("--channels", type=int, metavar="N", help="1 or 3 (3)")
+    data.add_argument("--views-per-image", type=int, metavar="N", help="stressed views (2)")
+    data.add_argument("--prevalence", type=float, metavar="P", help="prior (the files' own)")
+    data.add_argument("--cache-dir", metavar="DIR", help="decoded images (~/.cache/xray-search)")
+    search = new.add_argument_group("search")
+    search.add_argument("--tuner", choices=[k.value for k in TunerKind], help=_default("hyperband"))
+    search.add_argument("--preset", choices=list(PRESETS), help="other defaults")
+    search.add_argument("--max-epochs", type=int, metavar="R", help=_default(default.max_epochs))
+    search.add_argument("--factor", type=int, metavar="N", help=_default(default.factor))
+    search.add_argument("--iterations", type=int, metavar="N", help=_default(default.iterations))
+    search.add_argument(
+        "--max-trials",
+        type=int,
+        metavar="N",
+        help=f"for random, bayesian, grid ({default.max_trials})",
+    )
+    search.add_argument("--budget", metavar="B", help="e.g. 90m, 2h, 300epochs: what fits")
+    search.add_argument("--objective", metavar="METRIC", help=_default(default.objective))
+    search.add_argument(
+        "--fix",
+        action="append",
+        metavar="NAME=VALUE",
+        help="hold a hyperparameter (repeatable)",
+    )
+    search.add_argument("--search", metavar="NAME,NAME", help="vary only these hyperparameters")
+    search.add_argument("--enqueue", metavar="FILE.json", help="configurations to try first")
+    search.add_argument("--max-parameters", type=int, metavar="N", help="0: no limit (4000000)")
+    search.add_argument("--seed", type=int, metavar="N", help=_default(default.seed))
+    final = new.add_argument_group("retraining and verdict")
+    final.add_argument("--refit-epochs", type=int, metavar="N", help=_default(25))
+    final.add_argument("--refit-seeds", type=int, metavar="N", help=_default(3))
+    final.add_argument("--top", type=int, metavar="N", help="finalists retrained (1)")
+    final.add_argument(
+        "--threshold-rule",
+        metavar="RULE",
+        help="youden, sensitivity=…, specificity=…, 0.5 (sensitivity=0.95)",
+    )
+    place = new.add_argument_group("run directory and terminal")
+    place.add_argument("--name", metavar="NAME", help="of the run directory (a time stamp)")
+    place.add_argument("--results-dir", metavar="DIR", help=_default("results"))
+    place.add_argument("--resume", action="store_true", help="continue the run of that name")
+    place.add_argument("--overwrite", action="store_true", help="replace the run of that name")
+    place.add_argument("--plan", action="store_true", help="say what would be done, and stop")
+    place.add_argument("--no-live", action="store_true", help="plain lines, no live view")
+    place.add_argument("--quiet", action="store_true", help="only warnings and the verdict")
+    return new
+
+
+def _default(value: Any) -> str:
+    return f"({value})"
+
+
+FLAGS = ("preset", "resume", "overwrite", "plan", "no_live", "quiet")
+
+
+def explicit_options(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the RunConfig fields that were given on the command line.
+
+    Raises:
+        ConfigurationError: A value cannot be read.
+    """
+    given = {key: value for key, value in vars(options).items() if key not in FLAGS}
+    if "tuner" in given:
+        given["tuner"] = TunerKind(given["tuner"])
+    if "split" in given:
+        given["split"] = SplitKind(given["split"])
+    if "fix" in given:
+        given["fix"] = dict(_assignment(text) for text in given["fix"])
+    if "search" in given:
+        given["search"] = tuple(name.strip() for name in given["search"].split(",") if name)
+    if "enqueue" in given:
+        given["enqueue"] = _queue(Path(given["enqueue"]))
+    given.setdefault("name", datetime.now().strftime("%Y%m%d-%H%M%S"))
+    return given
+
+
+def _assignment(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise ConfigurationError(f"--fix {text}: write NAME=VALUE, e.g. --fix flip=false")
+    return name.strip(), value.strip()
+
+
+def _queue(path: Path) -> tuple[dict[str, Any], ...]:
+    """Read configurations in the form of `best_hyperparameters.json`, one or a list."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigurationError(f"--enqueue {path}: no such file") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ConfigurationError(f"--enqueue {path}: cannot be read as JSON ({error})") from None
+    entries = content if isinstance(content, list) else [content]
+    values = [entry.get("values", entry) if isinstance(entry, dict) else None for entry in entries]
+    if not all(isinstance(entry, dict) and entry for entry in values):
+        raise ConfigurationError(
+            f"--enqueue {path}: must hold configurations as best_hyperparameters.json does"
+        )
+    return tuple(entry for entry in values if entry is not None)
+
+
+class Interrupt:
+    """Ctrl-C: the first asks to stop after this epoch, the second stops at once."""
+
+    def __init__(self, console: Console) -> None:
+        """Start listening, where this is the main thread."""
+        self._console = console
+        self._asked = False
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, self._on_signal)
+
+    def __call__(self) -> bool:
+        """Return whether to stop."""
+        return self._asked
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        if self._asked:
+            raise KeyboardInterrupt
+        self._asked = True
+        self._console.warn("stopping after this epoch; press Ctrl-C again to stop at once")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code: 0, 1, 2 for user errors, 130 for Ctrl-C."""
+    options = parser().parse_args(argv)
+    console = Console(
+        live=False if getattr(options, "no_live", False) else None,
+        quiet=getattr(options, "quiet", False),
+    )
+    interrupt = Interrupt(console)
+    try:
+        _start(options, console, interrupt)
+    except SearchError as error:
+        console.close()
+        console.error(str(error))
+        return error.exit_code
+    except KeyboardInterrupt:
+        console.close()
+        console.error("stopped")
+        return 130
+    finally:
+        console.close()
+    return 0
+
+
+def _start(options: argparse.Namespace, console: Console, interrupt: Interrupt) -> None:
+    given = explicit_options(options)
+    preset = getattr(options, "preset", "")
+    # Checked before anything slow, so that a typing mistake is told at once.
+    config = with_preset(preset, given)
+    resume, overwrite = getattr(options, "resume", False), getattr(options, "overwrite", False)
+    if resume and overwrite:
+        raise ConfigurationError("--resume and --overwrite: give one of them")
+    if resume and "name" not in vars(options):
+        raise ConfigurationError("--resume: say which run with --name")
+    from search import workflow
+    from search.data.prepare import default_cache_dir
+    from search.data.sources import find_source
+
+    cache = Path(config.cache_dir) if config.cache_dir else default_cache_dir()
+    source = find_source(config.data, cache_dir=cache, progress=console.progress)
+    if source.synthetic and not preset:
+        config = with_preset("demo", given)
+    console.follow(config.objective)
+    workflow.run(
+        workflow.Job(
+            config=config,
+            source=source,
+            resume=resume,
+            overwrite=overwrite,
+            plan_only=getattr(options, "plan", False),
+        ),
+        console,
+        should_stop=interrupt,
+    )
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.exit(main())
