@@ -1,0 +1,1 @@
+"""Proposes configurations, trains them, and never loses one; knows nothing of the test set."""

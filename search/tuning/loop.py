@@ -1,0 +1,237 @@
+"""Asks the oracle, trains, tells the oracle, and writes everything to the journal first.
+
+The journal is the truth: to resume, its events are played back through a fresh oracle, and trials
+that had not ended are submitted again; they go on from the last epoch that is on disk. Listeners
+receive every event that the journal does.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from keras_tuner.engine import trial as kt_trial
+
+from search.errors import SearchFailedError
+from search.history import Event, created, ended, with_epoch
+from search.journal import EventKind, RunDirectory
+from search.records import EpochRecord, TrialRecord, TrialResult, TrialSpec, TrialStatus, to_json
+from search.tuning import checkpoint
+from search.tuning.executors import Executor
+from search.tuning.oracles import ScheduleOracle
+from search.tuning.space import trial_seed
+
+Listener = Callable[[Event], None]
+
+
+class SearchLoop:
+    """One search, from its first trial or from where a killed process left it.
+
+    Attributes:
+        records: Every trial so far, by id, in the order of creation.
+    """
+
+    def __init__(
+        self,
+        *,
+        oracle: ScheduleOracle,
+        executor: Executor,
+        run: RunDirectory,
+        seed: int,
+        listener: Listener,
+    ) -> None:
+        """Prepare; nothing is trained yet.
+
+        Args:
+            oracle: A fresh oracle.
+            executor: Where trials are trained.
+            run: The run directory, locked by the caller.
+            seed: The run's seed.
+            listener: Called with every event.
+        """
+        self.oracle = oracle
+        self.executor = executor
+        self.run = run
+        self.seed = seed
+        self.listener = listener
+        self.records: dict[str, TrialRecord] = {}
+        self._closed: set[tuple[int, int]] = set()
+        self._running = 0
+
+    def search(self) -> list[TrialRecord]:
+        """Run to the end of the schedule.
+
+        Returns:
+            All trials in the order of creation.
+
+        Raises:
+            SearchFailedError: Every configuration failed.
+            StopRequestedError: The user asked to stop.
+            StorageError: The disk is full or read-only; the search can be resumed.
+        """
+        begin = time.perf_counter()
+        unfinished = self._replay()
+        self._close_rungs()
+        for trial_id in unfinished:
+            self._submit(self.records[trial_id])
+        while self._advance():
+            pass
+        records = list(self.records.values())
+        completed = [r for r in records if r.status is TrialStatus.COMPLETED]
+        if not completed:
+            failure = next((r.failure for r in records if r.failure), None)
+            raise SearchFailedError(
+                f"every one of {len(records)} trials failed; the first: "
+                + (f"{failure.message}\n{failure.traceback}" if failure else "none was started")
+            )
+        self._emit(
+            EventKind.SEARCH_ENDED,
+            trials=len(records),
+            failed=len(records) - len(completed),
+            epochs=sum(len(record.history) for record in records),
+            seconds=time.perf_counter() - begin,
+        )
+        return records
+
+    def _replay(self) -> list[str]:
+        """Play the journal through the oracle and return the trials that have not ended."""
+        for event in self.run.events():
+            kind = event["event"]
+            if kind == EventKind.TRIAL_CREATED:
+                self.oracle.restore(created(event))
+                self.records[event["trial_id"]] = created(event)
+            elif kind == EventKind.EPOCH:
+                trial_id = event["trial_id"]
+                if event["epoch"] > self.records[trial_id].epochs:
+                    self.oracle.update_metrics(trial_id, event["metrics"], step=event["epoch"])
+                self.records[trial_id] = with_epoch(self.records[trial_id], event)
+            elif kind == EventKind.TRIAL_ENDED:
+                record = ended(self.records[event["trial_id"]], event)
+                self.records[record.trial_id] = record
+                self._tell(record)
+            elif kind == EventKind.RUNG_CLOSED:
+                index = self.oracle.bracket_index(event["iteration"], event["bracket"])
+                self._closed.add((index, event["rung"]))
+            else:
+                continue
+            self.listener(event)
+        return [
+            record.trial_id
+            for record in self.records.values()
+            if record.status is TrialStatus.RUNNING
+        ]
+
+    def _advance(self) -> bool:
+        """Fill the executor, wait for one trial; return False when the search is over."""
+        while self.executor.free > 0:
+            trial = self.oracle.create_trial(f"worker-{len(self.records)}")
+            if trial.status != kt_trial.TrialStatus.RUNNING:
+                break
+            record = self.oracle.record(trial.trial_id)
+            self.records[record.trial_id] = record
+            self._emit(
+                EventKind.TRIAL_CREATED,
+                trial_id=record.trial_id,
+                configuration=record.configuration,
+                iteration=record.iteration,
+                bracket=record.bracket,
+                rung=record.rung,
+                parent=record.parent,
+                values=record.values,
+                initial_epoch=record.initial_epoch,
+                target_epochs=record.target_epochs,
+                seed=trial_seed(self.seed, record.values),
+            )
+            self._submit(record)
+        if self._running == 0:
+            return False
+        result = self.executor.wait(self._on_epoch)
+        self._running -= 1
+        self._on_result(result)
+        return True
+
+    def _submit(self, record: TrialRecord) -> None:
+        parent = None
+        if record.parent is not None:
+            parent = self.oracle.directory_of(record.parent) / checkpoint.LAST
+        self._running += 1
+        self.executor.submit(
+            TrialSpec(
+                trial_id=record.trial_id,
+                values=record.values,
+                seed=trial_seed(self.seed, record.values),
+                initial_epoch=record.initial_epoch,
+                epochs=record.target_epochs,
+                parent_checkpoint=parent,
+                directory=self.oracle.directory_of(record.trial_id),
+            )
+        )
+
+    def _on_epoch(self, epoch: EpochRecord) -> None:
+        record = self.records[epoch.trial_id]
+        if epoch.epoch <= record.epochs:
+            return  # known to the journal; found again on disk by a resumed trial
+        event = self._emit(
+            EventKind.EPOCH,
+            trial_id=epoch.trial_id,
+            epoch=epoch.epoch,
+            metrics=epoch.metrics,
+            seconds=epoch.seconds,
+        )
+        self.records[epoch.trial_id] = with_epoch(record, event)
+        self.oracle.update_metrics(epoch.trial_id, epoch.metrics, step=epoch.epoch)
+
+    def _on_result(self, result: TrialResult) -> None:
+        record = self.records[result.trial_id]
+        status = TrialStatus.FAILED if result.failure else TrialStatus.COMPLETED
+        score = None if result.failure else self.oracle.score(result.trial_id)
+        event = self._emit(
+            EventKind.TRIAL_ENDED,
+            trial_id=result.trial_id,
+            status=status,
+            score=score,
+            epochs=record.epochs,
+            parameters=result.parameters,
+            seconds=result.seconds,
+            costs=result.costs,
+            failure=result.failure,
+            notes=result.notes,
+        )
+        self.records[result.trial_id] = ended(record, event)
+        self._tell(self.records[result.trial_id])
+        self._close_rungs()
+
+    def _tell(self, record: TrialRecord) -> None:
+        trial = self.oracle.trials[record.trial_id]
+        completed = record.status is TrialStatus.COMPLETED
+        trial.status = kt_trial.TrialStatus.COMPLETED if completed else kt_trial.TrialStatus.FAILED
+        trial.message = record.failure.message if record.failure else None
+        self.oracle.note_parameters(record.trial_id, record.parameters)
+        self.oracle.end_trial(trial)
+
+    def _close_rungs(self) -> None:
+        """Announce rungs that are decided; remove checkpoints that no trial can need."""
+        halving = self.oracle.halving
+        for index, bracket in enumerate(halving.schedule.brackets):
+            for rung in range(len(bracket.rungs)):
+                if not halving.closed(index, rung):
+                    continue
+                if (index, rung) not in self._closed:
+                    self._closed.add((index, rung))
+                    self._emit(
+                        EventKind.RUNG_CLOSED,
+                        iteration=bracket.iteration,
+                        bracket=bracket.bracket,
+                        rung=rung,
+                        ranked=self.oracle.names(index, rung, halving.ranked(index, rung)),
+                        promoted=self.oracle.names(index, rung, halving.promoted(index, rung)),
+                    )
+                for name in self.oracle.names(index, rung, halving.disposable(index, rung)):
+                    checkpoint.remove(self.oracle.directory_of(name))
+
+    def _emit(self, kind: EventKind, **fields: Any) -> Event:
+        self.run.append(kind, **fields)
+        event: Event = {"event": kind.value, "time": time.time(), **to_json(fields)}
+        self.listener(event)
+        return event

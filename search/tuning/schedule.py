@@ -1,0 +1,225 @@
+"""Hyperband's brackets and rungs, in integers, and what they cost; imports no Keras.
+
+Algorithm 1 of Li, Jamieson, DeSalvo, Rostamizadeh and Talwalkar, "Hyperband: A Novel Bandit-Based
+Approach to Hyperparameter Optimization", JMLR 18 (2018): with s_max = ⌊log_η R⌋, bracket s starts
+n = ⌈(s_max + 1)·ηˢ / (s + 1)⌉ configurations and keeps ⌊n·η⁻ⁱ⌋ (at least 1) of them in rung i, each
+trained to R·ηⁱ⁻ˢ epochs. Where R is no power of η the epochs of a rung are rounded down; the last
+rung is always exactly R.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from search.config import BUDGET
+from search.errors import ConfigurationError
+
+SECONDS_PER_UNIT = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rung:
+    """One level of successive halving.
+
+    Attributes:
+        count: Trials that are to complete here.
+        initial_epoch: Epochs they bring along from the rung below.
+        epochs: Epoch number they are trained to.
+    """
+
+    count: int
+    initial_epoch: int
+    epochs: int
+
+    @property
+    def trained(self) -> int:
+        """Return the epochs trained in this rung, all trials together."""
+        return self.count * (self.epochs - self.initial_epoch)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bracket:
+    """One run of successive halving.
+
+    Attributes:
+        iteration: Which repetition of Hyperband, 0 first.
+        bracket: The paper's s; the number of halvings.
+        rungs: Its rungs, first to last.
+    """
+
+    iteration: int
+    bracket: int
+    rungs: tuple[Rung, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """All brackets of a search, in the order they are started.
+
+    Attributes:
+        tuner: Name of the tuner, for the plan.
+        max_epochs: R.
+        brackets: Its brackets.
+        notes: What a reader should know about how it came about.
+    """
+
+    tuner: str
+    max_epochs: int
+    brackets: tuple[Bracket, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def configurations(self) -> int:
+        """Return the number of configurations started."""
+        return sum(bracket.rungs[0].count for bracket in self.brackets)
+
+    @property
+    def trials(self) -> int:
+        """Return the number of trials; a configuration is one trial a rung."""
+        return sum(rung.count for bracket in self.brackets for rung in bracket.rungs)
+
+    @property
+    def epochs(self) -> int:
+        """Return the epochs trained, continued trials counting only what they add."""
+        return sum(rung.trained for bracket in self.brackets for rung in bracket.rungs)
+
+    def plan(self, seconds_per_epoch: float | None = None) -> dict[str, Any]:
+        """Return the fields of a PLAN event.
+
+        Args:
+            seconds_per_epoch: Measured time of an epoch of the documented configuration.
+        """
+        seconds = None if seconds_per_epoch is None else seconds_per_epoch * self.epochs
+        return {
+            "tuner": self.tuner,
+            "brackets": [
+                {
+                    "iteration": bracket.iteration,
+                    "bracket": bracket.bracket,
+                    "rungs": [
+                        {
+                            "count": rung.count,
+                            "initial_epoch": rung.initial_epoch,
+                            "epochs": rung.epochs,
+                        }
+                        for rung in bracket.rungs
+                    ],
+                }
+                for bracket in self.brackets
+            ],
+            "configurations": self.configurations,
+            "trials": self.trials,
+            "epochs": self.epochs,
+            "seconds_per_epoch": seconds_per_epoch,
+            "estimated_seconds": seconds,
+            "notes": list(self.notes),
+        }
+
+
+def hyperband(*, max_epochs: int, factor: int, iterations: int = 1) -> Schedule:
+    """Return the paper's schedule.
+
+    Args:
+        max_epochs: R, at least 1.
+        factor: η, at least 2.
+        iterations: How often all brackets are repeated.
+
+    Raises:
+        ConfigurationError: An argument is out of range.
+    """
+    if max_epochs < 1 or factor < 2 or iterations < 1:
+        raise ConfigurationError(
+            f"Hyperband with --max-epochs {max_epochs}, --factor {factor}, --iterations "
+            f"{iterations}: they must be at least 1, 2 and 1"
+        )
+    s_max = 0
+    while factor ** (s_max + 1) <= max_epochs:
+        s_max += 1
+    brackets = []
+    for iteration in range(iterations):
+        for s in range(s_max, -1, -1):
+            start = -(-(s_max + 1) * factor**s // (s + 1))
+            rungs: list[Rung] = []
+            for i in range(s + 1):
+                rungs.append(
+                    Rung(
+                        count=max(1, start // factor**i),
+                        initial_epoch=rungs[-1].epochs if rungs else 0,
+                        epochs=max_epochs // factor ** (s - i),
+                    )
+                )
+            brackets.append(Bracket(iteration=iteration, bracket=s, rungs=tuple(rungs)))
+    notes = ()
+    if factor**s_max != max_epochs:
+        notes = (
+            f"{max_epochs} is no power of {factor}: epochs of the lower rungs are rounded down",
+        )
+    return Schedule(tuner="hyperband", max_epochs=max_epochs, brackets=tuple(brackets), notes=notes)
+
+
+def full_budget(*, tuner: str, trials: int, epochs: int, notes: tuple[str, ...] = ()) -> Schedule:
+    """Return the schedule of a tuner without halving: every trial gets all epochs.
+
+    Args:
+        tuner: Its name.
+        trials: Number of trials.
+        epochs: Epochs of each.
+        notes: Remarks for the plan.
+    """
+    rung = Rung(count=trials, initial_epoch=0, epochs=epochs)
+    return Schedule(
+        tuner=tuner,
+        max_epochs=epochs,
+        brackets=(Bracket(iteration=0, bracket=0, rungs=(rung,)),),
+        notes=notes,
+    )
+
+
+def budget_in_epochs(budget: str, seconds_per_epoch: float | None) -> int:
+    """Turn `--budget` into a number of epochs.
+
+    Args:
+        budget: "300epochs", "45s", "90m" or "2h".
+        seconds_per_epoch: Measured time of an epoch; needed for a time.
+
+    Raises:
+        ConfigurationError: The budget is not understood or smaller than one epoch.
+    """
+    match = BUDGET.match(budget)
+    if match is None:
+        raise ConfigurationError(f"--budget {budget}: write a time such as 90m or 2h, or 300epochs")
+    amount, unit = float(match[1]), match[2]
+    if unit == "epochs":
+        epochs = int(amount)
+    else:
+        if seconds_per_epoch is None:
+            raise ValueError("a budget in time needs a measured epoch")
+        epochs = int(amount * SECONDS_PER_UNIT[unit] / seconds_per_epoch)
+    if epochs < 1:
+        raise ConfigurationError(
+            f"--budget {budget}: less than one epoch on this machine; give more"
+        )
+    return epochs
+
+
+def fit_to_budget(epochs: int, *, max_epochs: int, factor: int) -> Schedule:
+    """Return the largest Hyperband schedule within a number of epochs.
+
+    The largest R up to `max_epochs` whose single iteration fits comes first, then as many
+    iterations as fit.
+
+    Args:
+        epochs: Epochs that may be trained.
+        max_epochs: Upper limit of R.
+        factor: η.
+
+    Raises:
+        ConfigurationError: Not even R = 1 fits.
+    """
+    # The cost is not monotonic in R: a new bracket makes it jump at powers of the factor.
+    for candidate in range(min(max_epochs, epochs), 0, -1):
+        cost = hyperband(max_epochs=candidate, factor=factor).epochs
+        if cost <= epochs:
+            return hyperband(max_epochs=candidate, factor=factor, iterations=epochs // cost)
+    raise ConfigurationError(f"a budget of {epochs} epochs: not even the smallest schedule fits")

@@ -1,0 +1,176 @@
+"""Where configurations come from: a queue of known ones first, then drawn, listed or advised.
+
+A source maps the number of a configuration to its values. Drawn and listed ones depend on the
+number alone, so neither the order of asking nor the number of workers matters.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Protocol
+
+import keras_tuner as kt
+
+from search.records import Values
+from search.tuning import space as spaces
+from search.tuning.space import Space
+
+MAX_DRAWS = 200
+"""Draws of one configuration before the space is taken to be used up."""
+
+
+class ConfigurationSource(Protocol):
+    """Gives the values of a configuration by its number."""
+
+    def values(self, configuration: int) -> Values | None:
+        """Return the values, or None when there are no more."""
+
+    def restore(self, configuration: int, values: Values) -> None:
+        """Take values that an earlier process was given."""
+
+    def observe(self, configuration: int, values: Values, score: float | None) -> None:
+        """Learn from a result: the score (smaller is better), None for a failure."""
+
+
+class DrawnSource:
+    """Random configurations without repetition, after a queue of given ones."""
+
+    def __init__(self, space: Space, *, queue: list[Values], seed: int) -> None:
+        """Draw from a space.
+
+        Args:
+            space: The (narrowed) space.
+            queue: Configurations that come first.
+            seed: The run's seed.
+        """
+        self.space = space
+        self.seed = seed
+        self._known: list[Values] = []
+        self._keys: set[str] = set()
+        for values in queue:
+            self._add(values)
+
+    def values(self, configuration: int) -> Values | None:
+        """Return the values of a configuration; draws those before it too."""
+        while len(self._known) <= configuration:
+            drawn = self._draw(len(self._known))
+            if drawn is None:
+                return None
+            self._add(drawn)
+        return self._known[configuration]
+
+    def restore(self, configuration: int, values: Values) -> None:
+        """Check that a configuration of the journal is the one this source gives.
+
+        Raises:
+            ValueError: It is another one: the space or its sampling changed since.
+        """
+        if self.values(configuration) != values:
+            raise ValueError(f"configuration {configuration} of the journal is not reproduced")
+
+    def observe(self, configuration: int, values: Values, score: float | None) -> None:
+        """Random draws learn nothing."""
+
+    def _draw(self, number: int) -> Values | None:
+        for attempt in range(MAX_DRAWS):
+            values = spaces.sample(self.space, seed=f"{self.seed}/{number}/{attempt}")
+            if spaces.key(values) not in self._keys:
+                return values
+        return None
+
+    def _add(self, values: Values) -> None:
+        if spaces.key(values) not in self._keys:
+            self._keys.add(spaces.key(values))
+            self._known.append(values)
+
+
+class ListedSource(DrawnSource):
+    """Every configuration of a finite space in order, after a queue of given ones."""
+
+    def __init__(self, space: Space, *, queue: list[Values]) -> None:
+        """List a space; the queue comes first and is not repeated."""
+        self._walk = spaces.configurations(space)
+        super().__init__(space, queue=queue, seed=0)
+
+    def _draw(self, number: int) -> Values | None:
+        fresh = (values for values in self._walk if spaces.key(values) not in self._keys)
+        return next(fresh, None)
+
+
+class AdvisedSource:
+    """KerasTuner's Bayesian optimization: a Gaussian process proposes after a random start."""
+
+    def __init__(self, space: Space, *, queue: list[Values], seed: int, trials: int) -> None:
+        """Advise on a space.
+
+        Args:
+            space: The (narrowed) space.
+            queue: Configurations that come first.
+            seed: The run's seed.
+            trials: Trials of the search; a third of them are random, at least 5.
+        """
+        self._drawn = DrawnSource(space, queue=queue, seed=seed)
+        self._random = max(5, len(queue), trials // 3)
+        self._known: dict[int, Values] = {}
+        self._oracle = kt.oracles.BayesianOptimizationOracle(
+            objective=kt.Objective("score", "min"),
+            hyperparameters=space.copy(),
+            num_initial_points=1,
+            # KerasTuner takes 0 for "no seed".
+            seed=seed + 1,
+        )
+        self._space = space
+
+    def values(self, configuration: int) -> Values | None:
+        """Return the values of a configuration, asking the Gaussian process for a new one."""
+        if configuration not in self._known:
+            completed = sum(t.status == "COMPLETED" for t in self._oracle.trials.values())
+            if configuration < self._random or completed < 2:
+                advised = self._drawn.values(configuration)
+            else:
+                advised = self._advise(configuration)
+            if advised is None:
+                return None
+            self.restore(configuration, advised)
+        return self._known[configuration]
+
+    def restore(self, configuration: int, values: Values) -> None:
+        """Note a configuration as asked for."""
+        self._known[configuration] = values
+        hyperparameters = self._space.copy()
+        hyperparameters.values = dict(values)
+        self._oracle.trials[str(configuration)] = kt.engine.trial.Trial(
+            hyperparameters=hyperparameters, trial_id=str(configuration)
+        )
+
+    def observe(self, configuration: int, values: Values, score: float | None) -> None:
+        """Let the Gaussian process learn a result."""
+        trial = self._oracle.trials[str(configuration)]
+        trial.score = score
+        trial.status = "FAILED" if score is None else "COMPLETED"
+
+    def _advise(self, configuration: int) -> Values | None:
+        # Seeded by number: the proposal after a resume is the one without it.
+        self._oracle._random_state.seed(self._oracle.seed + configuration)
+        known = {spaces.key(values) for values in self._known.values()}
+        values: Values = self._oracle.populate_space(str(configuration))["values"]
+        if values is None or spaces.key(values) in known:
+            return self._fresh(known)
+        return values
+
+    def _fresh(self, known: set[str]) -> Values | None:
+        """Return a random configuration in place of one that was proposed a second time."""
+        for number in itertools.count():
+            values = self._drawn.values(number)
+            if values is None or spaces.key(values) not in known:
+                return values
+        return None
+
+
+def full_listing(space: Space, queue: list[Values]) -> int | None:
+    """Return how many configurations a listing gives, queue included, or None if infinite."""
+    count = spaces.size(space)
+    if count is None:
+        return None
+    inside = {spaces.key(values) for values in spaces.configurations(space)}
+    return len(inside | {spaces.key(values) for values in queue})

@@ -1,0 +1,48 @@
+"""Measures what an epoch of a configuration costs on this machine, for plans and budgets."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from search.records import Values
+from search.tuning.feed import TrainingFeed
+from search.tuning.trial import Setting, build_model, release_memory
+from search.tuning.validation import BATCH, Validator
+
+WARM_STEPS = 2
+MEASURED_STEPS = 6
+
+
+def seconds_per_epoch(setting: Setting, values: Values, *, seed: int) -> float:
+    """Time a few training steps and validation batches, and scale them to an epoch.
+
+    Args:
+        setting: Data and HyperModel.
+        values: The configuration, usually the documented one.
+        seed: Any seed.
+
+    Returns:
+        Seconds of an epoch, validation included, compilation not; a search whose configurations
+        are larger or smaller than this one differs in proportion.
+    """
+    model = build_model(setting, values, seed)
+    feed = TrainingFeed(
+        setting.dataset.train,
+        class_weights=setting.dataset.class_weights,
+        batch_size=int(values["batch_size"]),
+        seed=seed,
+    )
+    steps = []
+    for index in range(WARM_STEPS + MEASURED_STEPS):
+        images, labels, weights = feed[index % feed.num_batches]
+        begin = time.perf_counter()
+        model.train_on_batch(images, labels, sample_weight=weights)
+        steps.append(time.perf_counter() - begin)
+    step = float(np.median(steps[WARM_STEPS:]))
+    validator = Validator(setting.dataset, prevalence=setting.prevalence)
+    batch = validator.seconds_per_batch(model)
+    images = len(setting.dataset.val) + len(setting.dataset.views)
+    release_memory()
+    return step * feed.num_batches + batch * images / BATCH

@@ -1,0 +1,318 @@
+"""Trains one trial: configuration, epoch range, parent checkpoint, seed and data in; a result out.
+
+Knows no oracle, no schedule and no run, so it runs the same in this process, in a worker process,
+or on another machine. All randomness of an epoch (data order, dropout, augmentation) is set at its
+beginning from (trial seed, epoch), so stopping after any epoch and continuing from its checkpoint
+gives the same weights as never stopping.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import gc
+import math
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import keras_tuner as kt
+import numpy as np
+
+from search.config import direction
+from search.errors import SearchError, StopRequestedError
+from search.records import (
+    Dataset,
+    EpochRecord,
+    Failure,
+    FailureKind,
+    Metrics,
+    TrialResult,
+    TrialSpec,
+)
+from search.tuning import checkpoint
+from search.tuning.feed import TrainingFeed
+from search.tuning.validation import Validator
+
+OnEpoch = Callable[[EpochRecord], None]
+ShouldStop = Callable[[], bool]
+TRACEBACK_LINES = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What all trials of a search have in common; picklable.
+
+    Attributes:
+        dataset: Training and validation images.
+        hypermodel: A `kt.HyperModel` whose `build` gives a compiled model that takes raw gray
+            `uint8` (n, S, S, 1) and returns probabilities (n, 1).
+        objective: Name of the metric that decides.
+        prevalence: Prior of PNEUMONIA for the log losses.
+    """
+
+    dataset: Dataset
+    hypermodel: kt.HyperModel
+    objective: str
+    prevalence: float
+
+
+def train_trial(
+    spec: TrialSpec,
+    setting: Setting,
+    *,
+    on_epoch: OnEpoch | None = None,
+    should_stop: ShouldStop | None = None,
+) -> TrialResult:
+    """Train a trial to its epoch, continuing its own or its parent's checkpoint.
+
+    Args:
+        spec: What to train.
+        setting: With what.
+        on_epoch: Called after each epoch is durable, also for epochs found finished on disk.
+        should_stop: Asked after each epoch.
+
+    Returns:
+        The result. Exceptions of build and fit, running out of memory and divergence are results
+        with a failure, not exceptions.
+
+    Raises:
+        StopRequestedError: `should_stop` said so; the finished epochs are kept.
+        SearchError: The run cannot go on whatever the configuration, e.g. a full disk.
+    """
+    begin = time.perf_counter()
+    run = _Run(spec, setting, on_epoch or (lambda record: None), should_stop or (lambda: False))
+    notes: tuple[str, ...] = ()
+    failure = _attempt(run)
+    batch_size = int(spec.values.get("batch_size", 0))
+    if failure is not None and failure.kind is FailureKind.OUT_OF_MEMORY and batch_size > 1:
+        half = batch_size // 2
+        notes = (f"out of memory at batch size {batch_size}; retried at {half}",)
+        run.spec = dataclasses.replace(spec, values={**spec.values, "batch_size": half})
+        failure = _attempt(run)
+    return TrialResult(
+        trial_id=spec.trial_id,
+        epochs=tuple(run.records),
+        parameters=run.parameters,
+        seconds=time.perf_counter() - begin,
+        costs=dict(run.costs),
+        best_epoch=run.best_epoch,
+        failure=failure,
+        notes=notes,
+    )
+
+
+class _Run:
+    """The mutable state of training one trial."""
+
+    def __init__(
+        self, spec: TrialSpec, setting: Setting, on_epoch: OnEpoch, should_stop: ShouldStop
+    ) -> None:
+        self.spec = spec
+        self.setting = setting
+        self.on_epoch = on_epoch
+        self.should_stop = should_stop
+        self.records: list[EpochRecord] = []
+        self.parameters = 0
+        self.costs = {"build": 0.0, "train": 0.0, "validate": 0.0, "checkpoint": 0.0}
+
+    def objective(self, record: EpochRecord) -> float:
+        """Return a record's objective, smaller is better."""
+        value = record.metrics[self.setting.objective]
+        return value if direction(self.setting.objective) == "min" else -value
+
+    @property
+    def best_epoch(self) -> int:
+        """Return the epoch with the best objective, the earliest of equals; 0 without epochs."""
+        if not self.records:
+            return 0
+        return min(self.records, key=lambda record: (self.objective(record), record.epoch)).epoch
+
+    @property
+    def out_of_patience(self) -> bool:
+        """Return whether early stopping ends the trial here."""
+        patience = self.spec.early_stopping
+        return bool(patience and self.records[-1].epoch - self.best_epoch >= patience)
+
+
+def _attempt(run: _Run) -> Failure | None:
+    """Train, and turn exceptions into a failure: the one place that does so."""
+    try:
+        _train(run)
+    except SearchError:
+        raise
+    except _DivergedError as error:
+        return Failure(kind=FailureKind.DIVERGED, message=str(error))
+    except Exception as error:
+        text = traceback.format_exc().strip().splitlines()[-TRACEBACK_LINES:]
+        return Failure(
+            kind=failure_kind(error),
+            message=f"{type(error).__name__}: {str(error).strip().splitlines()[0][:300]}"
+            if str(error).strip()
+            else type(error).__name__,
+            traceback="\n".join(text),
+        )
+    finally:
+        release_memory()
+    return None
+
+
+def failure_kind(error: BaseException) -> FailureKind:
+    """Return the class of failure that an exception means."""
+    name, text = type(error).__name__, str(error)
+    if isinstance(error, MemoryError) or name == "ResourceExhaustedError":
+        return FailureKind.OUT_OF_MEMORY
+    if "RESOURCE_EXHAUSTED" in text or "out of memory" in text.lower():
+        return FailureKind.OUT_OF_MEMORY
+    if name == "ModelTooLargeError":
+        return FailureKind.TOO_LARGE
+    return FailureKind.ERROR
+
+
+def release_memory() -> None:
+    """Forget Keras' global state of the last model, so that memory stays flat over trials."""
+    keras.utils.clear_session(free_memory=False)
+    gc.collect()
+
+
+def build_model(setting: Setting, values: dict[str, Any], seed: int) -> Any:
+    """Build the compiled model of a configuration, initialized from a seed."""
+    keras.utils.set_random_seed(seed)
+    hyperparameters = kt.HyperParameters()
+    hyperparameters.values = dict(values)
+    return setting.hypermodel.build(hyperparameters)
+
+
+def _train(run: _Run) -> None:
+    spec, setting = run.spec, run.setting
+    begin = time.perf_counter()
+    model = build_model(setting, spec.values, spec.seed)
+    run.parameters = int(model.count_params())
+    initial = _restore(run, model)
+    for record in run.records:
+        run.on_epoch(record)
+    if initial >= spec.epochs or (run.records and run.out_of_patience):
+        return
+    feed = TrainingFeed(
+        setting.dataset.train,
+        class_weights=setting.dataset.class_weights,
+        batch_size=int(spec.values["batch_size"]),
+        seed=spec.seed,
+    )
+    validator = Validator(setting.dataset, prevalence=setting.prevalence)
+    run.costs["build"] += time.perf_counter() - begin
+    hyperparameters = kt.HyperParameters()
+    hyperparameters.values = copy.deepcopy(spec.values)
+    setting.hypermodel.fit(
+        hyperparameters,
+        model,
+        feed,
+        initial_epoch=initial,
+        epochs=spec.epochs,
+        callbacks=[_EpochEnd(run, feed, validator)],
+        shuffle=False,
+        verbose=0,
+    )
+
+
+def _restore(run: _Run, model: Any) -> int:
+    """Load this trial's checkpoint, or its parent's; return the epochs that are behind it.
+
+    Raises:
+        FileNotFoundError: The trial continues a parent whose checkpoint is gone.
+    """
+    spec = run.spec
+    own = spec.directory / checkpoint.LAST
+    epoch = checkpoint.saved_epoch(own)
+    run.records = []
+    if epoch > spec.initial_epoch:
+        checkpoint.load(model, own)
+        run.records = [
+            record
+            for record in checkpoint.read_epochs(spec.directory, up_to=epoch)
+            if record.epoch > spec.initial_epoch
+        ]
+        return epoch
+    if spec.initial_epoch:
+        if spec.parent_checkpoint is None or not spec.parent_checkpoint.exists():
+            raise FileNotFoundError(f"the parent's checkpoint {spec.parent_checkpoint} is gone")
+        checkpoint.load(model, spec.parent_checkpoint)
+    return spec.initial_epoch
+
+
+class _DivergedError(Exception):
+    """The loss or the objective is not finite."""
+
+
+class _EpochEnd(keras.callbacks.Callback):  # type: ignore[misc]
+    """Sets an epoch's randomness, then validates, checkpoints and reports it."""
+
+    def __init__(self, run: _Run, feed: TrainingFeed, validator: Validator) -> None:
+        super().__init__()
+        self.run = run
+        self.feed = feed
+        self.validator = validator
+        self.begin = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Set data order and the state of every random layer; Keras counts epochs from 0."""
+        self.begin = time.perf_counter()
+        self.feed.epoch = epoch + 1
+        reseed(self.model, seed=self.run.spec.seed, epoch=epoch + 1)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Validate, keep and report the epoch."""
+        run = self.run
+        trained = time.perf_counter()
+        metrics: Metrics = {name: float(value) for name, value in (logs or {}).items()}
+        metrics.update(self.validator.metrics(self.model))
+        validated = time.perf_counter()
+        record = EpochRecord(
+            trial_id=run.spec.trial_id,
+            epoch=epoch + 1,
+            metrics=metrics,
+            seconds=validated - self.begin,
+        )
+        for name in ("loss", run.setting.objective):
+            if not math.isfinite(metrics[name]):
+                raise _DivergedError(f"{name} is {metrics[name]} in epoch {record.epoch}")
+        run.records.append(record)
+        self._keep(record)
+        run.costs["train"] += trained - self.begin
+        run.costs["validate"] += validated - trained
+        run.costs["checkpoint"] += time.perf_counter() - validated
+        run.on_epoch(record)
+        if run.should_stop():
+            raise StopRequestedError(f"stopped after epoch {record.epoch} as asked")
+        if run.out_of_patience:
+            self.model.stop_training = True
+
+    def _keep(self, record: EpochRecord) -> None:
+        directory = self.run.spec.directory
+        checkpoint.append_epoch(directory, record)
+        if self.run.spec.keep_best and self.run.best_epoch == record.epoch:
+            checkpoint.save(self.model, directory / checkpoint.BEST, epoch=record.epoch)
+        checkpoint.save(self.model, directory / checkpoint.LAST, epoch=record.epoch)
+
+
+def reseed(model: Any, *, seed: int, epoch: int) -> None:
+    """Set the state of every random layer from (seed, epoch).
+
+    Args:
+        model: A Keras model.
+        seed: The trial's seed.
+        epoch: 1 for the first epoch.
+    """
+    generators = [v for v in model.variables if v.path.endswith("seed_generator_state")]
+    drawn = np.random.default_rng([seed, epoch, 1])
+    for variable in generators:
+        variable.assign(drawn.integers(0, 2**31 - 1, size=tuple(variable.shape)).astype("uint32"))
+
+
+def weights_file(directory: Path, *, best: bool) -> Path:
+    """Return the weights that a finished trial left."""
+    return directory / (checkpoint.BEST if best else checkpoint.LAST)
