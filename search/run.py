@@ -201,7 +201,6 @@ def _start(options: argparse.Namespace, console: Console, interrupt: Interrupt) 
         raise ConfigurationError("--resume and --overwrite: give one of them")
     if resume and "name" not in vars(options):
         raise ConfigurationError("--resume: say which run with --name")
-    from search import workflow
     from search.data.prepare import default_cache_dir
     from search.data.sources import find_source
 
@@ -210,6 +209,11 @@ def _start(options: argparse.Namespace, console: Console, interrupt: Interrupt) 
     if source.synthetic and not preset:
         config = with_preset("demo", given)
     console.follow(config.objective)
+    from search import backend
+
+    backend.load()
+    from search import workflow
+
     workflow.run(
         workflow.Job(
             config=config,

@@ -15,7 +15,7 @@ import numpy as np
 from search.records import Subset
 
 
-class TrainingFeed(keras.utils.PyDataset):  # type: ignore[misc]
+class TrainingFeed(keras.utils.PyDataset):
     """Shuffled, class-weighted training batches.
 
     Yields (images `uint8` (b, S, S, 1), labels `float32` (b, 1), weights `float32` (b,)).

@@ -95,7 +95,10 @@ class SearchLoop:
         return records
 
     def _replay(self) -> list[str]:
-        """Play the journal through the oracle and return the trials that have not ended."""
+        """Play the journal through the oracle and return the trials that have not ended.
+
+        Listeners have no part in it: what they show of the past, they read from the journal.
+        """
         for event in self.run.events():
             kind = event["event"]
             if kind == EventKind.TRIAL_CREATED:
@@ -113,9 +116,6 @@ class SearchLoop:
             elif kind == EventKind.RUNG_CLOSED:
                 index = self.oracle.bracket_index(event["iteration"], event["bracket"])
                 self._closed.add((index, event["rung"]))
-            else:
-                continue
-            self.listener(event)
         return [
             record.trial_id
             for record in self.records.values()

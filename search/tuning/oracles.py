@@ -195,11 +195,8 @@ class ScheduleOracle(kt.Oracle):
             self.halving.fail(slot)
             self.source.observe(slot.configuration, known.hyperparameters.values, None)
         self.end_order.append(known.trial_id)
-        self.ongoing_trials = {
-            worker: ongoing
-            for worker, ongoing in self.ongoing_trials.items()
-            if ongoing.trial_id != known.trial_id
-        }
+        for worker in [w for w, t in self.ongoing_trials.items() if t is known]:
+            del self.ongoing_trials[worker]
         self._save_trial(known)
         self.save()
 

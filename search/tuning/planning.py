@@ -111,7 +111,7 @@ def _grid(
     trials = min(size, config.max_trials)
     if epochs is not None:
         trials = max(1, min(trials, epochs // config.max_epochs))
-    notes = ()
+    notes: tuple[str, ...] = ()
     if trials < size:
         notes = (f"the grid holds {size} configurations; the first {trials} are tried",)
     return PlannedSearch(

@@ -150,7 +150,7 @@ def hyperband(*, max_epochs: int, factor: int, iterations: int = 1) -> Schedule:
                     )
                 )
             brackets.append(Bracket(iteration=iteration, bracket=s, rungs=tuple(rungs)))
-    notes = ()
+    notes: tuple[str, ...] = ()
     if factor**s_max != max_epochs:
         notes = (
             f"{max_epochs} is no power of {factor}: epochs of the lower rungs are rounded down",

@@ -11,14 +11,14 @@ import hashlib
 import json
 import random
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras_tuner as kt
 
 from search.errors import ConfigurationError
 from search.records import Values
 
-Space = kt.HyperParameters
+Space: TypeAlias = kt.HyperParameters
 
 
 def defaults(space: Space) -> Values:
@@ -94,10 +94,10 @@ def _typed(hp: Any, value: Any) -> Any:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     low, high = getattr(hp, "min_value", None), getattr(hp, "max_value", None)
-    choices = None if low is not None else list(hp.values)
-    in_range = type(value) is kind and low <= value <= high if low is not None else value in choices
+    choices = list(hp.values) if low is None else []
+    in_range = value in choices if low is None else type(value) is kind and low <= value <= high
     if type(value) is not kind or not in_range:
-        allowed = f"{low} to {high}" if low is not None else ", ".join(map(str, choices or []))
+        allowed = f"{low} to {high}" if low is not None else ", ".join(map(str, choices))
         raise ConfigurationError(f"--fix {hp.name}={value}: must be {allowed}")
     return value
 

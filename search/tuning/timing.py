@@ -43,6 +43,6 @@ def seconds_per_epoch(setting: Setting, values: Values, *, seed: int) -> float:
     step = float(np.median(steps[WARM_STEPS:]))
     validator = Validator(setting.dataset, prevalence=setting.prevalence)
     batch = validator.seconds_per_batch(model)
-    images = len(setting.dataset.val) + len(setting.dataset.views)
+    validated = len(setting.dataset.val) + len(setting.dataset.views)
     release_memory()
-    return step * feed.num_batches + batch * images / BATCH
+    return step * feed.num_batches + batch * validated / BATCH

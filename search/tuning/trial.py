@@ -248,7 +248,7 @@ class _DivergedError(Exception):
     """The loss or the objective is not finite."""
 
 
-class _EpochEnd(keras.callbacks.Callback):  # type: ignore[misc]
+class _EpochEnd(keras.callbacks.Callback):
     """Sets an epoch's randomness, then validates, checkpoints and reports it."""
 
     def __init__(self, run: _Run, feed: TrainingFeed, validator: Validator) -> None:

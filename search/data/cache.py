@@ -1,0 +1,244 @@
+"""Keeps decoded images on disk: arrays keyed by content, written once, checked at every start.
+
+An array is a `.npy` file beside a JSON file with its checksum. It is written to a temporary name
+and renamed, the JSON last; an array without JSON, of another shape, or with another checksum
+counts as damaged and is made again. A lock keeps two processes from doing the same work; where a
+file system has no locks both work and the last rename wins, with equal content.
+
+Knows no splits and no layouts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from search.data.decode import load_gray
+from search.errors import StorageError
+
+__all__ = [
+    "ArrayFile",
+    "Progress",
+    "adopt_array",
+    "array_folder",
+    "cache_errors",
+    "default_cache_dir",
+    "load_gray",
+    "locked",
+    "read_array",
+    "reserved_array",
+    "silent",
+    "temporary_file",
+    "write_array",
+]
+
+Progress = Callable[[str, int, int], None]
+"""Called from one thread with a stage's label, steps done, and steps in all (0: unknown)."""
+
+_BLOCK = 1 << 22
+_DAY = 24 * 3600
+
+
+def silent(_label: str, _done: int, _total: int) -> None:
+    """Show no progress."""
+
+
+def default_cache_dir() -> Path:
+    """Return `$XDG_CACHE_HOME/xray-search`, or `~/.cache/xray-search`."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "xray-search"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArrayFile:
+    """One cached array.
+
+    Attributes:
+        path: The `.npy` file.
+        reused: Whether it was there, whole, before it was asked for.
+        damaged: Why the one that was there could not be used, or "".
+    """
+
+    path: Path
+    reused: bool
+    damaged: str
+
+
+@contextlib.contextmanager
+def cache_errors(place: Path) -> Iterator[None]:
+    """Turn a refusal to write into the cache into an error with the remedy.
+
+    Raises:
+        StorageError: No space, read-only, no permission, or a file where a folder should be.
+    """
+    remedies = {
+        errno.ENOSPC: "no space left on the disk; free some, or choose another --cache-dir",
+        errno.EDQUOT: "the disk quota is used up; free some, or choose another --cache-dir",
+        errno.EROFS: "the file system is read-only; choose another --cache-dir",
+        errno.EACCES: "no permission to write; choose another --cache-dir",
+        errno.EPERM: "no permission to write; choose another --cache-dir",
+        errno.ENOTDIR: "a file is where a folder should be; choose another --cache-dir",
+        errno.EEXIST: "a file is where a folder should be; choose another --cache-dir",
+    }
+    try:
+        yield
+    except OSError as error:
+        remedy = remedies.get(error.errno or 0)
+        if remedy is None:
+            raise
+        raise StorageError(f"{place}: {remedy}") from error
+
+
+@contextlib.contextmanager
+def locked(path: Path, progress: Progress = silent) -> Iterator[None]:
+    """Hold a lock file for the block; the kernel releases it however the process ends.
+
+    Waits for another holder, and says so. On a file system without locks the block runs
+    unlocked: every write below is by rename, so the worst is work done twice.
+    """
+    with cache_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = open(path, "a")  # noqa: SIM115 (held for the whole block)
+    with handle:
+        with contextlib.suppress(OSError):
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                progress("Waiting for another process to decode the same images", 0, 0)
+                fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def array_folder(cache_dir: Path) -> Path:
+    """Return the folder of the arrays, made if need be.
+
+    Raises:
+        StorageError: It cannot be made or written.
+    """
+    folder = cache_dir / "arrays"
+    with cache_errors(cache_dir):
+        folder.mkdir(parents=True, exist_ok=True)
+        for left_over in folder.glob(".*.tmp"):
+            # Of a process that was killed; one that is at work writes more often than daily.
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - left_over.stat().st_mtime > _DAY:
+                    left_over.unlink()
+    return folder
+
+
+def read_array(path: Path, shape: tuple[int, ...]) -> ArrayFile | str:
+    """Check a cached array against its checksum.
+
+    Args:
+        path: The `.npy` file.
+        shape: What its shape must be; the type must be `uint8`.
+
+    Returns:
+        The array's file, or why it cannot be used; "" when it is just not there.
+    """
+    sidecar = path.with_suffix(".json")
+    if not path.exists() and not sidecar.exists():
+        return ""
+    try:
+        stored = json.loads(sidecar.read_text(encoding="utf-8"))
+        array = np.load(path, mmap_mode="r")
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} is missing"
+    except (OSError, ValueError, EOFError) as error:
+        return f"unreadable ({error})"
+    if array.shape != shape or array.dtype != np.uint8:
+        return f"holds {array.dtype} {array.shape} instead of uint8 {shape}"
+    if not isinstance(stored, dict) or stored.get("blake2b") != _checksum(array):
+        return "its checksum does not match"
+    return ArrayFile(path=path, reused=True, damaged="")
+
+
+def write_array(
+    path: Path,
+    shape: tuple[int, ...],
+    fill: Callable[[np.ndarray], None],
+    *,
+    damaged: str = "",
+) -> ArrayFile:
+    """Make a cached array: temporary name, fill, fsync, rename.
+
+    Args:
+        path: The `.npy` file.
+        shape: Its shape; the type is `uint8`.
+        fill: Writes the pixels into a memory map of zeros.
+        damaged: Passed through to the result.
+
+    Raises:
+        StorageError: No space or no permission; says to choose another `--cache-dir`.
+    """
+    with reserved_array(path, shape) as (temporary, array):
+        fill(array)
+        return adopt_array(temporary, path, array, damaged=damaged)
+
+
+@contextlib.contextmanager
+def reserved_array(path: Path, shape: tuple[int, ...]) -> Iterator[tuple[Path, np.ndarray]]:
+    """Give a temporary file beside `path`, and its memory map of `uint8` zeros.
+
+    Raises:
+        StorageError: No space or no permission; says to choose another `--cache-dir`.
+    """
+    with cache_errors(path), temporary_file(path) as temporary:
+        array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
+        if hasattr(os, "posix_fallocate"):
+            # A disk that fills up under a memory map kills the process; claim the space now.
+            with open(temporary, "rb+") as handle:
+                os.posix_fallocate(handle.fileno(), 0, temporary.stat().st_size)
+        yield temporary, array
+
+
+def adopt_array(
+    temporary: Path,
+    path: Path,
+    array: np.ndarray,
+    *,
+    damaged: str = "",
+) -> ArrayFile:
+    """Give a finished temporary array its name and write its checksum beside it."""
+    if isinstance(array, np.memmap):
+        array.flush()
+    content = json.dumps({"blake2b": _checksum(array), "shape": array.shape})
+    with open(temporary, "rb+") as handle:
+        os.fsync(handle.fileno())
+    sidecar = path.with_suffix(".json")
+    with temporary_file(sidecar) as temporary_sidecar:
+        temporary_sidecar.write_text(content, encoding="utf-8")
+        os.replace(temporary, path)
+        os.replace(temporary_sidecar, sidecar)
+    return ArrayFile(path=path, reused=False, damaged=damaged)
+
+
+@contextlib.contextmanager
+def temporary_file(path: Path) -> Iterator[Path]:
+    """Give an unused name beside `path`, removed at the end if it is still there."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".tmp")
+    os.close(handle)
+    try:
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _checksum(array: np.ndarray) -> str:
+    """Return BLAKE2b over the bytes of an array, read in blocks; about 1 GB a second."""
+    digest = hashlib.blake2b(digest_size=16)
+    flat = array.reshape(-1)
+    for start in range(0, flat.size, _BLOCK):
+        digest.update(flat[start : start + _BLOCK].data)
+    return digest.hexdigest()

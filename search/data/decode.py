@@ -1,0 +1,166 @@
+"""Turns an image file into the network's input: the one function for training and prediction.
+
+Differs from the notebook's `decode_jpeg` + `tf.image.resize` in three ways. A JPEG of at least
+twice the wanted side is decoded at 1/2, 1/4 or 1/8 scale in the DCT domain, which is an average
+over blocks; the resize is bilinear with a filter as wide as the reduction (antialiased), where the
+notebook's takes four neighbouring pixels whatever the reduction; and gray is kept as `uint8`
+instead of three equal `float32` channels. EXIF orientation is not applied, as in the notebook.
+
+Knows nothing of folders, splits or caches.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from search.errors import DataError
+
+DECODER_VERSION = 1
+"""Part of every cache key; raise it when the same file would give other pixels."""
+
+MIN_SIDE = 8
+"""A film with a shorter side in pixels is rejected."""
+
+MAX_PIXELS = 80_000_000
+"""A larger picture is rejected unread: a detector has 4 to 20 million pixels."""
+
+COLOUR_LIMIT = 3.0
+"""Mean distance of chroma from neutral, in gray levels, above which a picture has colour."""
+
+
+class UnusableImageError(Exception):
+    """A file that cannot serve as a film; the message is the reason, without the path."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoded:
+    """A film as the network gets it, and what the file said.
+
+    Attributes:
+        pixels: `uint8` (S, S), gray, 0–255.
+        width: Width of the original in pixels.
+        height: Height of the original in pixels.
+        mode: Pillow's mode of the original, e.g. "L", "RGB", "CMYK", "I;16".
+        colour: Whether it had real colour, beyond three equal channels.
+    """
+
+    pixels: np.ndarray
+    width: int
+    height: int
+    mode: str
+    colour: bool
+
+
+def load_gray(path_or_bytes: Path | str | bytes, image_size: int) -> np.ndarray:
+    """Read one image file as the network's input.
+
+    Args:
+        path_or_bytes: An image file in any format that Pillow reads, or its content.
+        image_size: Side S in pixels.
+
+    Returns:
+        `uint8` (S, S), gray, 0–255.
+
+    Raises:
+        DataError: The file cannot be read or is no usable image; names it and the reason.
+    """
+    if isinstance(path_or_bytes, bytes):
+        name, data = "image", path_or_bytes
+    else:
+        name = str(path_or_bytes)
+        try:
+            data = Path(path_or_bytes).read_bytes()
+        except OSError as error:
+            raise DataError(f"{name}: cannot be read ({error.strerror or error})") from error
+    try:
+        return decode(data, image_size).pixels
+    except UnusableImageError as error:
+        raise DataError(f"{name}: {error}; give another file") from error
+
+
+def decode(data: bytes, image_size: int) -> Decoded:
+    """Decode the content of an image file and reduce it to S × S gray.
+
+    Raises:
+        UnusableImageError: Empty, truncated, corrupt, no image, too small or too large.
+    """
+    if not data:
+        raise UnusableImageError("empty file")
+    if data[128:132] == b"DICM":
+        raise UnusableImageError("DICOM is not read; convert it to PNG or JPEG")
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            width, height, mode = image.width, image.height, image.mode
+            if min(width, height) < MIN_SIDE:
+                raise UnusableImageError(f"too small ({width} × {height} pixels)")
+            if width * height > MAX_PIXELS:
+                raise UnusableImageError(f"too large ({width} × {height} pixels)")
+            if mode in ("L", "RGB"):
+                # Only JPEGs take the hint: a reduced decode, straight to luma where it is gray.
+                image.draft("L" if mode == "L" else "YCbCr", (image_size, image_size))
+            gray, colour = _to_gray(image)
+            small = gray.resize((image_size, image_size), Image.Resampling.BILINEAR)
+            pixels = np.asarray(small, dtype=np.uint8)
+    except UnusableImageError:
+        raise
+    except UnidentifiedImageError:
+        raise UnusableImageError("not an image") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise UnusableImageError("too large (more pixels than any film has)") from None
+    except Exception as error:
+        # Codecs meet hostile bytes with any exception there is; each means the same to the user.
+        raise UnusableImageError(_reason(error)) from error
+    return Decoded(pixels=pixels, width=width, height=height, mode=mode, colour=colour)
+
+
+def _reason(error: Exception) -> str:
+    text = str(error).split("\n")[0]
+    if "truncated" in text.lower():
+        return f"truncated ({text})"
+    return f"corrupt ({text or type(error).__name__})"
+
+
+def _to_gray(image: Image.Image) -> tuple[Image.Image, bool]:
+    """Return the film as mode "L" (ITU-R 601 luma), and whether it had colour."""
+    if image.mode == "L":
+        image.load()
+        return image, False
+    if image.mode == "F":
+        raise UnusableImageError("floating-point pixels have no defined scale; save 8 or 16 bits")
+    if image.mode == "I" or image.mode.startswith("I;"):
+        return _from_deep(image), False
+    if image.mode == "1" or image.mode.startswith("LA") or image.mode == "La":
+        return image.convert("L"), False
+    if image.mode != "YCbCr":
+        image = image.convert("RGB").convert("YCbCr")
+    luma, *chroma = image.split()
+    colour = any(_is_coloured(band) for band in chroma)
+    return luma, colour
+
+
+def _is_coloured(band: Image.Image) -> bool:
+    low, high = band.getextrema()
+    if max(abs(float(low) - 128), abs(float(high) - 128)) <= COLOUR_LIMIT:
+        return False
+    values = np.asarray(band, dtype=np.float32)
+    return float(np.abs(values - 128).mean()) > COLOUR_LIMIT
+
+
+def _from_deep(image: Image.Image) -> Image.Image:
+    """Scale 9- to 16-bit pixels to 8 bits.
+
+    Detectors store 10, 12 or 14 bits in 16; dividing by 65,535 would make those films black. The
+    depth is the smallest of 8, 10, 12, 14 and 16 bits that holds the brightest pixel.
+    """
+    values = np.asarray(image).astype(np.int64)
+    top = int(values.max())
+    if values.min() < 0 or top >= 2**16:
+        raise UnusableImageError("pixels beyond 16 bits have no defined scale; save 8 or 16 bits")
+    bits = next(depth for depth in (8, 10, 12, 14, 16) if top < 2**depth)
+    scaled = np.rint(values * (255.0 / (2**bits - 1))).astype(np.uint8)
+    return Image.fromarray(scaled)

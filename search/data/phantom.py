@@ -1,0 +1,238 @@
+"""Draws phantom chest radiographs: a child's anatomy, a disease, and how the film was framed.
+
+Drawn in the body's own coordinates: x is -1 … 1 from the right to the left edge of the rib cage,
+y is 0 at the apex of the lungs and 1 at the level of the diaphragm. Framing maps pixels to these
+coordinates. Shapes add density, then a tone curve and noise make a film of it. Pure NumPy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+Grid = np.ndarray
+"""`float32` (H, W)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Anatomy:
+    """What stays the same in all films of one child.
+
+    Attributes:
+        heart: Scale of the heart, about 1.
+        ribs: Number of ribs between apex and diaphragm, about 8.
+        tilt: How steeply the ribs descend, about 0.25.
+        lean: Displacement of the spine, about 0.
+        dome: Height of the diaphragm's dome, about 0.15.
+        wall: Thickness of the chest wall beyond the rib cage, about 0.12.
+    """
+
+    heart: float
+    ribs: float
+    tilt: float
+    lean: float
+    dome: float
+    wall: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Framing:
+    """How the film was centred and how much of the body it takes in, in shares of its sides.
+
+    Attributes:
+        apex: Height of the apex of the lungs, from the top.
+        span: Height of the lungs, apex to diaphragm.
+        half_width: Half the width of the rib cage.
+        centre: Position of the midline, from the left.
+        rotation: Degrees.
+    """
+
+    apex: float
+    span: float
+    half_width: float
+    centre: float
+    rotation: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opacity:
+    """One region of lung that is dense instead of dark.
+
+    Attributes:
+        x: Centre.
+        y: Centre.
+        width: Half width.
+        height: Half height.
+        density: How dense, 0–1, at the centre.
+        edge: Steepness of its edge: about 6 for a lobe, about 2 for a haze.
+    """
+
+    x: float
+    y: float
+    width: float
+    height: float
+    density: float
+    edge: float
+
+
+def draw_anatomy(rng: np.random.Generator) -> Anatomy:
+    """Draw a child."""
+    return Anatomy(
+        heart=float(rng.normal(1, 0.08)),
+        ribs=float(rng.uniform(7.5, 9.5)),
+        tilt=float(rng.uniform(0.15, 0.35)),
+        lean=float(rng.normal(0, 0.02)),
+        dome=float(rng.uniform(0.1, 0.2)),
+        wall=float(rng.uniform(0.08, 0.2)),
+    )
+
+
+def draw_opacities(rng: np.random.Generator, subtype: str) -> list[Opacity]:
+    """Draw a disease: a lobe consolidated ("bacteria"), diffuse patches ("virus"), or none ("")."""
+    found = []
+    if subtype == "bacteria":
+        for side in rng.permutation([-1.0, 1.0])[: 1 if rng.random() < 0.75 else 2]:
+            found.append(
+                Opacity(
+                    x=float(side * rng.uniform(0.42, 0.58)),
+                    y=float(rng.choice([0.3, 0.62, 0.72]) + rng.normal(0, 0.05)),
+                    width=float(rng.uniform(0.28, 0.4)),
+                    height=float(rng.uniform(0.18, 0.28)),
+                    density=float(rng.uniform(0.65, 0.95)),
+                    edge=6.0,
+                )
+            )
+    elif subtype == "virus":
+        for index in range(int(rng.integers(8, 13))):
+            side = -1.0 if index % 2 else 1.0
+            found.append(
+                Opacity(
+                    x=float(side * rng.uniform(0.25, 0.72)),
+                    y=float(rng.uniform(0.2, 0.9)),
+                    width=float(rng.uniform(0.12, 0.22)),
+                    height=float(rng.uniform(0.08, 0.16)),
+                    density=float(rng.uniform(0.4, 0.65)),
+                    edge=2.0,
+                )
+            )
+    return found
+
+
+def draw_film(
+    anatomy: Anatomy,
+    framing: Framing,
+    opacities: list[Opacity],
+    rng: np.random.Generator,
+    *,
+    width: int,
+    height: int,
+) -> np.ndarray:
+    """Draw one film.
+
+    Returns:
+        `uint8` (height, width), 0 black (air) to 255 (dense).
+    """
+    x, y = _body_coordinates(framing, width, height)
+    x -= np.float32(anatomy.lean) * y
+    side = np.abs(x)
+    body = _inside(_body_edge(y, anatomy) - side, 0.02)
+    floor = 1 - anatomy.dome * np.cos(np.clip(side - 0.5, -0.6, 0.6) * 2.6) + 0.1 * side**2
+    lung = _lungs(x, side, y) * _inside(floor - y, 0.015)
+    heart = _heart(x, y, anatomy.heart)
+    disease = _disease(x, y, opacities) * _texture(rng, width, height)
+    air = lung * (1 - 0.85 * heart) * (1 - np.clip(disease, 0, 0.95))
+
+    film = 0.52 * body
+    film += 0.1 * body * _inside(y - floor, 0.02)
+    film -= 0.36 * air
+    film += 0.1 * _ribs(x, side, y, anatomy) * body
+    film += 0.16 * _spine(x, y) * body
+    film += 0.12 * _clavicles(side, y) * body
+    # The lungs' own vessels, denser towards the hilum.
+    film += 0.05 * air * _texture(rng, width, height) * np.exp(-((side / 0.45) ** 2))
+    film = np.clip(film + rng.normal(0.04, 0.02), 0, 1) ** np.exp(rng.normal(0, 0.12))
+    film = film * rng.uniform(0.9, 1.15)
+    film += rng.normal(0, 0.012, film.shape).astype(np.float32)
+    return np.rint(np.clip(film, 0, 1) * 255).astype(np.uint8)
+
+
+def _body_coordinates(framing: Framing, width: int, height: int) -> tuple[Grid, Grid]:
+    column = (np.arange(width, dtype=np.float32) + 0.5) / width - framing.centre
+    row = (np.arange(height, dtype=np.float32) + 0.5) / height - framing.apex
+    angle = np.deg2rad(framing.rotation)
+    across, down = np.meshgrid(column, row)
+    x = (across * np.cos(angle) + down * np.sin(angle)) / framing.half_width
+    y = (down * np.cos(angle) - across * np.sin(angle)) / framing.span
+    return x.astype(np.float32), y.astype(np.float32)
+
+
+def _inside(distance: Grid, softness: float) -> Grid:
+    """Return 1 where `distance` is positive, 0 where negative, smooth over `softness`."""
+    return 0.5 * (1 + np.tanh(np.clip(distance / softness, -10, 10)))
+
+
+def _body_edge(y: Grid, anatomy: Anatomy) -> Grid:
+    """Return half the body's width at each height: neck, shoulders and arms, trunk."""
+    trunk = 1 + anatomy.wall + 0.04 * np.cos(3 * y)
+    shoulder = 0.7 * np.exp(-(((y + 0.02) / 0.16) ** 2))
+    neck = 0.35 + 0.0 * y
+    return np.where(y < -0.14, np.maximum(neck, shoulder + 0.3), trunk + shoulder)
+
+
+def _lungs(x: Grid, side: Grid, y: Grid) -> Grid:
+    # The left lung (x > 0) leaves room for the heart.
+    middle = 0.5 + 0.03 * (x > 0)
+    half = 0.37 * np.clip(1 - np.clip(0.55 - y, 0, 1) ** 2 * 2.2, 0, 1)
+    return _inside(half - np.abs(side - middle + 0.08 * (y - 0.5)), 0.03) * _inside(y, 0.03)
+
+
+def _heart(x: Grid, y: Grid, scale: float) -> Grid:
+    across, down = x - 0.16, y - 0.72
+    along = (across + 0.6 * down) / (0.42 * scale)
+    over = (down - 0.35 * across) / (0.26 * scale)
+    shadow = _inside(1 - np.sqrt(along**2 + over**2), 0.08)
+    vessels = _inside(0.17 - np.abs(x), 0.04) * _inside(y - 0.1, 0.05)
+    return np.maximum(shadow, 0.8 * vessels)
+
+
+def _ribs(x: Grid, side: Grid, y: Grid, anatomy: Anatomy) -> Grid:
+    phase = (y + anatomy.tilt * (1 - side) ** 2 - 0.45 * anatomy.tilt * side) * anatomy.ribs
+    lines = np.exp(-((np.sin(np.pi * phase) / 0.3) ** 2))
+    cage = _inside(1 - side, 0.02) * _inside(y + 0.02, 0.03) * _inside(1.12 - y, 0.05)
+    wall = np.exp(-(((side - 0.97) / 0.05) ** 2))
+    return lines * cage * (0.6 + 0.8 * side + wall)
+
+
+def _spine(x: Grid, y: Grid) -> Grid:
+    vertebra = 0.8 + 0.2 * np.cos(2 * np.pi * y * 11)
+    return np.exp(-((x / 0.11) ** 4)) * vertebra
+
+
+def _clavicles(side: Grid, y: Grid) -> Grid:
+    line = y - 0.1 + 0.16 * side
+    return np.exp(-((line / 0.025) ** 2)) * _inside(side - 0.1, 0.03) * _inside(1.15 - side, 0.05)
+
+
+def _disease(x: Grid, y: Grid, opacities: list[Opacity]) -> Grid:
+    total = np.zeros_like(x)
+    for opacity in opacities:
+        radius = np.sqrt(
+            ((x - opacity.x) / opacity.width) ** 2 + ((y - opacity.y) / opacity.height) ** 2
+        )
+        shape = 1 / (1 + radius**opacity.edge)
+        total = np.maximum(total, opacity.density * shape)
+    return total
+
+
+def _texture(rng: np.random.Generator, width: int, height: int) -> Grid:
+    """Return smooth noise about 1: coarse values, bilinearly enlarged."""
+    coarse = rng.normal(1, 0.25, (18, 16)).astype(np.float32)
+    rows = np.linspace(0, coarse.shape[0] - 1.001, height)
+    columns = np.linspace(0, coarse.shape[1] - 1.001, width)
+    top, left = rows.astype(int), columns.astype(int)
+    down = (rows - top).astype(np.float32)[:, None]
+    right = (columns - left).astype(np.float32)[None, :]
+    upper = coarse[top] * (1 - down) + coarse[top + 1] * down
+    texture: Grid = upper[:, left] * (1 - right) + upper[:, left + 1] * right
+    return texture

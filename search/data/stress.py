@@ -1,0 +1,241 @@
+"""Makes the stressed views: fixed, seeded alterations of the validation images.
+
+They ask whether a model still sees the disease when a film was framed or exposed otherwise than
+its neighbours in the same folder, which plain validation cannot ask. A view depends on the seed
+and the image's path alone: every trial, every run and every order of files gets the same.
+
+Parameters are drawn apart from being applied, so that tests can look at them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from search.data.cache import ArrayFile, array_folder, locked, read_array, write_array
+from search.errors import ConfigurationError
+from search.records import StressedViews, Subset
+
+VIEWS_VERSION = 1
+"""Part of the cache key; raise it when the same settings would give other pixels."""
+
+KINDS = ("crop", "shift", "zoom_out", "tone")
+"""All kinds of view; see `ViewSettings` for what each stands for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewSettings:
+    """Which views are made, how strong, and how many of each image.
+
+    The strengths were set from how films vary between examinations, not by scoring on a test.
+
+    Attributes:
+        kinds: The kinds in use, a subset of `KINDS`.
+        views_per_image: How many different kinds each image gets; 2 of 4 costs as much as
+            evaluating the clean set twice.
+        crop_area: Smallest and largest share of the area that is kept. Collimation: how far the
+            beam is narrowed to the chest differs between radiographers and with the child's size.
+        shift: Largest displacement in each direction, as a share of the side; what enters is
+            black. Positioning: a child is seldom centred, and infants move.
+        zoom_out: Largest share of the side that becomes black margin, in all. Distance and
+            detector size: a small child fills less of a fixed plate.
+        gamma: Smallest and largest exponent of the tone curve, drawn on a log scale. Exposure and
+            the scanner's look-up table differ between machines.
+        contrast: Smallest and largest factor about the image's mean. Tube voltage, scatter and
+            display windowing flatten or steepen a film.
+    """
+
+    kinds: tuple[str, ...] = KINDS
+    views_per_image: int = 2
+    crop_area: tuple[float, float] = (0.5, 0.9)
+    shift: float = 0.12
+    zoom_out: float = 0.15
+    gamma: tuple[float, float] = (0.7, 1.4)
+    contrast: tuple[float, float] = (0.75, 1.25)
+
+    def __post_init__(self) -> None:
+        """Check every value.
+
+        Raises:
+            ConfigurationError: Names the setting, the value and what is allowed.
+        """
+        unknown = [kind for kind in self.kinds if kind not in KINDS]
+        if unknown or not self.kinds or len(set(self.kinds)) != len(self.kinds):
+            raise ConfigurationError(
+                f"view kinds {self.kinds}: choose different ones of {', '.join(KINDS)}"
+            )
+        if not 1 <= self.views_per_image <= len(self.kinds):
+            raise ConfigurationError(
+                f"views per image {self.views_per_image}: must be between 1 and the number of "
+                f"kinds, {len(self.kinds)}"
+            )
+        low, high = self.crop_area
+        if not 0.05 <= low <= high <= 1:
+            raise ConfigurationError(f"crop area {self.crop_area}: must be between 0.05 and 1")
+        for name, share in (("shift", self.shift), ("zoom out", self.zoom_out)):
+            if not 0 <= share <= 0.5:
+                raise ConfigurationError(f"{name} {share}: must be between 0 and 0.5")
+        for name, (low, high) in (("gamma", self.gamma), ("contrast", self.contrast)):
+            if not 0.1 <= low <= high <= 10:
+                raise ConfigurationError(f"{name} {(low, high)}: must be between 0.1 and 10")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewParameters:
+    """One view, drawn but not applied.
+
+    Attributes:
+        box: Left, top, right, bottom of the part that fills the view, as shares of the side;
+            outside 0–1 is black.
+        gamma: Exponent of the tone curve; 1 leaves it.
+        contrast: Factor about the mean; 1 leaves it.
+    """
+
+    box: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
+    gamma: float = 1.0
+    contrast: float = 1.0
+
+
+def make_views(val: Subset, *, settings: ViewSettings, seed: int, cache_dir: Path) -> StressedViews:
+    """Make, or find in the cache, the stressed views of a validation set.
+
+    Args:
+        val: The validation images.
+        settings: Kinds, strengths and number.
+        seed: Any integer.
+        cache_dir: Where arrays are kept.
+
+    Raises:
+        StorageError: The cache cannot be written.
+    """
+    views, _ = cached_views(val, settings=settings, seed=seed, cache_dir=cache_dir)
+    return views
+
+
+def cached_views(
+    val: Subset, *, settings: ViewSettings, seed: int, cache_dir: Path
+) -> tuple[StressedViews, ArrayFile]:
+    """As `make_views`, and tell what became of the cache's file."""
+    pixels = val.open_array()
+    size = pixels.shape[1]
+    assigned = assign_kinds(val.paths, val.labels.tolist(), settings=settings, seed=seed)
+    jobs = [(position, kind) for position, kinds in enumerate(assigned) for kind in kinds]
+    shape = (len(jobs), size, size, 1)
+    recipe = json.dumps([VIEWS_VERSION, seed, asdict(settings), val.array_file.stem, val.paths])
+    name = f"views-{hashlib.sha256(recipe.encode()).hexdigest()[:24]}-{size}.npy"
+    path = array_folder(cache_dir) / name
+
+    def fill(array: np.ndarray) -> None:
+        def work(row: int) -> None:
+            position, kind = jobs[row]
+            drawn = draw_view(kind, val.paths[position], settings=settings, seed=seed)
+            array[row, :, :, 0] = apply_view(pixels[val.rows[position], :, :, 0], drawn)
+
+        with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
+            for _ in pool.map(work, range(len(jobs))):
+                pass
+
+    with locked(path.with_suffix(".lock")):
+        found = read_array(path, shape)
+        if isinstance(found, str):
+            found = write_array(path, shape, fill, damaged=found)
+    source = np.array([position for position, _ in jobs], dtype=np.int64)
+    return (
+        StressedViews(
+            array_file=found.path,
+            names=settings.kinds,
+            view=np.array([settings.kinds.index(kind) for _, kind in jobs], dtype=np.int8),
+            source=source,
+            labels=val.labels[source].astype(np.int8),
+        ),
+        found,
+    )
+
+
+def assign_kinds(
+    paths: Sequence[str], labels: Sequence[int], *, settings: ViewSettings, seed: int
+) -> list[tuple[str, ...]]:
+    """Choose each image's kinds of view.
+
+    Within each class every kind is used equally often, give or take one: images take, in the
+    order of a hash of seed and path, the kinds used least so far.
+
+    Returns:
+        Per image, `views_per_image` kinds in the order of the settings.
+    """
+    by_class: dict[int, list[int]] = defaultdict(list)
+    for position, label in enumerate(labels):
+        by_class[label].append(position)
+    assigned: list[tuple[str, ...]] = [()] * len(paths)
+    for positions in by_class.values():
+        used: Counter[str] = Counter()
+        for position in sorted(positions, key=lambda p: (_digest(seed, paths[p]), paths[p])):
+            ranked = sorted(
+                settings.kinds,
+                key=lambda kind: (used[kind], _digest(seed, paths[position], kind)),
+            )
+            taken = set(ranked[: settings.views_per_image])
+            used.update(taken)
+            assigned[position] = tuple(kind for kind in settings.kinds if kind in taken)
+    return assigned
+
+
+def draw_view(kind: str, path: str, *, settings: ViewSettings, seed: int) -> ViewParameters:
+    """Draw the parameters of one view from the seed and the image's path."""
+    rng = np.random.default_rng(int.from_bytes(_digest(seed, path, kind), "big"))
+    if kind == "crop":
+        side = math.sqrt(rng.uniform(*settings.crop_area))
+        left, top = rng.uniform(0, 1 - side, 2).tolist()
+        return ViewParameters(box=(left, top, left + side, top + side))
+    if kind == "shift":
+        right, down = rng.uniform(-settings.shift, settings.shift, 2).tolist()
+        return ViewParameters(box=(right, down, 1 + right, 1 + down))
+    if kind == "zoom_out":
+        # A margin of m leaves 1 − m of the side to the film; seen from the film, 1 / (1 − m).
+        side = 1 / (1 - rng.uniform(0, settings.zoom_out))
+        left, top = (-rng.uniform(0, side - 1, 2)).tolist()
+        return ViewParameters(box=(left, top, left + side, top + side))
+    gamma = math.exp(rng.uniform(*np.log(settings.gamma)))
+    return ViewParameters(gamma=gamma, contrast=float(rng.uniform(*settings.contrast)))
+
+
+def apply_view(image: np.ndarray, view: ViewParameters) -> np.ndarray:
+    """Apply one view.
+
+    Args:
+        image: `uint8` (S, S).
+        view: What to do.
+
+    Returns:
+        `uint8` (S, S).
+    """
+    size = image.shape[0]
+    altered = np.asarray(image)
+    if view.gamma != 1 or view.contrast != 1:
+        levels = 255 * (np.arange(256) / 255) ** view.gamma
+        mean = float(levels[altered].mean())
+        levels = np.clip(mean + view.contrast * (levels - mean), 0, 255)
+        altered = np.rint(levels).astype(np.uint8)[altered]
+    if view.box != (0.0, 0.0, 1.0, 1.0):
+        left, top, right, bottom = (size * edge for edge in view.box)
+        # A black border wide enough for what the box takes from outside the film.
+        border = math.ceil(max(-left, -top, right - size, bottom - size, 0))
+        bordered = Image.fromarray(np.pad(altered, border))
+        box = (left + border, top + border, right + border, bottom + border)
+        altered = np.asarray(bordered.resize((size, size), Image.Resampling.BILINEAR, box=box))
+    return altered
+
+
+def _digest(seed: int, *parts: str) -> bytes:
+    text = "\0".join((str(seed), *parts))
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()

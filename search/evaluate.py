@@ -1,0 +1,234 @@
+"""`python -m search.evaluate RUN_OR_MODEL --data DIR`: score a trained model on labelled films.
+
+The same decoding, metrics and intervals as at the end of a run. Keras is imported once the
+arguments are known to make sense.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from search import backend
+from search.data.cache import default_cache_dir, load_gray
+from search.data.listing import list_labelled
+from search.data.prepare import labelled_folder
+from search.errors import DataError, SearchError
+from search.journal import write_json
+from search.records import CLASS_NAMES, Estimate, Evaluation, Split, Subset, to_json
+from search.scoring.bootstrap import subtype_recall
+from search.scoring.evaluate import evaluate, predict_subset
+from search.scoring.predict import NOT_FOR_DIAGNOSIS, find_model
+
+INTERRUPTED = 130
+SHOWN_REJECTED = 10
+
+ROWS = (
+    ("accuracy", "accuracy"),
+    ("precision", "precision"),
+    ("recall", "recall (sensitivity)"),
+    ("specificity", "specificity"),
+    ("f1", "F1"),
+    ("auc", "AUC"),
+    ("loss", "log loss"),
+)
+"""Key and name of the metrics in the table; the JSON file has all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What was found.
+
+    Attributes:
+        notice: What must be said with the numbers, or "".
+        evaluation: Metrics with intervals.
+        subtypes: Sensitivity at the stored threshold by kind of pneumonia.
+        subset: The images scored.
+        rejected: {"path", "reason"} of the files left out.
+    """
+
+    notice: str
+    evaluation: Evaluation
+    subtypes: dict[str, Estimate]
+    subset: Subset
+    rejected: list[dict[str, str]]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: Arguments without the program's name; None for those of the process.
+
+    Returns:
+        0; 2 for a user error; 130 after Ctrl-C.
+    """
+    arguments = _parser().parse_args(argv)
+    try:
+        model_file = find_model(Path(arguments.model), results_dir=arguments.results_dir)
+        outcome = _score(model_file, arguments)
+        if arguments.json:
+            write_json(arguments.json, _as_json(model_file, arguments.data, outcome))
+        _print(Console(), model_file, arguments.data, outcome)
+    except SearchError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m search.evaluate",
+        description="Score a trained model on a folder of labelled films, with 95% intervals from "
+        f"a bootstrap over patients. {NOT_FOR_DIAGNOSIS}",
+    )
+    parser.add_argument(
+        "model", metavar="RUN_OR_MODEL", help="a run directory, its name, or a .keras file"
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="holds test/NORMAL and test/PNEUMONIA, or NORMAL and PNEUMONIA directly",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every number to FILE")
+    parser.add_argument(
+        "--seed", type=int, default=8, help="seed of the intervals' resampling (%(default)s)"
+    )
+    parser.add_argument(
+        "--results-dir",
+        type=Path,
+        default=Path("results"),
+        metavar="DIR",
+        help="where a run's bare name is looked up (%(default)s)",
+    )
+    parser.add_argument(
+        "--cache-dir",
+        type=Path,
+        default=None,
+        metavar="DIR",
+        help="where decoded images are kept (the user's cache directory)",
+    )
+    return parser
+
+
+def _score(model_file: Path, arguments: argparse.Namespace) -> Outcome:
+    listed = list_labelled(arguments.data).files
+    for label, name in enumerate(CLASS_NAMES):
+        if not any(file.label == label for file in listed):
+            raise DataError(
+                f"{arguments.data}: no {name} images; looked for test/{name} and for {name}. "
+                "Scoring needs both classes"
+            )
+    backend.load()
+    from search.scoring.export import load_model  # imports Keras, which takes seconds
+
+    loaded = load_model(model_file)
+    subset = labelled_folder(
+        arguments.data,
+        image_size=loaded.image_size,
+        cache_dir=arguments.cache_dir or default_cache_dir(),
+    )
+    predictions = predict_subset(loaded.model, subset, Split.TEST)
+    scored = set(subset.paths)
+    left_out = [file.relative for file in listed if file.relative not in scored]
+    return Outcome(
+        notice=loaded.notice,
+        evaluation=evaluate(
+            predictions,
+            loaded.threshold,
+            role=str(loaded.metadata.get("role", "winner")),
+            seed=int(loaded.metadata.get("seed", 0)),
+            bootstrap_seed=arguments.seed,
+        ),
+        subtypes=subtype_recall(
+            predictions.labels,
+            predictions.probabilities,
+            predictions.subtypes,
+            predictions.patients,
+            loaded.threshold.value,
+            seed=arguments.seed,
+        ),
+        subset=subset,
+        rejected=[
+            {"path": path, "reason": _reason(arguments.data / path, loaded.image_size)}
+            for path in left_out
+        ],
+    )
+
+
+def _reason(file: Path, image_size: int) -> str:
+    try:
+        load_gray(file, image_size)
+    except DataError as error:
+        return str(error).removeprefix(f"{file}: ")
+    return "not a regular file"
+
+
+def _as_json(model_file: Path, data: Path, outcome: Outcome) -> dict[str, Any]:
+    labels = outcome.subset.labels
+    return {
+        "model": model_file,
+        "data": data,
+        "notice": outcome.notice or None,
+        "images": {name: int((labels == i).sum()) for i, name in enumerate(CLASS_NAMES)},
+        "patients": len(set(outcome.subset.patients)),
+        **to_json(outcome.evaluation),
+        "subtypes": outcome.subtypes,
+        "rejected": outcome.rejected,
+    }
+
+
+def _print(console: Console, model_file: Path, data: Path, outcome: Outcome) -> None:
+    found = outcome.evaluation
+    table = Table(title=Text(f"{model_file} on {data}"), title_justify="left")
+    table.add_column("metric")
+    table.add_column("at 0.5", justify="right")
+    table.add_column(f"at {found.threshold.value:.3f}", justify="right")
+    for key, name in ROWS:
+        if key in found.ranking:
+            table.add_row(name, _cell(found.ranking[key]), "same")
+        else:
+            table.add_row(name, _cell(found.at_half[key]), _cell(found.at_threshold[key]))
+    for kind, recall in outcome.subtypes.items():
+        if kind in outcome.subset.subtypes:
+            table.add_row(f"recall, {kind}", "", _cell(recall))
+    console.print(table)
+    lines = [
+        f"{found.count} images of {len(set(outcome.subset.patients))} patients; brackets are 95% "
+        "intervals from a bootstrap over patients.",
+        f"Threshold by the rule {found.threshold.rule} on {found.threshold.chosen_on}.",
+    ]
+    if outcome.rejected:
+        lines.append(f"Left out, {len(outcome.rejected)}:")
+        lines += [f"  {r['path']}: {r['reason']}" for r in outcome.rejected[:SHOWN_REJECTED]]
+        if len(outcome.rejected) > SHOWN_REJECTED:
+            lines.append(f"  … {len(outcome.rejected) - SHOWN_REJECTED} more; --json lists all")
+    if outcome.notice:
+        lines.append(f"NOTICE: trained on {outcome.notice}")
+    lines.append(NOT_FOR_DIAGNOSIS)
+    for line in lines:
+        console.print(Text(line))
+
+
+def _cell(estimate: Estimate) -> Text:
+    if math.isnan(estimate.value):
+        return Text("–")
+    return Text(f"{estimate.value:.3f} [{estimate.low:.3f}–{estimate.high:.3f}]")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

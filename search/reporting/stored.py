@@ -1,0 +1,175 @@
+"""Reads a run back from its directory, finished or not, and says what is missing."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from search.errors import RunDirectoryError
+from search.journal import RunDirectory
+from search.records import CLASS_NAMES, Split, TrialRecord
+from search.reporting.curves import Predicted
+from search.reporting.facts import mapping
+from search.reporting.progress import RunProgress
+from search.reporting.trials import Row, refit_rows
+
+PARTS = (
+    ("config.json", "the options"),
+    ("dataset.json", "the data"),
+    ("journal.jsonl", "the search"),
+    ("best_hyperparameters.json", "the best configuration"),
+    ("history.csv", "the retraining"),
+    ("evaluation.json", "the verdict"),
+    ("predictions.csv", "the predictions"),
+    ("model.keras", "the model"),
+    ("report.html", "the report"),
+    ("manifest.json", "the manifest, written last"),
+)
+"""Files of the contract, in the order they come about, and what each holds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredRun:
+    """What a run directory holds.
+
+    Attributes:
+        run: The directory.
+        config: `config.json`, {} if missing.
+        dataset: `dataset.json`, {} if missing.
+        plan: Fields of the last PLAN event, {} if there is none.
+        records: The trials.
+        objective: The metric that ranked them.
+        progress: Where the run stood at the last event.
+        refit: Rows of the retraining.
+        evaluation: `evaluation.json`, {} if missing.
+        manifest: `manifest.json`, {} if missing.
+        missing: (file, what it holds) of the contract that is not there.
+        problems: What could not be read, a sentence each.
+    """
+
+    run: RunDirectory
+    config: dict[str, Any]
+    dataset: dict[str, Any]
+    plan: dict[str, Any]
+    records: tuple[TrialRecord, ...]
+    objective: str
+    progress: RunProgress
+    refit: tuple[Row, ...]
+    evaluation: dict[str, Any]
+    manifest: dict[str, Any]
+    missing: tuple[tuple[str, str], ...]
+    problems: tuple[str, ...]
+
+    @property
+    def synthetic(self) -> bool:
+        """Return whether the run is on the built-in demo's images."""
+        source = mapping(self.dataset.get("source"))
+        return bool(self.evaluation.get("synthetic") or source.get("synthetic"))
+
+    @property
+    def plots(self) -> list[Path]:
+        """Return the plots on disk, in the order of the report, unknown ones last."""
+        order = ("confusion", "roc", "trials_by_rung", "training_curves")
+        found = sorted(p for p in self.run.plots_dir.glob("*.png") if not p.name.startswith("."))
+        return sorted(found, key=lambda p: order.index(p.stem) if p.stem in order else len(order))
+
+
+def locate(name: str) -> RunDirectory:
+    """Find a run by its path, or by its name under `results/`.
+
+    Raises:
+        RunDirectoryError: There is none; the message says where was looked.
+    """
+    places = [Path(name)]
+    if Path(name).name == name:
+        places.append(Path("results") / name)
+    for place in places:
+        run = RunDirectory(place)
+        if place.is_dir() and run.exists:
+            return run
+    looked = " and ".join(place.as_posix() for place in places)
+    reason = "a folder without a run" if any(place.is_dir() for place in places) else "no such run"
+    raise RunDirectoryError(
+        f"{name}: {reason} (looked in {looked}); name a run directory, such as results/first"
+    )
+
+
+def read_run(run: RunDirectory) -> StoredRun:
+    """Read everything a run directory holds; what is damaged is named, not fatal."""
+    problems: list[str] = []
+
+    def read(name: str) -> dict[str, Any]:
+        if not (run.root / name).exists():
+            return {}
+        try:
+            return mapping(run.read_json(name))
+        except (RunDirectoryError, OSError, UnicodeDecodeError) as error:
+            problems.append(str(error))
+            return {}
+
+    config, evaluation = read("config.json"), read("evaluation.json")
+    objective = str(config.get("objective") or evaluation.get("objective") or "robust_loss")
+    progress = RunProgress(objective)
+    events: list[dict[str, Any]] = []
+    try:
+        events = [event for event in run.events() if isinstance(event, dict)]
+    except (OSError, UnicodeDecodeError) as error:
+        problems.append(f"{run.journal_file}: cannot be read ({error})")
+    readable = [event for event in events if progress.apply(event)]
+    if progress.strange:
+        problems.append(f"{run.journal_file}: {progress.strange} events could not be read")
+    return StoredRun(
+        run=run,
+        config=config,
+        dataset=read("dataset.json"),
+        plan=progress.plan,
+        records=tuple(progress.records),
+        objective=objective,
+        progress=progress,
+        refit=tuple(refit_rows(readable)),
+        evaluation=evaluation,
+        manifest=read("manifest.json"),
+        missing=tuple((n, what) for n, what in PARTS if not (run.root / n).exists()),
+        problems=tuple(problems),
+    )
+
+
+def read_predictions(path: Path) -> dict[str, Predicted]:
+    """Return labels and probabilities of the test by candidate, {} if there are none.
+
+    Args:
+        path: `predictions.csv`; a "role" column tells candidates apart, without it all rows are
+            the winner's.
+
+    Raises:
+        RunDirectoryError: The file is damaged.
+    """
+    if not path.exists():
+        return {}
+    try:
+        with open(path, encoding="utf-8", newline="") as handle:
+            return _by_candidate(csv.DictReader(handle))
+    except (KeyError, ValueError, UnicodeDecodeError) as error:
+        raise RunDirectoryError(
+            f"{path}: damaged ({error!r}); run `python -m search.evaluate` to score again"
+        ) from None
+
+
+def _by_candidate(rows: Iterable[dict[str, str]]) -> dict[str, Predicted]:
+    found: dict[str, tuple[list[int], list[float]]] = {}
+    for row in rows:
+        if row.get("split", Split.TEST.value) != Split.TEST.value:
+            continue
+        label = row["label"]
+        number = CLASS_NAMES.index(label) if label in CLASS_NAMES else int(float(label))
+        role = row.get("role") or "winner"
+        name = f"{role}, seed {row['seed']}" if row.get("seed") else role
+        labels, probabilities = found.setdefault(name, ([], []))
+        labels.append(number)
+        probabilities.append(float(row["probability"]))
+    return {name: (np.array(pair[0]), np.array(pair[1])) for name, pair in found.items()}

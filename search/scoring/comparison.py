@@ -1,0 +1,218 @@
+"""Sets the winner beside the documented configuration: the content of `evaluation.json`.
+
+Computes from predictions and evaluations; knows no model, no image and no file.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from search.records import (
+    SYNTHETIC_NOTICE,
+    Estimate,
+    Evaluation,
+    Predictions,
+    Threshold,
+    Values,
+)
+from search.scoring.bootstrap import REPEATS, paired_difference, subtype_recall
+from search.scoring.metrics import THRESHOLD_METRICS, mcnemar, ppv_at_prevalence
+
+PREVALENCES = (0.01, 0.05, 0.1, 0.2, 0.5)
+"""Shares of ill children for which the positive predictive value is reported."""
+
+COMPARED = ("accuracy", "auc", "specificity", "recall", "loss")
+"""Metrics whose difference at 0.5 is reported; the accuracy also at each model's threshold."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """A configuration, retrained and scored; one side of the comparison.
+
+    Attributes:
+        role: "winner" or "documented".
+        values: Hyperparameter values.
+        parameters: Parameter count of one network.
+        exported_seed: The repetition that is exported, or compared with the exported one.
+        test: Evaluations on test, one a seed; empty where there is no test set.
+        validation: Evaluations on validation, one a seed.
+        predictions: Predictions of `exported_seed` on test, or on validation without one.
+    """
+
+    role: str
+    values: Values
+    parameters: int
+    exported_seed: int
+    test: tuple[Evaluation, ...]
+    validation: tuple[Evaluation, ...]
+    predictions: Predictions
+
+    @property
+    def exported(self) -> Evaluation:
+        """Return the exported seed's evaluation on test, or on validation without one."""
+        scored = self.test or self.validation
+        return next(item for item in scored if item.seed == self.exported_seed)
+
+
+def compare(
+    winner: Predictions,
+    documented: Predictions,
+    *,
+    thresholds: tuple[Threshold, Threshold],
+    seed: int,
+    repeats: int = REPEATS,
+) -> dict[str, Any]:
+    """Compare two models on the same images.
+
+    Args:
+        winner: Predictions of the one.
+        documented: Predictions of the other, on the same images in the same order.
+        thresholds: Of the winner and of the documented configuration.
+        seed: Seed of the resampling, common to both.
+        repeats: Number of resamples.
+
+    Returns:
+        {"difference": winner − documented as `Estimate` by metric, at 0.5, and with the suffix
+        "_at_threshold" at each one's own threshold; "mcnemar", "mcnemar_at_threshold": images
+        that only one gets right, and the exact two-sided p value}.
+
+    Raises:
+        ValueError: The images are not the same.
+    """
+    if winner.paths != documented.paths or not np.array_equal(winner.labels, documented.labels):
+        raise ValueError("the two sets of predictions are not of the same images")
+    labels = winner.labels
+    ours, theirs = winner.probabilities, documented.probabilities
+    difference: dict[str, Estimate] = {}
+    tests = {}
+    cuts = {"": (0.5, 0.5), "_at_threshold": (thresholds[0].value, thresholds[1].value)}
+    for suffix, pair in cuts.items():
+        found = paired_difference(
+            labels, ours, theirs, winner.patients, thresholds=pair, repeats=repeats, seed=seed
+        )
+        names = [n for n in COMPARED if not suffix or n in THRESHOLD_METRICS]
+        difference |= {f"{name}{suffix}": found[name] for name in names}
+        counted = mcnemar(labels, ours, theirs, thresholds=pair)
+        tests[f"mcnemar{suffix}"] = {
+            "only_winner_right": counted["first_only"],
+            "only_documented_right": counted["second_only"],
+            "p_value": counted["p_value"],
+        }
+    return {"difference": difference, **tests}
+
+
+def evaluation_report(
+    winner: Scored,
+    documented: Scored,
+    *,
+    objective: str,
+    synthetic: bool,
+    test_scorings: int,
+    bootstrap_seed: int,
+    repeats: int = REPEATS,
+) -> dict[str, Any]:
+    """Return the content of `evaluation.json`.
+
+    Args:
+        winner: The configuration that validation chose.
+        documented: The documented configuration, retrained in the same way.
+        objective: The metric that chose.
+        synthetic: Whether the images are the built-in demo's.
+        test_scorings: How many trained models this run has scored on the test set so far.
+        bootstrap_seed: Seed of the intervals' resampling.
+        repeats: Number of resamples.
+
+    Returns:
+        "split" says which images subtypes and predictive values are of. Without a test set there
+        is no comparison: validation chose the winner, so on validation it would look too good.
+    """
+    compared: dict[str, Any] = {"difference": {}, "mcnemar": {}}
+    if winner.test and documented.test:
+        compared = compare(
+            winner.predictions,
+            documented.predictions,
+            thresholds=(winner.exported.threshold, documented.exported.threshold),
+            seed=bootstrap_seed,
+            repeats=repeats,
+        )
+    return {
+        "synthetic": synthetic,
+        "notice": SYNTHETIC_NOTICE if synthetic else None,
+        "objective": objective,
+        "split": winner.predictions.split,
+        "winner": _side(winner),
+        "documented": _side(documented),
+        **compared,
+        "subtypes": {
+            side.role: _subtypes(side, seed=bootstrap_seed, repeats=repeats)
+            for side in (winner, documented)
+        },
+        "test_scorings": test_scorings,
+        "ppv_at_prevalence": {side.role: _ppv(side.exported) for side in (winner, documented)},
+    }
+
+
+def _side(scored: Scored) -> dict[str, Any]:
+    return {
+        "values": scored.values,
+        "parameters": scored.parameters,
+        "exported_seed": scored.exported_seed,
+        "test": list(scored.test),
+        "validation": list(scored.validation),
+        "spread": _spread(scored.test),
+    }
+
+
+def _spread(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
+    """Return mean, standard deviation and range over seeds of every metric."""
+    found: dict[str, Any] = {}
+    for table in ("ranking", "at_half", "at_threshold"):
+        found[table] = {}
+        for name in getattr(evaluations[0], table) if evaluations else ():
+            values = [getattr(item, table)[name].value for item in evaluations]
+            found[table][name] = {
+                "mean": statistics.fmean(values),
+                "sd": statistics.stdev(values) if len(values) > 1 else None,
+                "min": min(values),
+                "max": max(values),
+            }
+    return found
+
+
+def _subtypes(scored: Scored, *, seed: int, repeats: int) -> dict[str, Any]:
+    said = scored.predictions
+    cuts = {"at_half": 0.5, "at_threshold": scored.exported.threshold.value}
+    return {
+        "count": {kind: said.subtypes.count(kind) for kind in ("bacteria", "virus")},
+        **{
+            place: subtype_recall(
+                said.labels,
+                said.probabilities,
+                said.subtypes,
+                said.patients,
+                cut,
+                repeats=repeats,
+                seed=seed,
+            )
+            for place, cut in cuts.items()
+        },
+    }
+
+
+def _ppv(evaluation: Evaluation) -> dict[str, dict[str, float]]:
+    return {
+        place: ppv_at_prevalence(
+            sensitivity=table["recall"].value,
+            specificity=table["specificity"].value,
+            prevalences=PREVALENCES,
+        )
+        for place, table in (
+            ("at_half", evaluation.at_half),
+            ("at_threshold", evaluation.at_threshold),
+        )
+    }

@@ -1,0 +1,201 @@
+"""Writes a trained network as one file that takes raw images, and loads such files.
+
+The file is Keras 3's own format, loads in Keras' safe mode on any backend, and needs no module of
+this project besides `search.scoring.preprocessing`: the augmentation, which does nothing after
+training, is left out. Before the file gets its name it is loaded back and must give the network's
+probabilities.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from search.errors import ModelError
+from search.journal import storage_errors
+from search.records import CLASS_NAMES, Threshold, to_json
+from search.scoring.preprocessing import RawImages
+
+TOLERANCE = 1e-4
+"""Largest difference of a probability between the network and its exported file."""
+
+_CHECKED = 4
+_LAYER = "search>RawImages"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedModel:
+    """An exported model, ready to predict.
+
+    Attributes:
+        path: The file it came from.
+        model: (batch, height, width, 1 or 3), 0–255, to float32 (batch, 1), the probability of
+            PNEUMONIA.
+        threshold: The stored threshold.
+        image_size: Side S in pixels of the network's input.
+        class_names: Names of label 0 and label 1.
+        metadata: What was stored with it, see `export_model`.
+    """
+
+    path: Path
+    model: keras.Model
+    threshold: Threshold
+    image_size: int
+    class_names: tuple[str, ...]
+    metadata: dict[str, Any]
+
+    @property
+    def notice(self) -> str:
+        """Return what must be said with every answer of the model, or ""."""
+        return str(self.metadata.get("notice") or "")
+
+
+def export_model(
+    network: keras.Model,
+    path: Path,
+    *,
+    image_size: int,
+    threshold: Threshold,
+    metadata: dict[str, Any],
+) -> Path:
+    """Write the network, its preprocessing, its threshold and its papers to one file.
+
+    Args:
+        network: Functional or sequential; (batch, S, S, 1) gray 0–255 to (batch, 1) probability.
+        path: The file, `.keras`; replaced only when the new one is whole and checked.
+        image_size: Side S in pixels.
+        threshold: The decision threshold.
+        metadata: JSON values. "notice", a sentence or None, is read again by
+            `LoadedModel.notice`; the rest, e.g. "run" and "versions", is only carried along.
+
+    Returns:
+        `path`.
+
+    Raises:
+        ModelError: The file, loaded back, differs from the network by more than `TOLERANCE`.
+        StorageError: The disk is full or read-only.
+    """
+    inputs = keras.Input((None, None, None), name="image")
+    raw = RawImages(
+        image_size,
+        threshold=to_json(threshold),
+        class_names=list(CLASS_NAMES),
+        metadata=to_json(metadata),
+        name="raw_images",
+    )
+    model = keras.Model(inputs, _for_inference(network)(raw(inputs)), name="xray_search")
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp.keras")
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            model.save(temporary)
+            with open(temporary, "rb") as handle:
+                os.fsync(handle.fileno())
+            _check_same(network, load_model(temporary), path)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    return path
+
+
+def load_model(path: Path) -> LoadedModel:
+    """Load an exported model in Keras' safe mode.
+
+    Raises:
+        ModelError: Missing, damaged, of another kind, or made by a newer version.
+    """
+    described = _describe(path)
+    try:
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:
+        # Keras meets a file it cannot build with any exception there is.
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise ModelError(
+            f"{path}: cannot be loaded ({reason}); it was saved with Keras {described or '?'}, "
+            f"this is Keras {keras.__version__}. Export the model again with this version"
+        ) from error
+    layers = [layer for layer in model.layers if isinstance(layer, RawImages)]
+    if len(layers) != 1:
+        raise _foreign(path)
+    (layer,) = layers
+    try:
+        threshold = Threshold(**{f.name: layer.threshold[f.name] for f in fields(Threshold)})
+    except KeyError as error:
+        raise ModelError(f"{path}: its threshold has no {error}; export the model again") from error
+    return LoadedModel(
+        path=path,
+        model=model,
+        threshold=threshold,
+        image_size=layer.image_size,
+        class_names=tuple(layer.class_names),
+        metadata=dict(layer.papers),
+    )
+
+
+def _describe(path: Path) -> str:
+    """Check that a file is an exported model before Keras opens it; return its Keras version."""
+    if not path.exists():
+        raise ModelError(f"{path}: no such file; give a run directory or a .keras file")
+    if path.is_dir():
+        raise ModelError(f"{path}: a folder, not a .keras file")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+            if broken is not None:
+                raise zipfile.BadZipFile(f"{broken} does not match its checksum")
+            config = archive.read("config.json").decode()
+            version = json.loads(archive.read("metadata.json")).get("keras_version", "")
+    except KeyError:
+        raise _foreign(path) from None
+    except (zipfile.BadZipFile, OSError, ValueError, AttributeError, EOFError) as error:
+        raise ModelError(
+            f"{path}: damaged, or not a Keras file ({error}); export the model again, or copy the "
+            "file anew"
+        ) from error
+    if f'"{_LAYER}"' not in config:
+        raise _foreign(path)
+    return str(version)
+
+
+def _foreign(path: Path) -> ModelError:
+    return ModelError(
+        f"{path}: not a model exported by this program (no {_LAYER} layer in it); give the "
+        "model.keras of a run directory"
+    )
+
+
+def _for_inference(network: keras.Model) -> keras.Model:
+    """Copy a network without its optimizer and without this project's augmentation layers.
+
+    Those are the layers of another package than Keras that have no weights; `export_model` checks
+    that nothing else was lost.
+    """
+
+    def call(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
+        is_ours = ">" in keras.saving.get_registered_name(type(layer))
+        return args[0] if is_ours and not layer.weights else layer(*args, **kwargs)
+
+    graph = keras.Model(network.inputs, network.outputs, name=network.name)
+    copy = keras.models.clone_model(graph, call_function=call)
+    copy.set_weights(graph.get_weights())
+    return copy
+
+
+def _check_same(network: keras.Model, loaded: LoadedModel, path: Path) -> None:
+    size = loaded.image_size
+    images = np.random.default_rng(0).integers(0, 256, (_CHECKED, size, size, 1), dtype=np.uint8)
+    wanted = np.asarray(network.predict_on_batch(images), dtype=np.float64)
+    given = np.asarray(loaded.model.predict_on_batch(images), dtype=np.float64)
+    largest = float(np.abs(wanted - given).max())
+    if not largest <= TOLERANCE:
+        raise ModelError(
+            f"{path}: the exported model differs from the network by {largest:.2g} in "
+            f"probability (at most {TOLERANCE:g} is allowed); it was not written"
+        )

@@ -1,0 +1,282 @@
+"""Classification metrics of weighted images, computed for many sets of weights at once.
+
+A weight of 1 for every image gives the plain metric; a bootstrap resample is a weight per image
+that says how often it was drawn. So one implementation gives the estimate and its interval.
+
+Labels are 0 (NORMAL) and 1 (PNEUMONIA), probabilities are those of PNEUMONIA, and an image is
+called PNEUMONIA at or above the threshold. A metric whose denominator is empty, e.g. the
+specificity of images that are all ill, is NaN, never an exception. Knows neither Keras nor files.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+THRESHOLD_METRICS = (
+    "accuracy",
+    "balanced_accuracy",
+    "recall",
+    "specificity",
+    "precision",
+    "npv",
+    "f1",
+)
+"""Names of the metrics that depend on the threshold."""
+
+RANKING_METRICS = ("auc", "average_precision", "loss", "brier", "expected_calibration_error")
+"""Names of the metrics that do not."""
+
+LOSS_CLIP = 1e-7
+"""Probabilities are kept this far from 0 and 1 in the log loss, as Keras does in float32."""
+
+CALIBRATION_BINS = 10
+
+
+def threshold_metrics(
+    labels: np.ndarray, probabilities: np.ndarray, threshold: float
+) -> dict[str, float]:
+    """Return the metrics of the decisions at a threshold.
+
+    Args:
+        labels: (n,), 0 or 1.
+        probabilities: (n,) in [0, 1].
+        threshold: PNEUMONIA at or above it.
+
+    Returns:
+        `THRESHOLD_METRICS` by name, as fractions; `recall` is the sensitivity, `precision` the
+        positive and `npv` the negative predictive value. NaN where undefined.
+
+    Raises:
+        ValueError: See `check_images`.
+    """
+    labels, probabilities = check_images(labels, probabilities)
+    found = weighted_threshold_metrics(labels, probabilities, threshold, _ones(labels))
+    return {name: float(values[0]) for name, values in found.items()}
+
+
+def ranking_metrics(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+    """Return the metrics of the probabilities themselves.
+
+    Args:
+        labels: (n,), 0 or 1.
+        probabilities: (n,) in [0, 1].
+
+    Returns:
+        `RANKING_METRICS` by name: `auc`, the area under the ROC curve, ties counting one half;
+        `average_precision`, the sum over distinct probabilities of precision × increase of recall
+        (as scikit-learn, without interpolation); `loss`, the mean log loss in nats, clipped at
+        `LOSS_CLIP`; `brier`, the mean squared error (Brier, Monthly Weather Review 78, 1950);
+        `expected_calibration_error`, over 10 equal-width bins of the probability, the mean of
+        |share of PNEUMONIA − mean probability| weighted by images (Naeini, Cooper & Hauskrecht,
+        AAAI 2015). NaN where undefined.
+
+    Raises:
+        ValueError: See `check_images`.
+    """
+    labels, probabilities = check_images(labels, probabilities)
+    found = weighted_ranking_metrics(labels, probabilities, _ones(labels))
+    return {name: float(values[0]) for name, values in found.items()}
+
+
+def confusion(labels: np.ndarray, probabilities: np.ndarray, threshold: float) -> dict[str, int]:
+    """Return the counts {"tn", "fp", "fn", "tp"} of the decisions at a threshold.
+
+    Raises:
+        ValueError: See `check_images`.
+    """
+    labels, probabilities = check_images(labels, probabilities)
+    counts = _confusion(labels, probabilities, threshold, _ones(labels))
+    return {name: int(values[0]) for name, values in counts.items()}
+
+
+def mcnemar(
+    labels: np.ndarray,
+    first: np.ndarray,
+    second: np.ndarray,
+    *,
+    thresholds: tuple[float, float] = (0.5, 0.5),
+) -> dict[str, float]:
+    """Test whether two sets of decisions on the same images are equally often right.
+
+    The exact two-sided form: under the null hypothesis an image that only one of the two gets
+    right is as likely to be the first's as the second's (McNemar, Psychometrika 12, 1947). It
+    counts images as independent, which films of one patient are not; the paired intervals of
+    `bootstrap.paired_difference` do not.
+
+    Args:
+        labels: (n,), 0 or 1.
+        first: (n,) probabilities.
+        second: (n,) probabilities.
+        thresholds: Of the first and of the second.
+
+    Returns:
+        {"first_only", "second_only", "p_value"}: images that only one of the two gets right, and
+        the probability of a split at least as uneven. 1 when they never differ.
+
+    Raises:
+        ValueError: See `check_images`.
+    """
+    labels, first = check_images(labels, first)
+    labels, second = check_images(labels, second)
+    right = (first >= thresholds[0]) == (labels == 1)
+    other = (second >= thresholds[1]) == (labels == 1)
+    first_only, second_only = int(np.sum(right & ~other)), int(np.sum(other & ~right))
+    n = first_only + second_only
+    # Integers all the way: exact for any number of images.
+    tail = sum(math.comb(n, k) for k in range(min(first_only, second_only) + 1))
+    p_value = min(1.0, 2 * tail / 2**n)
+    return {"first_only": first_only, "second_only": second_only, "p_value": p_value}
+
+
+def ppv_at_prevalence(
+    *, sensitivity: float, specificity: float, prevalences: Iterable[float]
+) -> dict[str, float]:
+    """Return the positive predictive value where the disease is rarer or more common.
+
+    By Bayes' theorem: se·p / (se·p + (1 − sp)(1 − p)), assuming that sensitivity and specificity
+    stay what they were measured to be.
+
+    Args:
+        sensitivity: Fraction.
+        specificity: Fraction.
+        prevalences: Fractions.
+
+    Returns:
+        The value by prevalence, whose key is its shortest decimal form, e.g. "0.05". NaN where
+        nobody would be called ill.
+    """
+    found = {}
+    for prevalence in prevalences:
+        true = sensitivity * prevalence
+        called = true + (1 - specificity) * (1 - prevalence)
+        found[f"{prevalence:g}"] = true / called if called > 0 else math.nan
+    return found
+
+
+def check_images(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return labels as `int64` and probabilities as `float64`, both (n,).
+
+    Raises:
+        ValueError: Not the same length, a label other than 0 and 1, or a probability that is not
+            in [0, 1].
+    """
+    labels = np.asarray(labels).astype(np.int64).reshape(-1)
+    probabilities = np.asarray(probabilities, dtype=np.float64).reshape(-1)
+    if labels.shape != probabilities.shape:
+        raise ValueError(f"{labels.size} labels for {probabilities.size} probabilities")
+    if not np.isin(labels, (0, 1)).all():
+        raise ValueError(f"labels {np.unique(labels)}: must be 0 or 1")
+    if not ((probabilities >= 0) & (probabilities <= 1)).all():
+        raise ValueError("probabilities: must be numbers in [0, 1]")
+    return labels, probabilities
+
+
+def weighted_threshold_metrics(
+    labels: np.ndarray, probabilities: np.ndarray, threshold: float, weights: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Return `THRESHOLD_METRICS` for each set of weights.
+
+    Args:
+        labels: `int64` (n,), 0 or 1.
+        probabilities: `float64` (n,).
+        threshold: PNEUMONIA at or above it.
+        weights: `float64` (r, n), at least 0.
+
+    Returns:
+        (r,) values by name.
+    """
+    counts = _confusion(labels, probabilities, threshold, weights)
+    tn, fp, fn, tp = (counts[name] for name in ("tn", "fp", "fn", "tp"))
+    recall, specificity = _ratio(tp, tp + fn), _ratio(tn, tn + fp)
+    return {
+        "accuracy": _ratio(tp + tn, tp + tn + fp + fn),
+        "balanced_accuracy": (recall + specificity) / 2,
+        "recall": recall,
+        "specificity": specificity,
+        "precision": _ratio(tp, tp + fp),
+        "npv": _ratio(tn, tn + fn),
+        "f1": _ratio(2 * tp, 2 * tp + fp + fn),
+    }
+
+
+def weighted_ranking_metrics(
+    labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Return `RANKING_METRICS` for each set of weights.
+
+    Args:
+        labels: `int64` (n,), 0 or 1.
+        probabilities: `float64` (n,).
+        weights: `float64` (r, n), at least 0.
+
+    Returns:
+        (r,) values by name.
+    """
+    total = weights.sum(axis=1)
+    clipped = np.clip(probabilities, LOSS_CLIP, 1 - LOSS_CLIP)
+    losses = -np.where(labels == 1, np.log(clipped), np.log1p(-clipped))
+    auc, average_precision = _areas(labels, probabilities, weights)
+    return {
+        "auc": auc,
+        "average_precision": average_precision,
+        "loss": _ratio(weights @ losses, total),
+        "brier": _ratio(weights @ (probabilities - labels) ** 2, total),
+        "expected_calibration_error": _ratio(
+            _calibration_gaps(labels, probabilities, weights), total
+        ),
+    }
+
+
+def _areas(
+    labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ROC's area and the average precision, by counting at distinct probabilities."""
+    if not labels.size:
+        empty = np.full(len(weights), np.nan)
+        return empty, empty
+    order = np.argsort(-probabilities, kind="stable")
+    starts = np.flatnonzero(np.diff(probabilities[order], prepend=np.inf))
+    ordered = weights[:, order]
+    positive = np.add.reduceat(ordered * labels[order], starts, axis=1)
+    negative = np.add.reduceat(ordered * (1 - labels[order]), starts, axis=1)
+    true, false = np.cumsum(positive, axis=1), np.cumsum(negative, axis=1)
+    positives, negatives = true[:, -1], false[:, -1]
+    # A positive outranks the negatives that come after it, and half of those it ties with.
+    outranked = negatives[:, None] - false + negative / 2
+    auc = _ratio(np.sum(positive * outranked, axis=1), positives * negatives)
+    precision = np.divide(true, true + false, out=np.zeros_like(true), where=true + false > 0)
+    return auc, _ratio(np.sum(positive * precision, axis=1), positives)
+
+
+def _calibration_gaps(
+    labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
+    """Return, (r,), the sum over bins of |Σ weight · (label − probability)|."""
+    bins = np.minimum((probabilities * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
+    gaps = np.zeros((labels.size, CALIBRATION_BINS))
+    gaps[np.arange(labels.size), bins] = labels - probabilities
+    return np.abs(weights @ gaps).sum(axis=1)
+
+
+def _confusion(
+    labels: np.ndarray, probabilities: np.ndarray, threshold: float, weights: np.ndarray
+) -> dict[str, np.ndarray]:
+    called = probabilities >= threshold
+    ill = labels == 1
+    cells = {"tn": ~called & ~ill, "fp": called & ~ill, "fn": ~called & ill, "tp": called & ill}
+    return {name: weights @ cell.astype(np.float64) for name, cell in cells.items()}
+
+
+def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    numerator = np.asarray(numerator, dtype=np.float64)
+    nothing = np.full(numerator.shape, np.nan)
+    quotient: Any = np.divide(numerator, denominator, out=nothing, where=denominator > 0)
+    return np.asarray(quotient)
+
+
+def _ones(labels: np.ndarray) -> np.ndarray:
+    return np.ones((1, labels.size))

@@ -1,0 +1,150 @@
+"""A Keras layer that turns raw images into the network's input, and says what its output means.
+
+The layer repeats what decoding does to a training image once its pixels are known: ITU-R 601 luma
+and Pillow's bilinear resize, antialiased, rounding to whole gray levels after each direction as
+Pillow does. It carries the decision threshold and the model's papers in its configuration, so that
+they cannot be parted from the weights. Importing this module is enough to load an exported model.
+
+Knows Keras on any backend; nothing of files, data sets or training.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+Tensor = Any
+
+FORMAT_VERSION = 1
+"""Raise it when an older reader would misread a newer layer's configuration."""
+
+_LUMA = (19595.0, 38470.0, 7471.0)
+"""ITU-R 601 weights 0.299, 0.587, 0.114 in units of 1/65536, as Pillow has them."""
+
+
+@keras.saving.register_keras_serializable(package="search")
+class RawImages(keras.layers.Layer):
+    """Raw images of any size, gray or colour, to gray S × S images of whole levels 0–255.
+
+    Input: (batch, height, width, channels), 0–255, any numeric type; channels are gray, RGB, or
+    RGB with a fourth that is ignored. Output: float32 (batch, S, S, 1). Arithmetic is float32
+    whatever the dtype policy, since bfloat16 has too few bits for a pixel's position.
+
+    An image that is S × S and gray already comes out as it went in.
+    """
+
+    def __init__(
+        self,
+        image_size: int,
+        *,
+        threshold: dict[str, Any] | None = None,
+        class_names: list[str] | None = None,
+        metadata: dict[str, Any] | None = None,
+        format_version: int = FORMAT_VERSION,
+        **kwargs: Any,
+    ) -> None:
+        """Describe the network's input and the meaning of its output.
+
+        Args:
+            image_size: Side S in pixels of the network's input.
+            threshold: Fields of the `Threshold` record.
+            class_names: Names of label 0 and label 1.
+            metadata: Where the model came from; JSON values.
+            format_version: Of this configuration.
+            **kwargs: As every Keras layer; the dtype is float32 unless given.
+
+        Raises:
+            ValueError: The image size is not positive, or the format is a newer one.
+        """
+        kwargs.setdefault("dtype", "float32")
+        super().__init__(**kwargs)
+        if image_size < 1:
+            raise ValueError(f"image_size={image_size}: must be at least 1")
+        if format_version > FORMAT_VERSION:
+            raise ValueError(
+                f"format_version={format_version}: this version reads up to {FORMAT_VERSION}; "
+                "install a newer xray-search"
+            )
+        self.image_size = int(image_size)
+        self.threshold = dict(threshold or {})
+        self.class_names = list(class_names or [])
+        # Not `metadata`: Keras tracks attributes, and these are only carried along.
+        self.papers = dict(metadata or {})
+
+    def call(self, inputs: Tensor) -> Tensor:
+        """Return float32 (batch, S, S, 1), whole levels 0–255.
+
+        Raises:
+            ValueError: The number of channels is known and is not 1, 3 or 4.
+        """
+        channels = inputs.shape[-1]
+        if channels not in (None, 1, 3, 4):
+            raise ValueError(f"images with {channels} channels: must have 1 (gray) or 3 (RGB)")
+        gray = _luma(ops.cast(inputs, "float32"))
+        _, height, width = ops.shape(gray)
+        rows = _triangle_weights(height, self.image_size)
+        columns = ops.transpose(_triangle_weights(width, self.image_size))
+        # The order decides what is rounded, by one level in a quarter of the pixels. This is what
+        # Pillow 13 was measured to do; it puts rows first in tall films only.
+        rows_first = ops.logical_and(height > self.image_size, height + self.image_size > 2 * width)
+        small = ops.cond(
+            rows_first,
+            lambda: _round(ops.matmul(_round(ops.matmul(rows, gray)), columns)),
+            lambda: _round(ops.matmul(rows, _round(ops.matmul(gray, columns)))),
+        )
+        return ops.expand_dims(ops.clip(small, 0.0, 255.0), -1)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Return (batch, S, S, 1)."""
+        return (input_shape[0], self.image_size, self.image_size, 1)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what `from_config` needs to make the layer again."""
+        return {
+            **super().get_config(),
+            "image_size": self.image_size,
+            "threshold": dict(self.threshold),
+            "class_names": list(self.class_names),
+            "metadata": dict(self.papers),
+            "format_version": FORMAT_VERSION,
+        }
+
+
+def _luma(images: Tensor) -> Tensor:
+    """Return float32 (batch, height, width) of whole levels from 1, 3 or 4 channels.
+
+    With one channel all three weights meet the same value, and since they add up to 65536 it comes
+    back unchanged: one formula serves both, also where the number of channels is unknown when the
+    graph is made. Sums stay below 2^24, so float32 holds them exactly.
+    """
+    images = _round(ops.clip(images, 0.0, 255.0))
+    last = ops.shape(images)[-1] - 1
+    red, green, blue = (ops.take(images, ops.minimum(last, wanted), axis=-1) for wanted in range(3))
+    total = red * _LUMA[0] + green * _LUMA[1] + blue * _LUMA[2]
+    return ops.floor((total + 32768.0) / 65536.0)
+
+
+def _round(levels: Tensor) -> Tensor:
+    """Round halves up, as Pillow; `ops.round` would round them to even."""
+    return ops.floor(levels + 0.5)
+
+
+def _triangle_weights(old: Any, new: int) -> Tensor:
+    """Return float32 (new, old): how much each old pixel counts in each new one; rows add up to 1.
+
+    Pillow's bilinear filter: a triangle about the new pixel's centre whose half-width is one old
+    pixel, or one new pixel where the image shrinks. Distances are kept in units of 1 / (2 · new)
+    old pixels, where they are integers, so that no rounding moves a pixel.
+
+    Args:
+        old: Pixels along the side of the raw image, a number or a scalar tensor.
+        new: Pixels along the side of the result.
+    """
+    # Not cast: where the side is a plain number, as on JAX, it must stay one to be a shape.
+    centre_new = (2 * ops.arange(new, dtype="int32") + 1) * old
+    centre_old = (2 * ops.arange(old, dtype="int32") + 1) * new
+    distance = ops.abs(ops.expand_dims(centre_old, 0) - ops.expand_dims(centre_new, 1))
+    weights = ops.cast(ops.maximum(2 * ops.maximum(old, new) - distance, 0), "float32")
+    return weights / ops.sum(weights, axis=1, keepdims=True)

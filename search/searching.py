@@ -1,0 +1,132 @@
+"""The search stage of a run: space, plan and loop, for one configuration and one HyperModel.
+
+Stands between `workflow.py`, which tells the story, and the room `tuning`, which does the work.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+
+import keras_tuner as kt
+
+from search.config import RunConfig
+from search.journal import EventKind, RunDirectory
+from search.records import Dataset, TrialRecord, Values
+from search.reporting.console import Console
+from search.tuning import space as spaces
+from search.tuning.executors import InProcessExecutor
+from search.tuning.loop import SearchLoop
+from search.tuning.oracles import ScheduleOracle
+from search.tuning.planning import PlannedSearch, plan_search
+from search.tuning.timing import seconds_per_epoch
+from search.tuning.trial import Setting, ShouldStop
+
+
+class Searching:
+    """The search of one run.
+
+    Attributes:
+        config: What was asked for.
+        search_setting: Data and HyperModel of the trials.
+        refit_setting: The same, with the learning-rate schedule spanning the retraining.
+        documented: Values of the documented configuration.
+        space: The search space, narrowed as asked.
+        queue: Configurations that are tried first.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        dataset: Dataset,
+        *,
+        hypermodel: Callable[[int], kt.HyperModel],
+        measured: float | None = None,
+    ) -> None:
+        """Declare the space; trains nothing yet.
+
+        Args:
+            config: What was asked for.
+            dataset: Training and validation images.
+            hypermodel: Gives the HyperModel whose learning-rate schedule spans some epochs.
+            measured: Seconds per epoch, where an earlier process of the run measured them.
+
+        Raises:
+            ConfigurationError: A hyperparameter to fix, vary or enqueue is not in the space.
+        """
+        self.config = config
+        self.search_setting = Setting(
+            dataset=dataset,
+            hypermodel=hypermodel(config.max_epochs),
+            objective=config.objective,
+            prevalence=config.prevalence or dataset.prevalence,
+        )
+        self.refit_setting = dataclasses.replace(
+            self.search_setting, hypermodel=hypermodel(config.refit_epochs)
+        )
+        declared = kt.HyperParameters()
+        self.search_setting.hypermodel.declare(declared)
+        self.documented: Values = spaces.defaults(declared)
+        self.space = spaces.narrow(declared, fix=config.fix, vary=config.search)
+        # Trial 0 is the documented configuration, whatever the space was narrowed to.
+        self.queue = [self.documented]
+        self.queue += [spaces.complete(declared, values) for values in config.enqueue]
+        # A resumed run plans with the time that was measured at first: a budget in hours must
+        # give the same schedule again.
+        self._measured = measured
+
+    @property
+    def seconds_per_epoch(self) -> float:
+        """Return the measured time of an epoch of the documented configuration."""
+        if self._measured is None:
+            self._measured = seconds_per_epoch(
+                self.search_setting, self.documented, seed=self.config.seed
+            )
+        return self._measured
+
+    def plan(self) -> PlannedSearch:
+        """Return the schedule and where its configurations come from."""
+        return plan_search(
+            self.config,
+            space=self.space,
+            queue=self.queue,
+            seconds_per_epoch=lambda: self.seconds_per_epoch,
+        )
+
+    def show_plan(self, console: Console, directory: RunDirectory | None = None) -> None:
+        """Print the schedule with its estimated time, and journal it."""
+        planned = self.plan().schedule.plan(self.seconds_per_epoch)
+        refit_epochs = self.config.refit_epochs * self.config.refit_seeds * (1 + self.config.top)
+        planned["notes"] = [
+            *planned["notes"],
+            f"then {self.config.top} + the documented configuration × {self.config.refit_seeds} "
+            f"seed(s) × {self.config.refit_epochs} epochs of retraining: about "
+            f"{self.seconds_per_epoch * refit_epochs / 60:.0f} min more",
+        ]
+        console.show_plan(planned)
+        if directory is not None:
+            directory.append(EventKind.PLAN, **planned)
+            console.listen({"event": EventKind.PLAN.value, "time": time.time(), **planned})
+
+    def search(
+        self, directory: RunDirectory, console: Console, should_stop: ShouldStop
+    ) -> list[TrialRecord]:
+        """Search, from the first trial or from where the journal ends."""
+        planned = self.plan()
+        console.replay(directory.events())
+        loop = SearchLoop(
+            oracle=ScheduleOracle(
+                schedule=planned.schedule,
+                source=planned.source,
+                space=self.space,
+                objective=self.config.objective,
+                direction=self.config.direction,
+                directory=directory.tuner_dir,
+            ),
+            executor=InProcessExecutor(self.search_setting, should_stop=should_stop),
+            run=directory,
+            seed=self.config.seed,
+            listener=console.listen,
+        )
+        return loop.search()

@@ -1,0 +1,139 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from search.data.cache import load_gray
+from search.data.decode import MAX_PIXELS, UnusableImageError, decode
+from search.errors import DataError
+from tests.data.trees import encoded, film, write
+
+WHOLE = encoded(film(1, 200, 160))
+_PNG = encoded(film(1), "PNG")
+BROKEN = _PNG[:60] + bytes(20) + _PNG[80:]
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "empty file"),
+        (b"this is no image at all" * 20, "not an image"),
+        (b"<html>403 Forbidden</html>", "not an image"),
+        (WHOLE[: len(WHOLE) // 2], "truncated"),
+        (encoded(film(1), "PNG")[:-40], "truncated"),
+        (b"\xff\xd8\xff" + bytes(500), "not an image"),
+        (BROKEN, "corrupt"),
+        (encoded(Image.new("L", (1, 1))), "too small"),
+        (encoded(Image.new("L", (400, 3))), "too small"),
+        (bytes(128) + b"DICM" + bytes(100), "DICOM"),
+        (encoded(Image.new("F", (20, 20)), "TIFF"), "floating-point"),
+    ],
+)
+def test_unusable_file_is_refused_with_its_reason(data, reason):
+    with pytest.raises(UnusableImageError, match=reason):
+        decode(data, 32)
+
+
+def test_implausibly_large_picture_is_refused_unread():
+    side = int(MAX_PIXELS**0.5) + 1
+    with pytest.raises(UnusableImageError, match="too large"):
+        decode(encoded(Image.new("1", (side, side)), "PNG"), 32)
+
+
+def test_zero_sized_picture_is_refused():
+    header = bytearray(encoded(film(1), "PNG"))
+    header[16:24] = bytes(8)
+    with pytest.raises(UnusableImageError):
+        decode(bytes(header), 32)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "TIFF", "WEBP"])
+def test_formats_agree(kind):
+    wanted = decode(encoded(film(2), "PNG"), 32).pixels.astype(int)
+    found = decode(encoded(film(2), kind), 32).pixels.astype(int)
+    assert np.abs(found - wanted).max() <= 6
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_16_bits_are_scaled_to_8(kind):
+    ramp = np.linspace(0, 65535, 64 * 64).reshape(64, 64)
+    decoded = decode(encoded(Image.fromarray(ramp.astype(np.uint16)), kind), 64)
+    assert decoded.mode == "I;16"
+    np.testing.assert_allclose(decoded.pixels, ramp / 257, atol=0.51)
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14])
+def test_detector_depth_in_16_bits_is_not_black(bits):
+    ramp = np.linspace(0, 2**bits - 1, 64 * 64).reshape(64, 64).astype(np.uint16)
+    pixels = decode(encoded(Image.fromarray(ramp), "PNG"), 64).pixels
+    assert pixels.min() == 0
+    assert pixels.max() == 255
+
+
+def test_signed_32_bits_are_refused():
+    values = np.full((20, 20), 1_000_000, np.int32)
+    with pytest.raises(UnusableImageError, match="16 bits"):
+        decode(encoded(Image.fromarray(values), "TIFF"), 32)
+
+
+def test_gray_stored_as_rgb_is_gray():
+    decoded = decode(encoded(film(3).convert("RGB")), 32)
+    assert decoded.mode == "RGB"
+    assert not decoded.colour
+    wanted = decode(encoded(film(3)), 32).pixels.astype(int)
+    assert np.abs(decoded.pixels - wanted).max() <= 3
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_real_colour_is_noticed_and_becomes_luma(kind):
+    red = Image.new("RGB", (40, 40), (200, 20, 20))
+    decoded = decode(encoded(red, kind), 32)
+    assert decoded.colour
+    assert abs(int(decoded.pixels.mean()) - round(0.299 * 200 + 0.587 * 20 + 0.114 * 20)) <= 2
+
+
+def test_a_small_coloured_marker_does_not_make_a_film_coloured():
+    image = film(4, 200, 200).convert("RGB")
+    image.paste((255, 0, 0), (5, 5, 15, 15))
+    assert not decode(encoded(image), 32).colour
+
+
+def test_cmyk_is_read_as_gray():
+    decoded = decode(encoded(film(5).convert("RGB").convert("CMYK")), 32)
+    assert decoded.mode == "CMYK"
+    wanted = decode(encoded(film(5)), 32).pixels.astype(int)
+    assert np.abs(decoded.pixels - wanted).max() <= 8
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA", "P", "1"])
+def test_other_modes_are_read(mode):
+    decoded = decode(encoded(film(6).convert(mode), "PNG"), 32)
+    assert decoded.pixels.shape == (32, 32)
+    assert not decoded.colour
+
+
+def test_large_jpeg_is_decoded_at_reduced_scale_to_nearly_the_same():
+    image = film(7, 1400, 1000)
+    full = np.asarray(image.resize((64, 64), Image.Resampling.BILINEAR)).astype(int)
+    decoded = decode(encoded(image), 64)
+    assert (decoded.width, decoded.height) == (1400, 1000)
+    assert np.abs(decoded.pixels - full).max() <= 6
+
+
+def test_fine_stripes_average_out_instead_of_aliasing():
+    stripes = np.zeros((512, 512), np.uint8)
+    stripes[:, ::2] = 255
+    pixels = decode(encoded(Image.fromarray(stripes), "PNG"), 64).pixels
+    assert np.abs(pixels.astype(int) - 127).max() <= 2
+
+
+def test_load_gray_takes_a_path_or_bytes(tmp_path):
+    path = write(tmp_path / "a.jpeg", WHOLE)
+    assert np.array_equal(load_gray(path, 32), load_gray(WHOLE, 32))
+    assert load_gray(path, 32).dtype == np.uint8
+
+
+def test_load_gray_names_the_file(tmp_path):
+    with pytest.raises(DataError, match=r"none\.jpeg: cannot be read"):
+        load_gray(tmp_path / "none.jpeg", 32)
+    with pytest.raises(DataError, match=r"bad\.jpeg: not an image"):
+        load_gray(write(tmp_path / "bad.jpeg", b"bad"), 32)

@@ -1,0 +1,42 @@
+import pytest
+
+from search.data.naming import read_name
+
+
+@pytest.mark.parametrize(
+    ("name", "patient", "subtype"),
+    [
+        ("person12_bacteria_47.jpeg", "person12_bacteria", "bacteria"),
+        ("person12_virus_47.jpeg", "person12_virus", "virus"),
+        ("person1372_bacteria_3498_2.jpeg", "person1372_bacteria", "bacteria"),
+        ("Person012_Bacteria_47.JPG", "person12_bacteria", "bacteria"),
+        ("IM-0115-0001.jpeg", "IM-0115", ""),
+        ("IM-0115-0001-0002.jpeg", "IM-0115", ""),
+        ("im-115-0001.png", "IM-0115", ""),
+        ("NORMAL2-IM-0115-0001.jpeg", "NORMAL2-IM-0115", ""),
+        ("NORMAL2-IM-0115-0001-0002.jpeg", "NORMAL2-IM-0115", ""),
+        ("NORMAL-1003233-0001.jpeg", "NORMAL-1003233", ""),
+        ("BACTERIA-1008087-0001.jpeg", "BACTERIA-1008087", "bacteria"),
+        ("VIRUS-1008087-0001.jpeg", "VIRUS-1008087", "virus"),
+    ],
+)
+def test_known_name_tells_patient_and_subtype(name, patient, subtype):
+    parts = read_name(f"train/PNEUMONIA/{name}")
+    assert (parts.patient, parts.subtype, parts.matched) == (patient, subtype, True)
+
+
+@pytest.mark.parametrize("name", ["scan.jpeg", "person_bacteria_1.jpeg", "IM-0115.jpeg", "1.png"])
+def test_unknown_name_is_a_patient_of_its_own(name):
+    first = read_name(f"train/NORMAL/{name}")
+    second = read_name(f"train/PNEUMONIA/{name}")
+    assert not first.matched
+    assert first.patient != second.patient
+
+
+def test_bacteria_and_virus_of_one_number_are_different_children():
+    assert read_name("person5_bacteria_1.jpeg").patient != read_name("person5_virus_1.jpeg").patient
+
+
+def test_the_two_releases_do_not_share_patients():
+    names = ["person7_virus_1.jpeg", "VIRUS-7-0001.jpeg", "IM-0007-0001.jpeg", "NORMAL-7-0001.jpeg"]
+    assert len({read_name(name).patient for name in names}) == len(names)

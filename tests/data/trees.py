@@ -1,0 +1,72 @@
+"""Makes tiny data sets in the Kaggle layout."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from search.config import SplitKind
+from search.data.prepare import SealedTest, prepare
+from search.data.sources import Source, SourceKind
+from search.data.stress import ViewSettings
+from search.records import Dataset
+
+
+def film(seed: int, width: int = 48, height: int = 40) -> Image.Image:
+    """A smooth gray picture, different for every seed."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (5, 6)).astype(np.uint8)
+    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def encoded(image: Image.Image, kind: str = "JPEG") -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format=kind)
+    return buffer.getvalue()
+
+
+def write(path: Path, data: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path
+
+
+def normal_name(patient: int, film_number: int = 1) -> str:
+    return f"IM-{patient:04d}-{film_number:04d}.jpeg"
+
+
+def make_tree(root: Path, *, patients: int = 10, films: int = 2, test: bool = True) -> Path:
+    """Write `patients` children of each class with `films` films each; half as many for test.
+
+    Every third ill child has a virus.
+    """
+    seed = 0
+    for folder, first, count in (("train", 100, patients), ("test", 1, patients // 2)):
+        if folder == "test" and not test:
+            continue
+        for patient in range(first, first + count):
+            subtype = "virus" if patient % 3 == 0 else "bacteria"
+            for number in range(1, films + 1):
+                names = {
+                    "NORMAL": normal_name(patient, number),
+                    "PNEUMONIA": f"person{patient}_{subtype}_{patient * 10 + number}.jpeg",
+                }
+                for class_name, name in names.items():
+                    seed += 1
+                    write(root / folder / class_name / name, encoded(film(seed)))
+    return root
+
+
+def prepared(
+    root: Path, cache_dir: Path, *, split: SplitKind = SplitKind.PATIENT, **options
+) -> tuple[Dataset, SealedTest]:
+    """Prepare a folder at 32 pixels."""
+    source = Source(kind=SourceKind.FOLDER, root=root, synthetic=False, origin="test")
+    settings = {
+        "val_fraction": 0.2,
+        "image_size": 32,
+        "seed": 8,
+        "views": ViewSettings(),
+        **options,
+    }
+    return prepare(source, split=split, cache_dir=cache_dir, **settings)

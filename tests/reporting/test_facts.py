@@ -1,0 +1,134 @@
+"""What is said of data, plan and verdict."""
+
+import io
+
+import fake_runs as fake
+import pytest
+from rich.console import Console
+
+from search.records import Estimate, to_json
+from search.reporting import facts, tables
+from search.reporting.verdict import COLUMNS, METRICS, read_verdict
+from search.tuning.schedule import hyperband
+
+
+def printed(renderable):
+    console = Console(width=80, file=io.StringIO(), record=True)
+    console.print(renderable)
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) <= 80
+    return " ".join(text.split())
+
+
+def test_a_plan_reads_as_brackets_and_rungs():
+    plan = hyperband(max_epochs=27, factor=3).plan(2.0)
+    assert facts.plan_rows(plan)[0] == ("3", "27 × 1 → 9 × 3 → 3 × 9 → 1 × 27", 40, 81)
+    assert sum(row[3] for row in facts.plan_rows(plan)) == plan["epochs"]
+    text = printed(tables.plan_table(plan))
+    assert "12 × 3 → 4 × 9 → 1 × 27" in text
+    assert "11 min 54 s" in text
+
+
+def test_repeated_brackets_name_their_round():
+    rows = facts.plan_rows(hyperband(max_epochs=3, factor=3, iterations=2).plan())
+    assert [row[0] for row in rows] == ["1 (round 1)", "0 (round 1)", "1 (round 2)", "0 (round 2)"]
+
+
+def test_an_unmeasured_plan_says_so():
+    assert "not measured" in facts.plan_sentence(hyperband(max_epochs=3, factor=3).plan())
+
+
+def test_the_data_table_shows_counts_weights_leakage_and_rejects():
+    text = printed(tables.data_table(fake.dataset()))
+    assert "4,185" in text
+    assert "2,915" in text
+    assert "NORMAL 1.94 · PNEUMONIA 0.674" in text
+    assert "0 of 1,047 validation images share a patient" in text
+    assert "empty file" in text
+    assert "53.0 MB" in text
+
+
+def test_many_rejected_files_are_cut_short():
+    lines = facts.rejected_files(
+        {"rejected": [{"path": f"{i}.jpeg", "reason": "empty"} for i in range(9)]}
+    )
+    assert lines[-1] == "… 4 more in dataset.json"
+    assert len(lines) == 6
+
+
+@pytest.mark.parametrize(
+    "report",
+    [{}, {"counts": None, "rejected": None, "leakage": None}, {"source": "x", "class_weights": []}],
+)
+def test_an_incomplete_data_report_is_no_error(report):
+    printed(tables.data_table(report))
+
+
+def test_the_verdict_has_every_metric_at_both_thresholds_with_intervals():
+    verdict = read_verdict(fake.evaluation())
+    assert [name for name, _ in verdict.rows] == [name for _, name in METRICS]
+    accuracy = dict(verdict.rows)["accuracy"]
+    assert len(accuracy) == len(COLUMNS)
+    assert accuracy[0].value == "0.760"
+    assert accuracy[3].interval == "0.870–0.930"
+    assert verdict.outcome == "better"
+    assert "331 test images" in verdict.sentence
+    assert "+0.136 (95% interval +0.090 to +0.180)" in verdict.sentence
+    text = printed(tables.verdict_view(verdict))
+    assert "stressed validation (n = 2094)" in text
+    assert "One seed is an anecdote" in text
+    assert "52 images only the winner gets right" in text
+
+
+def differences(accuracy, auc):
+    return to_json(
+        {
+            "accuracy": Estimate(value=sum(accuracy) / 2, low=accuracy[0], high=accuracy[1]),
+            "auc": Estimate(value=sum(auc) / 2, low=auc[0], high=auc[1]),
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("difference", "outcome", "words"),
+    [
+        (differences((0.01, 0.05), (-0.01, 0.02)), "better", "is better than"),
+        (differences((-0.05, -0.01), (-0.01, 0.02)), "worse", "is worse than"),
+        (differences((-0.05, 0.01), (-0.01, 0.02)), "undecided", "can't be told apart"),
+        (differences((-0.05, -0.01), (0.01, 0.02)), "mixed", "better in AUC and worse in accuracy"),
+        ({"loss": {"value": -0.2, "low": -0.3, "high": -0.1}}, "better", "is better than"),
+        ({"auc": {"value": 0.1, "low": None, "high": None}}, "undecided", "without an interval"),
+        ({}, "unknown", "No comparison"),
+    ],
+)
+def test_the_sentence_follows_the_intervals(difference, outcome, words):
+    verdict = read_verdict(fake.evaluation(difference=difference))
+    assert verdict.outcome == outcome
+    assert words in verdict.sentence
+
+
+def test_accuracies_name_the_threshold_they_were_compared_at():
+    difference = {"accuracy": {"value": 0.14, "low": 0.1, "high": 0.2}}
+    verdict = read_verdict(fake.evaluation(difference=difference))
+    assert "accuracy at the thresholds +0.140" in verdict.sentence
+
+
+def test_a_search_that_ends_with_the_documented_configuration_says_so():
+    verdict = read_verdict(fake.evaluation(same=True))
+    assert "nothing better" in verdict.sentence
+    assert verdict.outcome == "undecided"
+
+
+def test_several_seeds_show_the_exported_one_and_the_spread():
+    verdict = read_verdict(fake.evaluation(seeds=3))
+    assert dict(verdict.rows)["accuracy"][2].value == "0.904"
+    assert verdict.spread[0] == ("accuracy", "0.762 (0.760–0.764)", "0.902 (0.900–0.904)")
+    assert "seed 2" in verdict.remarks[-1]
+    assert "anecdote" not in " ".join(verdict.remarks)
+
+
+@pytest.mark.parametrize("evaluation", [{}, {"winner": None, "difference": []}, {"winner": {}}])
+def test_an_incomplete_evaluation_is_no_error(evaluation):
+    verdict = read_verdict(evaluation)
+    assert verdict.outcome == "unknown"
+    printed(tables.verdict_view(verdict))

@@ -1,0 +1,128 @@
+import math
+import time
+from dataclasses import astuple
+
+import numpy as np
+import pytest
+
+from search.scoring.bootstrap import bootstrap_intervals, paired_difference, subtype_recall
+from search.scoring.metrics import (
+    RANKING_METRICS,
+    THRESHOLD_METRICS,
+    ranking_metrics,
+    threshold_metrics,
+)
+
+
+def case(seed, patients=200, films=1):
+    """Films of one patient share their label and most of what the model says."""
+    rng = np.random.default_rng(seed)
+    labels = rng.random(patients) < 0.5
+    said = np.clip(rng.normal(0.35 + 0.3 * labels, 0.2), 0, 1)
+    names = [f"p{i}" for i in range(patients) for _ in range(films)]
+    return np.repeat(labels, films).astype(int), np.repeat(said, films), names
+
+
+def width(estimate):
+    return estimate.high - estimate.low
+
+
+def test_every_metric_has_its_plain_value_inside_its_interval():
+    labels, said, patients = case(0)
+    found = bootstrap_intervals(labels, said, patients, 0.5, repeats=300, seed=1)
+    plain = {**threshold_metrics(labels, said, 0.5), **ranking_metrics(labels, said)}
+    assert found.keys() == {*THRESHOLD_METRICS, *RANKING_METRICS}
+    for name, estimate in found.items():
+        assert estimate.value == pytest.approx(plain[name])
+        if name != "expected_calibration_error":  # resampling inflates it
+            assert estimate.low < estimate.value < estimate.high
+
+
+def test_the_interval_of_the_accuracy_covers_its_true_value_about_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    covered = 0
+    for seed in range(200):
+        labels = rng.integers(0, 2, 150)
+        said = np.where(rng.random(150) < 0.8, labels, 1 - labels).astype(float)
+        names = [str(i) for i in range(150)]
+        found = bootstrap_intervals(labels, said, names, 0.5, repeats=200, seed=seed)["accuracy"]
+        covered += found.low <= 0.8 <= found.high
+    assert 0.89 <= covered / 200 <= 0.99
+
+
+def test_films_of_one_patient_count_as_one_observation():
+    labels, said, patients = case(3, patients=60, films=6)
+    by_patient = bootstrap_intervals(labels, said, patients, 0.5, repeats=500, seed=0)
+    alone = [str(i) for i in range(len(labels))]
+    by_film = bootstrap_intervals(labels, said, alone, 0.5, repeats=500, seed=0)
+    for name in ("accuracy", "auc", "loss"):
+        # Six copies of everything: the intervals by film are too narrow by about √6.
+        assert 2.0 < width(by_patient[name]) / width(by_film[name]) < 3.0
+
+
+def test_one_seed_gives_one_answer_and_another_seed_another():
+    labels, said, patients = case(4)
+    first, again, other = (
+        bootstrap_intervals(labels, said, patients, 0.5, repeats=100, seed=seed)
+        for seed in (1, 1, 2)
+    )
+    assert first == again
+    assert first["auc"] != other["auc"]
+
+
+def test_blocks_of_resamples_do_not_change_the_answer(monkeypatch):
+    labels, said, patients = case(5)
+    whole = bootstrap_intervals(labels, said, patients, 0.5, repeats=50, seed=1)
+    monkeypatch.setattr("search.scoring.bootstrap._BLOCK_CELLS", 1000)
+    again = bootstrap_intervals(labels, said, patients, 0.5, repeats=50, seed=1)
+    for name, estimate in again.items():
+        assert astuple(estimate) == pytest.approx(astuple(whole[name]))
+
+
+def test_an_absent_class_gives_nan_and_leaves_the_other_metrics():
+    found = bootstrap_intervals([1, 1, 1], [0.2, 0.6, 0.9], ["a", "b", "c"], 0.5, seed=0)
+    assert math.isnan(found["auc"].value)
+    assert math.isnan(found["auc"].low)
+    assert found["recall"].value == pytest.approx(2 / 3)
+
+
+def test_a_model_compared_with_itself_differs_by_exactly_nothing():
+    labels, said, patients = case(6)
+    for estimate in paired_difference(labels, said, said, patients, repeats=50, seed=0).values():
+        assert (estimate.value, estimate.low, estimate.high) == (0, 0, 0)
+
+
+def test_the_paired_interval_is_narrower_than_two_separate_ones():
+    labels, said, patients = case(7)
+    better = np.clip(said + 0.05 * (2 * labels - 1), 0, 1)
+    difference = paired_difference(labels, better, said, patients, repeats=300, seed=0)["brier"]
+    apart = bootstrap_intervals(labels, said, patients, 0.5, repeats=300, seed=0)["brier"]
+    assert difference.high < 0
+    assert width(difference) < width(apart) / 2
+
+
+def test_subtypes_are_scored_apart_and_only_among_the_ill():
+    labels = [1, 1, 1, 1, 0, 0]
+    said = [0.9, 0.2, 0.8, 0.7, 0.9, 0.1]
+    kinds = ["bacteria", "bacteria", "virus", "virus", "", "virus"]
+    found = subtype_recall(labels, said, kinds, list("abcdef"), 0.5, repeats=50, seed=0)
+    assert found["bacteria"].value == pytest.approx(0.5)
+    assert found["virus"].value == pytest.approx(1.0)
+
+
+def test_subtypes_that_no_name_tells_are_nan():
+    found = subtype_recall([1, 0], [0.9, 0.1], ["", ""], ["a", "b"], 0.5, repeats=10, seed=0)
+    assert math.isnan(found["bacteria"].value)
+    assert math.isnan(found["virus"].high)
+
+
+def test_patients_must_be_as_many_as_images():
+    with pytest.raises(ValueError, match="1 patients for 2 images"):
+        bootstrap_intervals([0, 1], [0.1, 0.9], ["a"], 0.5, seed=0)
+
+
+def test_a_thousand_resamples_of_the_official_test_set_take_under_two_seconds():
+    labels, said, patients = case(8, patients=312, films=2)
+    start = time.perf_counter()
+    bootstrap_intervals(labels, said, patients, 0.5, repeats=1000, seed=0)
+    assert time.perf_counter() - start < 2

@@ -1,0 +1,165 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from tiny import THRESHOLD, make_predictions
+
+from search.records import SYNTHETIC_NOTICE, Split, Threshold, to_json
+from search.scoring.comparison import Scored, compare, evaluation_report
+from search.scoring.evaluate import evaluate
+
+HALF = Threshold(value=0.5, rule="0.5", chosen_on="nothing", reached=0.0)
+
+
+def two_models(n=120):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, n)
+    patients = [f"p{i // 2}" for i in range(n)]
+    kinds = [("", ("bacteria", "virus")[i % 2])[label] for i, label in enumerate(labels)]
+    good = np.clip(rng.normal(0.2 + 0.6 * labels, 0.2), 0, 1)
+    bad = np.clip(rng.normal(0.6 + 0.3 * labels, 0.2), 0, 1)
+    return (
+        make_predictions(labels, good, patients, kinds),
+        make_predictions(labels, bad, patients, kinds),
+    )
+
+
+def scored(role, predictions, seeds=(0, 1)):
+    evaluations = tuple(
+        evaluate(predictions, THRESHOLD, role=role, seed=seed, bootstrap_seed=0, repeats=20)
+        for seed in seeds
+    )
+    return Scored(
+        role=role,
+        values={"base_filters": 16},
+        parameters=1234,
+        exported_seed=seeds[-1],
+        test=evaluations,
+        validation=evaluations[:1],
+        predictions=predictions,
+    )
+
+
+def test_the_difference_is_winner_minus_documented_with_its_interval():
+    winner, documented = two_models()
+    found = compare(winner, documented, thresholds=(THRESHOLD, HALF), seed=0, repeats=200)
+    difference = found["difference"]
+    assert list(difference) == [
+        "accuracy",
+        "auc",
+        "specificity",
+        "recall",
+        "loss",
+        "accuracy_at_threshold",
+        "specificity_at_threshold",
+        "recall_at_threshold",
+    ]
+    ours = np.mean((winner.probabilities >= 0.5) == winner.labels)
+    theirs = np.mean((documented.probabilities >= 0.5) == winner.labels)
+    assert difference["accuracy"].value == pytest.approx(ours - theirs)
+    assert 0 < difference["accuracy"].low < difference["accuracy"].value
+    assert difference["loss"].high < 0
+    at_own = np.mean((winner.probabilities >= 0.4) == winner.labels)
+    assert difference["accuracy_at_threshold"].value == pytest.approx(at_own - theirs)
+
+
+def test_mcnemar_counts_the_images_that_only_one_gets_right():
+    winner, documented = two_models()
+    found = compare(winner, documented, thresholds=(HALF, HALF), seed=0, repeats=20)
+    counts = found["mcnemar"]
+    gap = counts["only_winner_right"] - counts["only_documented_right"]
+    assert gap / 120 == pytest.approx(found["difference"]["accuracy"].value)
+    assert 0 <= counts["p_value"] < 0.001
+    assert found["mcnemar_at_threshold"] == counts
+
+
+def test_predictions_of_other_images_are_not_compared():
+    winner, _ = two_models(40)
+    _, other = two_models(42)
+    with pytest.raises(ValueError, match="same images"):
+        compare(winner, other, thresholds=(HALF, HALF), seed=0)
+
+
+def test_the_report_has_the_contracts_keys_and_is_json():
+    winner, documented = two_models()
+    report = evaluation_report(
+        scored("winner", winner),
+        scored("documented", documented),
+        objective="robust_loss",
+        synthetic=True,
+        test_scorings=4,
+        bootstrap_seed=0,
+        repeats=20,
+    )
+    read = json.loads(json.dumps(to_json(report), allow_nan=False))
+    assert {"winner", "documented", "difference", "mcnemar"} <= read.keys()
+    assert read["notice"] == SYNTHETIC_NOTICE
+    assert (read["objective"], read["test_scorings"]) == ("robust_loss", 4)
+    side = read["winner"]
+    assert (side["parameters"], side["exported_seed"]) == (1234, 1)
+    assert [item["seed"] for item in side["test"]] == [0, 1]
+    assert side["test"][0]["at_half"]["accuracy"].keys() == {"value", "low", "high"}
+    assert side["spread"]["at_half"]["accuracy"]["sd"] == 0
+    assert read["subtypes"]["winner"]["count"]["virus"] > 0
+    assert read["subtypes"]["winner"]["at_half"]["virus"]["value"] > 0.5
+    at_half = read["ppv_at_prevalence"]["winner"]["at_half"]
+    assert at_half["0.01"] < at_half["0.5"]
+
+
+def test_real_images_carry_no_notice_and_one_seed_has_no_spread():
+    winner, documented = two_models()
+    report = evaluation_report(
+        scored("winner", winner, seeds=(0,)),
+        scored("documented", documented, seeds=(0,)),
+        objective="val_auc",
+        synthetic=False,
+        test_scorings=2,
+        bootstrap_seed=0,
+        repeats=20,
+    )
+    assert report["notice"] is None
+    assert report["winner"]["spread"]["ranking"]["auc"]["sd"] is None
+
+
+def test_without_a_test_set_validation_is_reported_and_nothing_compared():
+    sides = [
+        dataclasses.replace(scored(role, predictions), test=(), validation=())
+        for role, predictions in zip(("winner", "documented"), two_models(), strict=True)
+    ]
+    predictions = [dataclasses.replace(s.predictions, split=Split.VALIDATION) for s in sides]
+    sides = [
+        dataclasses.replace(
+            side, predictions=said, validation=scored(side.role, said, seeds=(0, 1)).test
+        )
+        for side, said in zip(sides, predictions, strict=True)
+    ]
+    report = evaluation_report(
+        *sides,
+        objective="robust_loss",
+        synthetic=False,
+        test_scorings=0,
+        bootstrap_seed=0,
+        repeats=20,
+    )
+    read = json.loads(json.dumps(to_json(report), allow_nan=False))
+    assert (read["split"], read["difference"], read["mcnemar"]) == ("val", {}, {})
+    assert read["winner"]["test"] == []
+    assert len(read["winner"]["validation"]) == 2
+    assert read["subtypes"]["winner"]["at_half"]["virus"]["value"] > 0.5
+
+
+def test_the_terminal_report_reads_what_is_written():
+    verdict = pytest.importorskip("search.reporting.verdict")
+    winner, documented = two_models()
+    report = evaluation_report(
+        scored("winner", winner),
+        scored("documented", documented),
+        objective="robust_loss",
+        synthetic=False,
+        test_scorings=4,
+        bootstrap_seed=0,
+        repeats=50,
+    )
+    report["winner"]["values"] = {"base_filters": 32}
+    assert verdict.read_verdict(to_json(report)).outcome == "better"

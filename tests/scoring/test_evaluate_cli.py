@@ -1,0 +1,96 @@
+import json
+
+import numpy as np
+import pytest
+
+from search.data.cache import load_gray
+from search.evaluate import main
+from search.records import SYNTHETIC_NOTICE
+from search.scoring.metrics import ranking_metrics, threshold_metrics
+
+
+@pytest.fixture
+def say(capsys, tmp_path):
+    def run(*arguments):
+        code = main([str(a) for a in (*arguments, "--cache-dir", tmp_path / "cache")])
+        captured = capsys.readouterr()
+        return code, " ".join(captured.out.split()), captured.err
+
+    return run
+
+
+def test_the_numbers_are_those_of_the_network_on_the_decoded_files(
+    say, run_dir, films, network, tmp_path
+):
+    code, out, err = say(run_dir, "--data", films, "--json", tmp_path / "found.json")
+    assert (code, err) == (0, "")
+    found = json.loads((tmp_path / "found.json").read_text())
+    files = sorted((films / "test").rglob("*.jpeg"))
+    pixels = np.stack([load_gray(file, 32) for file in files])[..., np.newaxis]
+    said = network.predict_on_batch(pixels)[:, 0]
+    labels = np.array([file.parent.name == "PNEUMONIA" for file in files])
+    for table, wanted in (
+        ("ranking", ranking_metrics(labels, said)),
+        ("at_half", threshold_metrics(labels, said, 0.5)),
+        ("at_threshold", threshold_metrics(labels, said, 0.4)),
+    ):
+        for name, value in wanted.items():
+            given = found[table][name]["value"]
+            assert given is None if np.isnan(value) else given == pytest.approx(value, abs=1e-5)
+    assert found["images"] == {"NORMAL": 4, "PNEUMONIA": 4}
+    assert found["patients"] == 6
+    assert found["rejected"] == []
+    assert found["subtypes"].keys() == {"bacteria", "virus"}
+    assert found["notice"] == SYNTHETIC_NOTICE
+    assert SYNTHETIC_NOTICE in out
+    for word in ("accuracy", "specificity", "F1", "AUC", "log loss", "recall, virus", "diagnosis"):
+        assert word in out
+
+
+def test_classes_may_lie_directly_in_the_folder(say, run_dir, films):
+    code, out, _ = say(run_dir, "--data", films / "test")
+    assert code == 0
+    assert "8 images of 6 patients" in out
+
+
+def test_a_bad_file_is_left_out_and_listed_with_its_reason(say, run_dir, films, tmp_path):
+    (films / "test" / "NORMAL" / "broken.jpeg").write_bytes(b"hello")
+    code, out, _ = say(run_dir, "--data", films, "--json", tmp_path / "found.json")
+    assert code == 0
+    (rejected,) = json.loads((tmp_path / "found.json").read_text())["rejected"]
+    assert rejected["path"] == "test/NORMAL/broken.jpeg"
+    assert "not an image" in rejected["reason"]
+    assert "broken.jpeg: not an image" in out
+
+
+@pytest.mark.parametrize("missing", ["class", "folder", "images", "run"])
+def test_what_is_missing_is_one_line_and_code_2(say, run_dir, films, missing):
+    if missing == "class":
+        (films / "test" / "NORMAL").rename(films / "test" / "healthy")
+    elif missing == "folder":
+        films = films / "nowhere"
+    elif missing == "images":
+        films = run_dir
+    else:
+        run_dir = run_dir / "nowhere"
+    code, out, err = say(run_dir, "--data", films)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert ("NORMAL" if missing == "class" else "no") in err
+
+
+def test_a_class_whose_only_files_are_bad_is_missing(say, run_dir, films):
+    for file in (films / "test" / "NORMAL").iterdir():
+        file.write_bytes(b"")
+    code, _, err = say(run_dir, "--data", films)
+    assert code == 2
+    assert "no usable NORMAL images" in err
+
+
+def test_ctrl_c_is_130(say, run_dir, films, monkeypatch):
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("search.evaluate.predict_subset", interrupt)
+    assert say(run_dir, "--data", films) == (130, "", "interrupted\n")

@@ -1,0 +1,111 @@
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import smooth_image
+
+keras = pytest.importorskip("keras")
+
+from search.scoring.preprocessing import RawImages  # noqa: E402
+
+SIZE = 48
+
+# Where a weighted sum lies exactly between two levels, Pillow's fixed-point arithmetic and
+# float32 may round it to different sides. Measured: at most 1 level, in at most 4% of the pixels
+# (a ratio of 5:4, which makes the most ties), usually in under 0.5%.
+MAX_LEVELS = 1
+MAX_SHARE = 0.05
+
+
+def by_pillow(pixels, size=SIZE):
+    gray = Image.fromarray(pixels).convert("L")
+    return np.asarray(gray.resize((size, size), Image.Resampling.BILINEAR), dtype=np.float32)
+
+
+def by_layer(pixels, size=SIZE):
+    batch = pixels[np.newaxis] if pixels.ndim == 3 else pixels[np.newaxis, ..., np.newaxis]
+    return keras.ops.convert_to_numpy(RawImages(size)(batch))[0, ..., 0]
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (48, 48), (224, 224), (60, 60), (1100, 1400), (30, 40), (200, 20), (20, 200), (47, 49),
+        (300, 400, 3), (400, 90, 3), (48, 48, 3), (90, 70, 4), (90, 70, 1),
+    ],
+    ids=str,
+)  # fmt: skip
+@pytest.mark.parametrize("texture", ["noise", "smooth"])
+def test_agrees_with_pillow_on_gray_and_colour_of_any_size(shape, texture):
+    rng = np.random.default_rng(sum(shape))
+    if texture == "noise":
+        pixels = rng.integers(0, 256, shape, dtype=np.uint8)
+    else:
+        pixels = smooth_image(rng, *shape[:2], *(c for c in shape[2:] if c > 1)).reshape(shape)
+    expected = by_pillow(pixels[..., 0] if shape[2:] == (1,) else pixels)
+    difference = np.abs(by_layer(pixels) - expected)
+    assert difference.max() <= MAX_LEVELS
+    assert (difference > 0).mean() <= MAX_SHARE
+
+
+def test_an_image_of_the_right_size_is_left_as_it_is():
+    pixels = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE), dtype=np.uint8)
+    np.testing.assert_array_equal(by_layer(pixels), pixels)
+
+
+def test_three_equal_channels_are_the_same_as_gray():
+    pixels = smooth_image(np.random.default_rng(1), 120, 150)
+    np.testing.assert_array_equal(by_layer(np.stack([pixels] * 3, axis=-1)), by_layer(pixels))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32"])
+def test_the_type_of_whole_levels_does_not_matter(dtype):
+    pixels = smooth_image(np.random.default_rng(2), 100, 130, 3)
+    np.testing.assert_array_equal(by_layer(pixels.astype(dtype)), by_layer(pixels))
+
+
+def test_levels_outside_the_range_are_clipped():
+    pixels = np.full((9, 9), 300.0)
+    assert by_layer(pixels).max() == 255
+    assert by_layer(-pixels).min() == 0
+
+
+def test_a_half_precision_policy_does_not_change_the_pixels():
+    pixels = smooth_image(np.random.default_rng(3), 100, 130)
+    expected = by_layer(pixels)
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        np.testing.assert_array_equal(by_layer(pixels), expected)
+    finally:
+        keras.config.set_dtype_policy(policy)
+
+
+def test_two_channels_are_refused():
+    with pytest.raises(ValueError, match="2 channels"):
+        RawImages(SIZE)(np.zeros((1, 9, 9, 2), "uint8"))
+
+
+def test_sizes_and_channels_may_change_from_call_to_call():
+    inputs = keras.Input((None, None, None))
+    model = keras.Model(inputs, RawImages(SIZE)(inputs))
+    assert model.output_shape == (None, SIZE, SIZE, 1)
+    rng = np.random.default_rng(4)
+    for shape in [(50, 60, 1), (90, 33, 3), (70, 70, 3), (120, 10, 1), (48, 48, 1)]:
+        pixels = rng.integers(0, 256, (2, *shape), dtype=np.uint8)
+        answers = model.predict_on_batch(pixels)
+        np.testing.assert_array_equal(answers[1, ..., 0], by_layer(pixels[1]))
+
+
+def test_the_configuration_survives_and_a_newer_format_is_refused():
+    layer = RawImages(
+        SIZE, threshold={"value": 0.3}, class_names=["a", "b"], metadata={"run": {"x": [1, None]}}
+    )
+    again = RawImages.from_config(layer.get_config())
+    assert again.get_config() == layer.get_config()
+    with pytest.raises(TypeError, match="newer"):
+        RawImages.from_config({**layer.get_config(), "format_version": 99})
+
+
+def test_a_size_below_one_is_refused():
+    with pytest.raises(ValueError, match="image_size=0"):
+        RawImages(0)

@@ -1,0 +1,67 @@
+"""Options: validated once, presets below explicit values, resume differences."""
+
+import pytest
+
+from search.config import PRESETS, RunConfig, differences, direction, with_preset
+from search.errors import ConfigurationError
+from search.records import to_json
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("val_fraction", 0.9, "--val-fraction 0.9"),
+        ("image_size", 16, "--image-size 16"),
+        ("channels", 2, "--channels 2"),
+        ("factor", 1, "--factor 1"),
+        ("objective", "val_charm", "--objective val_charm"),
+        ("threshold_rule", "best", "--threshold-rule best"),
+        ("name", "../up", "--name"),
+        ("budget", "2 days", "--budget 2 days"),
+        ("seed", -1, "--seed -1"),
+        ("prevalence", 1.5, "--prevalence 1.5"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_option(field, value, said):
+    with pytest.raises(ConfigurationError, match=said.replace("(", "\\(")):
+        RunConfig(**{field: value})
+
+
+def test_an_explicit_option_wins_over_the_preset():
+    assert with_preset("quick", {}).image_size == 96
+    assert with_preset("quick", {"image_size": 64}).image_size == 64
+
+
+def test_varying_what_a_preset_holds_frees_it():
+    assert with_preset("quick", {}).fix["base_filters"] == 16
+    assert "base_filters" not in with_preset("quick", {"search": ("base_filters",)}).fix
+    assert with_preset("quick", {"fix": {"flip": True}}).fix["separable"] is True
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_is_a_valid_configuration(preset):
+    assert with_preset(preset, {}).preset == preset
+
+
+def test_an_unknown_preset_lists_the_known_ones():
+    with pytest.raises(ConfigurationError, match="thorough"):
+        with_preset("hasty", {})
+
+
+def test_directions_follow_the_metrics_name():
+    assert direction("robust_loss") == "min"
+    assert direction("val_auc") == "max"
+
+
+def test_seed_0_is_a_seed_like_any_other():
+    assert RunConfig(seed=0).seed == 0
+
+
+def test_resume_refuses_what_changes_the_search_and_accepts_the_rest():
+    stored = to_json(RunConfig())
+    assert differences(stored, stored) == []
+    assert differences(stored, to_json(RunConfig(refit_epochs=3, top=2, iterations=4))) == []
+    changed = differences(stored, to_json(RunConfig(seed=9, factor=4)))
+    assert [name for name, _, _ in changed] == ["factor", "seed"]
+    shrunk = differences(to_json(RunConfig(iterations=3)), to_json(RunConfig(iterations=2)))
+    assert shrunk == [("iterations", 3, 2)]

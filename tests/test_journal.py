@@ -1,0 +1,123 @@
+"""The run directory: durable events, atomic files, the lock, the manifest."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from search.errors import RunDirectoryError, StorageError
+from search.journal import (
+    EventKind,
+    RunDirectory,
+    file_sha256,
+    storage_errors,
+    write_json,
+    write_text,
+)
+
+
+@pytest.fixture
+def run(tmp_path) -> RunDirectory:
+    directory = RunDirectory(tmp_path / "run")
+    directory.create()
+    return directory
+
+
+def test_events_come_back_in_order_with_their_fields(run):
+    run.append(EventKind.STAGE, name="data", seconds=1.5)
+    run.append(EventKind.STOPPED, reason="test")
+    first, second = run.events()
+    assert (first["event"], first["name"], first["seconds"]) == ("stage", "data", 1.5)
+    assert second["reason"] == "test"
+
+
+def test_a_line_cut_by_a_kill_swallows_neither_itself_nor_the_next(run):
+    run.append(EventKind.STAGE, name="a", seconds=0)
+    with open(run.journal_file, "a") as handle:
+        handle.write('{"event": "stage", "na')
+    run.append(EventKind.STAGE, name="b", seconds=0)
+    assert [event["name"] for event in run.events()] == ["a", "b"]
+
+
+def test_nan_is_written_as_null(run):
+    run.append(EventKind.EPOCH, metrics={"val_auc": float("nan")})
+    assert run.events()[0]["metrics"] == {"val_auc": None}
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = write_json(tmp_path / "a.json", {"x": 1})
+
+    def refuse(source, target):
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(StorageError, match="no space left"):
+        write_json(path, {"x": 2})
+    assert json.loads(path.read_text()) == {"x": 1}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.json"]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.ENOTDIR])
+def test_refusals_of_the_disk_name_place_and_remedy(tmp_path, code):
+    with pytest.raises(StorageError, match="--resume"), storage_errors(tmp_path):
+        raise OSError(code, "refused")
+
+
+def test_other_errors_of_the_system_pass_through(tmp_path):
+    with pytest.raises(ConnectionError), storage_errors(tmp_path):
+        raise ConnectionError
+
+
+def test_a_results_folder_that_is_a_file_is_a_clear_error(tmp_path):
+    (tmp_path / "results").write_text("")
+    with pytest.raises(RunDirectoryError, match="file is where a folder should be"):
+        RunDirectory(tmp_path / "results" / "run").create()
+
+
+def test_a_second_process_is_refused_and_told_who_holds_the_run(run):
+    code = (
+        "import sys, pathlib\nfrom search.journal import RunDirectory\n"
+        "try:\n    with RunDirectory(pathlib.Path(sys.argv[1])).lock(): print('in')\n"
+        "except Exception as error: print(error)"
+    )
+
+    def other() -> str:
+        command = [sys.executable, "-c", code, str(run.root)]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    with run.lock():
+        assert f"process {os.getpid()}" in other()
+    assert other().strip() == "in"
+
+
+def test_the_manifest_lists_files_with_checksums_but_no_working_state(run):
+    write_text(run.root / "a.txt", "hello")
+    write_text(run.root / "plots" / "b.txt", "there")
+    write_text(run.tuner_dir / "oracle.json", "{}")
+    assert not run.complete
+    run.write_manifest({"name": "run"})
+    manifest = run.read_json("manifest.json")
+    assert run.complete
+    assert set(manifest["files"]) == {"a.txt", "plots/b.txt"}
+    assert manifest["files"]["a.txt"]["sha256"] == file_sha256(run.root / "a.txt")
+
+
+def test_reading_says_whether_the_run_or_only_the_file_is_missing(run, tmp_path):
+    with pytest.raises(RunDirectoryError, match="there is no run here"):
+        RunDirectory(tmp_path / "nothing").read_json("evaluation.json")
+    run.append(EventKind.STAGE, name="a", seconds=0)
+    with pytest.raises(RunDirectoryError, match="not got that far"):
+        run.read_json("evaluation.json")
+    (run.root / "evaluation.json").write_text("{")
+    with pytest.raises(RunDirectoryError, match="damaged"):
+        run.read_json("evaluation.json")
+
+
+def test_clearing_keeps_only_the_lock(run):
+    write_text(run.root / "tuner" / "x", "1")
+    with run.lock():
+        run.clear()
+    assert [entry.name for entry in run.root.iterdir()] == [".lock"]

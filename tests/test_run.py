@@ -1,0 +1,207 @@
+"""The whole job on a tiny demo, and every way of starting it wrongly."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from search.journal import RunDirectory, file_sha256
+from search.records import SYNTHETIC_NOTICE
+from search.run import main
+
+CONTRACT = {
+    "config.json",
+    "dataset.json",
+    "journal.jsonl",
+    "trials.csv",
+    "best_hyperparameters.json",
+    "history.csv",
+    "evaluation.json",
+    "predictions.csv",
+    "model.keras",
+    "report.html",
+    "report.md",
+    "manifest.json",
+}
+
+
+def arguments(folder: Path, *more: str) -> list[str]:
+    return [
+        *("--data", "demo", "--no-live", "--name", "tiny", "--image-size", "32"),
+        *("--results-dir", str(folder / "results"), "--cache-dir", str(folder / "cache")),
+        *("--max-epochs", "3", "--refit-epochs", "2", "--refit-seeds", "1"),
+        *("--search", "crop_min_area,learning_rate,batch_size", *more),
+    ]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A folder in which the tiny run has finished."""
+    made = tmp_path_factory.mktemp("job")
+    assert main(arguments(made)) == 0
+    return made
+
+
+@pytest.fixture
+def root(folder) -> Path:
+    return folder / "results" / "tiny"
+
+
+def test_a_run_writes_every_file_of_the_contract(root):
+    written = {path.name for path in root.iterdir()}
+    assert written >= CONTRACT
+    assert len(list((root / "plots").glob("*.png"))) >= 4
+    manifest = json.loads((root / "manifest.json").read_text())
+    for name, facts in manifest["files"].items():
+        assert file_sha256(root / name) == facts["sha256"], name
+    assert set(manifest["files"]) >= CONTRACT - {"manifest.json"}
+    assert {"versions", "device", "seed", "seconds"} <= set(manifest)
+    assert {"data", "plan", "search", "retrain", "score"} <= set(manifest["seconds"])
+
+
+def test_trial_0_is_the_documented_configuration(root):
+    with open(root / "trials.csv") as handle:
+        rows = list(csv.DictReader(handle))
+    assert len(rows) == 6
+    first = next(row for row in rows if row["configuration"] == "0")
+    assert (first["hp_base_filters"], first["hp_crop_min_area"]) == ("16", "1.0")
+
+
+def test_the_verdict_scores_winner_and_documented_alike(root):
+    evaluation = json.loads((root / "evaluation.json").read_text())
+    for role in ("winner", "documented"):
+        (test,) = evaluation[role]["test"]
+        assert {"accuracy", "precision", "recall", "specificity", "f1"} <= set(test["at_half"])
+        assert {"auc", "loss"} <= set(test["ranking"])
+        for estimate in (test["at_half"]["accuracy"], test["ranking"]["auc"]):
+            assert estimate["low"] <= estimate["value"] <= estimate["high"]
+        assert "stressed validation" in test["threshold"]["chosen_on"]
+    assert evaluation["test_scorings"] in (1, 2)
+    events = RunDirectory(root).events()
+    assert sum(event["event"] == "test_scored" for event in events) == 1
+
+
+def test_the_test_is_opened_after_all_choices(root):
+    kinds = [event["event"] for event in RunDirectory(root).events()]
+    assert kinds.index("test_scored") > max(
+        index for index, kind in enumerate(kinds) if kind in ("trial_ended", "refit_ended")
+    )
+
+
+def test_demo_numbers_are_stamped_everywhere(root):
+    for name in ("dataset.json", "evaluation.json", "report.md", "report.html", "manifest.json"):
+        assert SYNTHETIC_NOTICE in (root / name).read_text(), name
+
+
+def test_predictions_hold_every_validation_and_test_image(root):
+    with open(root / "predictions.csv") as handle:
+        rows = list(csv.DictReader(handle))
+    counts = json.loads((root / "dataset.json").read_text())["counts"]
+    for split in ("val", "test"):
+        mine = [row for row in rows if row["split"] == split]
+        assert len(mine) == sum(counts[split].values()) > 0
+        assert all(0 <= float(row["probability"]) <= 1 for row in mine)
+
+
+def test_the_exported_model_predicts_and_is_evaluated(folder, root, capsys):
+    from search.evaluate import main as evaluate
+    from search.predict import main as predict
+
+    data = json.loads((root / "dataset.json").read_text())["source"]["root"]
+    image = next(Path(data, "test", "PNEUMONIA").glob("*.jpeg"))
+    capsys.readouterr()
+    assert predict([str(root), str(image), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    with open(root / "predictions.csv") as handle:
+        rows = {row["path"]: float(row["probability"]) for row in csv.DictReader(handle)}
+    entry = said["images"][0] if isinstance(said, dict) else said[0]
+    expected = rows[image.relative_to(data).as_posix()]
+    assert entry["probability"] == pytest.approx(expected, abs=1e-3)
+    scores = folder / "scores.json"
+    assert evaluate([str(root), "--data", data, "--json", str(scores)]) == 0
+    assert "auc" in scores.read_text()
+
+
+def test_the_report_is_printed_again(root, capsys):
+    from search.report import main as report
+
+    assert report([str(root)]) == 0
+    said = capsys.readouterr().out
+    assert SYNTHETIC_NOTICE in said
+    assert "accuracy" in said
+
+
+def test_a_name_that_is_taken_is_an_error_that_says_what_to_do(folder, capsys):
+    assert main(arguments(folder)) == 2
+    said = capsys.readouterr().out
+    assert "--resume" in said
+    assert "--overwrite" in said
+
+
+def test_resuming_a_finished_run_trains_nothing_and_changes_no_result(folder, root):
+    before = json.loads((root / "evaluation.json").read_text())
+    epochs = sum(event["event"] == "epoch" for event in RunDirectory(root).events())
+    assert main(arguments(folder, "--resume")) == 0
+    events = RunDirectory(root).events()
+    assert sum(event["event"] == "epoch" for event in events) == epochs
+    assert json.loads((root / "evaluation.json").read_text()) == before
+
+
+def test_resuming_with_options_that_change_the_search_is_refused_with_a_diff(folder, capsys):
+    assert main(arguments(folder, "--resume", "--seed", "9")) == 2
+    assert "seed: 8 → 9" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_run_whose_images_changed_is_not_resumed(folder, tmp_path, capsys):
+    shutil.copytree(folder / "results", tmp_path / "results")
+    report = tmp_path / "results" / "tiny" / "dataset.json"
+    content = json.loads(report.read_text())
+    report.write_text(json.dumps({**content, "fingerprint": "0" * 64}))
+    options = arguments(folder, "--resume", "--results-dir", str(tmp_path / "results"))
+    assert main(options) == 2
+    assert "images changed" in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_plan_is_printed_and_nothing_written(folder, capsys):
+    assert main(arguments(folder, "--plan", "--name", "planned")) == 0
+    assert "5 configurations" in capsys.readouterr().out
+    assert not (folder / "results" / "planned").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--data", "/no/such/folder"), "/no/such/folder"),
+        (("--image-size", "7"), "--image-size 7"),
+        (("--objective", "val_charm"), "val_charm"),
+        (("--fix", "flip"), "NAME=VALUE"),
+        (("--fix", "flop=1"), "flop"),
+        (("--enqueue", "/no/such.json"), "/no/such.json"),
+        (("--resume", "--overwrite"), "give one of them"),
+        (("--resume", "--name", "never"), "no run to resume"),
+    ],
+)
+def test_a_wrong_option_is_one_clear_message_and_exit_code_2(folder, capsys, options, said):
+    name = () if "--name" in options else ("--name", "wrong")
+    assert main(arguments(folder, *name, *options)) == 2
+    printed = capsys.readouterr()
+    assert said in printed.out + printed.err
+    assert "Traceback" not in printed.out + printed.err
+
+
+def test_an_unknown_tuner_is_refused_by_the_parser(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--tuner", "magic"])
+    assert stopped.value.code == 2
+    assert "magic" in capsys.readouterr().err
+
+
+def test_a_folder_with_strangers_is_not_written_to(folder, tmp_path, capsys):
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny" / "thesis.doc").write_text("precious")
+    options = arguments(folder, "--results-dir", str(tmp_path), "--overwrite")
+    assert main(options) == 2
+    assert (tmp_path / "tiny" / "thesis.doc").read_text() == "precious"
+    assert "holds files but no run" in " ".join(capsys.readouterr().out.split())

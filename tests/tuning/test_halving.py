@@ -1,0 +1,119 @@
+"""Successive halving: promotions do not depend on order, and failures starve no rung."""
+
+import random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from search.tuning.halving import Halving, Slot
+from search.tuning.schedule import hyperband
+
+
+def quality(configuration: int, rung: int) -> float:
+    return random.Random(f"{configuration}/{rung}").random()
+
+
+def run(halving: Halving, *, workers: int, seed: int, fails=frozenset()) -> list[Slot]:
+    """Run a whole search with several workers that finish in a random order."""
+    drawn = random.Random(seed)
+    running: list[Slot] = []
+    done: list[Slot] = []
+    while True:
+        while len(running) < workers and (slot := halving.next_slot()) is not None:
+            halving.start(slot)
+            running.append(slot)
+        if not running:
+            return done
+        slot = running.pop(drawn.randrange(len(running)))
+        done.append(slot)
+        if (slot.configuration, slot.rung) in fails:
+            halving.fail(slot)
+        else:
+            score = quality(slot.configuration, slot.rung)
+            halving.complete(slot, score=score, parameters=1)
+
+
+@given(st.integers(1, 30), st.integers(2, 4), st.integers(1, 9), st.integers(0, 10**6))
+@settings(max_examples=60, deadline=None)
+def test_any_number_of_workers_trains_the_same_trials(max_epochs, factor, workers, seed):
+    schedule = hyperband(max_epochs=max_epochs, factor=factor)
+    alone = run(Halving(schedule), workers=1, seed=0)
+    together = run(Halving(schedule), workers=workers, seed=seed)
+    assert len(alone) == len(set(alone)) == schedule.trials
+    assert set(alone) == set(together)
+
+
+@given(st.integers(1, 9), st.integers(0, 10**6))
+@settings(max_examples=40, deadline=None)
+def test_each_rung_holds_the_best_of_the_one_below(workers, seed):
+    halving = Halving(hyperband(max_epochs=27, factor=3))
+    done = run(halving, workers=workers, seed=seed)
+    for index, bracket in enumerate(halving.schedule.brackets):
+        for rung in range(1, len(bracket.rungs)):
+            here = {s.configuration for s in done if (s.bracket_index, s.rung) == (index, rung)}
+            best = halving.ranked(index, rung - 1)[: bracket.rungs[rung].count]
+            assert here == set(best)
+
+
+@given(st.sets(st.tuples(st.integers(0, 48), st.integers(0, 3)), max_size=25), st.integers(1, 5))
+@settings(max_examples=60, deadline=None)
+def test_failures_are_replaced_while_there_are_survivors(fails, workers):
+    halving = Halving(hyperband(max_epochs=27, factor=3))
+    done = run(halving, workers=workers, seed=1, fails=fails)
+    assert halving.finished
+    assert len(done) == len(set(done))
+    for index, bracket in enumerate(halving.schedule.brackets):
+        for rung in range(1, len(bracket.rungs)):
+            wanted = bracket.rungs[rung].count
+            here = [s for s in done if (s.bracket_index, s.rung) == (index, rung)]
+            failed = sum((s.configuration, s.rung) in fails for s in here)
+            survivors = len(halving.ranked(index, rung - 1))
+            assert len(here) == min(wanted + failed, 2 * wanted, survivors)
+            prefix = halving.ranked(index, rung - 1)[: len(here)]
+            assert {s.configuration for s in here} == set(prefix)
+
+
+def test_a_trial_is_promoted_before_its_rung_ends_once_that_is_certain():
+    halving = Halving(hyperband(max_epochs=3, factor=3))
+    slots = [halving.next_slot()]
+    halving.start(slots[0])
+    slots.append(halving.next_slot())
+    halving.start(slots[1])
+    third = halving.next_slot()
+    halving.start(third)
+    halving.complete(slots[0], score=0.1, parameters=1)
+    halving.complete(slots[1], score=0.2, parameters=1)
+    # The third could still be better than the first, so nothing of this bracket may go on yet.
+    assert halving.next_slot().bracket_index == 1
+    halving.fail(third)
+    assert halving.next_slot() == Slot(bracket_index=0, rung=1, configuration=0)
+
+
+def test_equal_scores_are_ranked_by_size_then_number():
+    halving = Halving(hyperband(max_epochs=3, factor=3))
+    for configuration, parameters in ((0, 9), (1, 5), (2, 5)):
+        slot = Slot(bracket_index=0, rung=0, configuration=configuration)
+        halving.start(slot)
+        halving.complete(slot, score=0.5, parameters=parameters)
+    assert halving.ranked(0, 0) == [1, 2, 0]
+
+
+def test_checkpoints_become_disposable_but_never_those_still_needed():
+    halving = Halving(hyperband(max_epochs=9, factor=3))
+    for configuration in range(9):
+        slot = Slot(bracket_index=0, rung=0, configuration=configuration)
+        halving.start(slot)
+        halving.complete(slot, score=float(configuration), parameters=1)
+    # Three go on; three more are kept in case one of those fails.
+    assert halving.disposable(0, 0) == [6, 7, 8]
+    slot = halving.next_slot()
+    halving.start(slot)
+    halving.complete(slot, score=0.0, parameters=1)
+    assert slot.configuration in halving.disposable(0, 0)
+
+
+def test_a_bracket_whose_trials_all_fail_ends():
+    halving = Halving(hyperband(max_epochs=9, factor=3))
+    done = run(halving, workers=2, seed=0, fails={(c, 0) for c in range(9)})
+    assert halving.finished
+    assert all(slot.rung == 0 for slot in done if slot.bracket_index == 0)

@@ -1,0 +1,286 @@
+"""The loop over fake trials: order, failures, replay after a kill at any event."""
+
+import json
+import math
+import random
+from collections import Counter
+from pathlib import Path
+
+import keras_tuner as kt
+import pytest
+
+from search.errors import RunDirectoryError, SearchFailedError
+from search.history import trial_records
+from search.journal import RunDirectory
+from search.records import TrialSpec, TrialStatus
+from search.tuning import selection
+from search.tuning import space as spaces
+from search.tuning.loop import SearchLoop
+from search.tuning.oracles import ScheduleOracle, smoothed
+from search.tuning.schedule import full_budget, hyperband
+from search.tuning.sources import AdvisedSource, DrawnSource, ListedSource
+from tests.tuning.fakes import TinyHyperModel, fake_result
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing may catch it."""
+
+
+def loss(spec: TrialSpec, epoch: int) -> float:
+    drawn = random.Random(spaces.key(spec.values)).random()
+    return drawn + 1 / epoch
+
+
+class FakeExecutor:
+    """Pretends to train; several at a time, ending in a random order."""
+
+    def __init__(self, *, workers=1, seed=0, fails=lambda spec: False):
+        self.workers, self.fails = workers, fails
+        self.drawn = random.Random(seed)
+        self.queue: list[TrialSpec] = []
+        self.submitted: list[TrialSpec] = []
+
+    @property
+    def free(self):
+        return self.workers - len(self.queue)
+
+    def submit(self, spec):
+        self.queue.append(spec)
+        self.submitted.append(spec)
+
+    def wait(self, on_epoch):
+        spec = self.queue.pop(self.drawn.randrange(len(self.queue)))
+        result = fake_result(spec, value=loss, fail=self.fails(spec))
+        for epoch in result.epochs:
+            on_epoch(epoch)
+        return result
+
+
+def space() -> kt.HyperParameters:
+    declared = kt.HyperParameters()
+    TinyHyperModel().declare(declared)
+    return declared
+
+
+def make_loop(root: Path, executor, *, schedule=None, source=None, seed=8, listener=None):
+    run = RunDirectory(root)
+    run.create()
+    schedule = schedule or hyperband(max_epochs=9, factor=3)
+    found = space()
+    source = source or DrawnSource(found, queue=[spaces.defaults(found)], seed=seed)
+    oracle = ScheduleOracle(
+        schedule=schedule,
+        source=source,
+        space=found,
+        objective="robust_loss",
+        direction="min",
+        directory=run.tuner_dir,
+    )
+    return SearchLoop(
+        oracle=oracle, executor=executor, run=run, seed=seed, listener=listener or (lambda e: None)
+    )
+
+
+def outcome(records):
+    return {r.trial_id: (r.status, r.score, r.values, r.parent, r.epochs) for r in records}
+
+
+def check_replay(root: Path, schedule) -> None:
+    """Read only the journal, and check what a search promises."""
+    events = RunDirectory(root).events()
+    records = {r.trial_id: r for r in trial_records(events)}
+    ends = Counter(e["trial_id"] for e in events if e["event"] == "trial_ended")
+    assert set(ends) == set(records)
+    assert max(ends.values()) == 1
+    children = Counter(r.parent for r in records.values() if r.parent)
+    assert not children or max(children.values()) == 1
+    for record in records.values():
+        if record.parent:
+            parent = records[record.parent]
+            assert record.initial_epoch == parent.epochs
+            assert record.values == parent.values
+    for bracket in schedule.brackets:
+        for rung, level in enumerate(bracket.rungs[1:], 1):
+            mine = [
+                r
+                for r in records.values()
+                if (r.iteration, r.bracket, r.rung) == (bracket.iteration, bracket.bracket, rung)
+            ]
+            below = [
+                r
+                for r in records.values()
+                if (r.iteration, r.bracket, r.rung)
+                == (bracket.iteration, bracket.bracket, rung - 1)
+                and r.status is TrialStatus.COMPLETED
+            ]
+            best = sorted(below, key=lambda r: (r.score, r.parameters, r.configuration))
+            assert {r.parent for r in mine} == {r.trial_id for r in best[: len(mine)]}
+            failed = sum(r.status is TrialStatus.FAILED for r in mine)
+            assert len(mine) == min(level.count + failed, 2 * level.count, len(below))
+
+
+def test_trial_0_is_the_documented_configuration(tmp_path):
+    records = make_loop(tmp_path, FakeExecutor()).search()
+    assert records[0].configuration == 0
+    assert records[0].values == spaces.defaults(space())
+
+
+def test_the_epochs_trained_add_up_to_the_plan(tmp_path):
+    schedule = hyperband(max_epochs=9, factor=3)
+    records = make_loop(tmp_path, FakeExecutor(), schedule=schedule).search()
+    assert sum(len(r.history) for r in records) == schedule.epochs
+    assert len(records) == schedule.trials
+    check_replay(tmp_path, schedule)
+
+
+@pytest.mark.parametrize("workers", [2, 5])
+def test_results_do_not_depend_on_the_number_of_workers(tmp_path, workers):
+    alone = make_loop(tmp_path / "one", FakeExecutor()).search()
+    many = make_loop(tmp_path / "many", FakeExecutor(workers=workers, seed=3)).search()
+    assert outcome(alone) == outcome(many)
+    check_replay(tmp_path / "many", hyperband(max_epochs=9, factor=3))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_random_failures_starve_no_rung(tmp_path, seed):
+    def fails(spec):
+        return random.Random(f"{seed}/{spec.trial_id}").random() < 0.35
+
+    make_loop(tmp_path, FakeExecutor(workers=2, seed=seed, fails=fails)).search()
+    check_replay(tmp_path, hyperband(max_epochs=9, factor=3))
+
+
+def test_when_nothing_works_the_first_traceback_is_told(tmp_path):
+    with pytest.raises(SearchFailedError, match="injected"):
+        make_loop(tmp_path, FakeExecutor(fails=lambda spec: True)).search()
+
+
+def test_a_kill_at_any_event_changes_nothing(tmp_path):
+    whole = make_loop(tmp_path / "whole", FakeExecutor()).search()
+    length = len(RunDirectory(tmp_path / "whole").events())
+    for kill_at in range(0, length, 5):
+        root = tmp_path / f"killed-{kill_at}"
+        seen = []
+
+        def listener(event, seen=seen, kill_at=kill_at):
+            seen.append(event)
+            if len(seen) == kill_at + 1:
+                raise Killed
+
+        with pytest.raises(Killed):
+            make_loop(root, FakeExecutor(), listener=listener).search()
+        resumed = make_loop(root, FakeExecutor()).search()
+        assert outcome(resumed) == outcome(whole)
+        check_replay(root, hyperband(max_epochs=9, factor=3))
+
+
+def test_a_line_cut_short_by_a_kill_is_dropped_and_made_good(tmp_path):
+    whole = make_loop(tmp_path / "whole", FakeExecutor()).search()
+    text = (tmp_path / "whole" / "journal.jsonl").read_text()
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut" / "journal.jsonl").write_text(text[: len(text) * 2 // 3])
+    assert outcome(make_loop(tmp_path / "cut", FakeExecutor()).search()) == outcome(whole)
+
+
+def test_a_finished_search_is_not_repeated(tmp_path):
+    make_loop(tmp_path, FakeExecutor()).search()
+    again = FakeExecutor()
+    make_loop(tmp_path, again).search()
+    assert again.submitted == []
+
+
+def test_more_iterations_go_on_where_the_search_ended(tmp_path):
+    first = make_loop(tmp_path, FakeExecutor()).search()
+    more = hyperband(max_epochs=9, factor=3, iterations=2)
+    records = make_loop(tmp_path, FakeExecutor(), schedule=more).search()
+    assert len(records) == 2 * len(first)
+    assert outcome(records[: len(first)]) == outcome(first)
+
+
+def test_another_space_or_schedule_is_refused(tmp_path):
+    make_loop(tmp_path, FakeExecutor()).search()
+    other = DrawnSource(space(), queue=[], seed=99)
+    with pytest.raises(RunDirectoryError, match="--name"):
+        make_loop(tmp_path, FakeExecutor(), source=other).search()
+    with pytest.raises(RunDirectoryError, match="no place"):
+        make_loop(tmp_path, FakeExecutor(), schedule=hyperband(max_epochs=4, factor=2)).search()
+
+
+def test_plain_kerastuner_reads_the_project(tmp_path):
+    records = make_loop(tmp_path, FakeExecutor()).search()
+    oracle = kt.oracles.RandomSearchOracle(
+        objective=kt.Objective("robust_loss", "min"), max_trials=5
+    )
+    oracle._set_project_dir(str(tmp_path), "tuner")
+    oracle.reload()
+    best = oracle.get_best_trials(1)[0]
+    assert len(oracle.trials) == len(records)
+    assert best.score == min(r.score for r in records)
+
+
+def test_random_and_grid_and_bayesian_use_the_same_loop(tmp_path):
+    found = space()
+    queue = [spaces.defaults(found)]
+    held = spaces.narrow(found, fix={"learning_rate": 0.01}, vary=("filters", "batch_size"))
+    cases = {
+        "random": (DrawnSource(found, queue=queue, seed=1), 6),
+        "grid": (ListedSource(held, queue=[spaces.defaults(held)]), 8),
+        "bayesian": (AdvisedSource(found, queue=queue, seed=1, trials=9), 9),
+    }
+    for name, (source, trials) in cases.items():
+        schedule = full_budget(tuner=name, trials=trials, epochs=2)
+        records = make_loop(
+            tmp_path / name, FakeExecutor(), schedule=schedule, source=source
+        ).search()
+        keys = {spaces.key(record.values) for record in records}
+        assert len(keys) == len(records) == trials, name
+        assert all(r.status is TrialStatus.COMPLETED for r in records), name
+
+
+def test_a_bayesian_search_resumed_after_a_kill_proposes_the_same(tmp_path):
+    def source():
+        found = space()
+        return AdvisedSource(found, queue=[spaces.defaults(found)], seed=0, trials=9)
+
+    schedule = full_budget(tuner="bayesian", trials=9, epochs=1)
+    whole = make_loop(tmp_path / "a", FakeExecutor(), schedule=schedule, source=source()).search()
+    seen = []
+
+    def listener(event):
+        seen.append(event)
+        if len(seen) == 20:
+            raise Killed
+
+    with pytest.raises(Killed):
+        make_loop(
+            tmp_path / "b", FakeExecutor(), schedule=schedule, source=source(), listener=listener
+        ).search()
+    resumed = make_loop(tmp_path / "b", FakeExecutor(), schedule=schedule, source=source()).search()
+    assert outcome(resumed) == outcome(whole)
+
+
+def test_scores_are_smoothed_over_a_fixed_share_of_the_epochs():
+    assert smoothed([5.0], epochs=1) == 5.0
+    assert smoothed([9.0, 1.0], epochs=3) == 1.0
+    assert smoothed([9.0, 1.0, 2.0, 3.0], epochs=9) == 2.0
+    with pytest.raises(ValueError, match="epoch"):
+        smoothed([], epochs=1)
+
+
+def test_winners_come_from_the_largest_budget_and_differ(tmp_path):
+    records = make_loop(tmp_path, FakeExecutor()).search()
+    best = selection.winners(records, direction="min", top=3)
+    assert len({r.configuration for r in best}) == 3
+    assert all(r.epochs == 9 for r in best)
+    assert best[0].score == min(r.score for r in records if r.epochs == 9)
+    assert [r.score for r in best] == sorted(r.score for r in best)
+
+
+def test_state_files_are_whole_json_after_every_event(tmp_path):
+    def listener(event):
+        path = tmp_path / "tuner" / "oracle.json"
+        if path.exists():
+            json.loads(path.read_text())
+
+    records = make_loop(tmp_path, FakeExecutor(), listener=listener).search()
+    assert all(math.isfinite(r.score) for r in records)

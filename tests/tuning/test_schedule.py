@@ -1,0 +1,87 @@
+"""The schedule against the paper's formulas, written independently with fractions."""
+
+from fractions import Fraction
+from math import ceil, floor
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from search.errors import ConfigurationError
+from search.tuning.schedule import budget_in_epochs, fit_to_budget, full_budget, hyperband
+
+
+def counts(max_epochs: int, factor: int) -> list[list[int]]:
+    schedule = hyperband(max_epochs=max_epochs, factor=factor)
+    return [[rung.count for rung in bracket.rungs] for bracket in schedule.brackets]
+
+
+def test_81_by_3_is_the_papers_table():
+    assert counts(81, 3) == [[81, 27, 9, 3, 1], [34, 11, 3, 1], [15, 5, 1], [8, 2], [5]]
+    first = hyperband(max_epochs=81, factor=3).brackets[0]
+    assert [rung.epochs for rung in first.rungs] == [1, 3, 9, 27, 81]
+
+
+def test_a_power_that_float_logarithms_miscount_gets_all_its_brackets():
+    assert len(hyperband(max_epochs=5**6, factor=5).brackets) == 7
+
+
+def test_ten_epochs_do_not_inflate():
+    schedule = hyperband(max_epochs=10, factor=3)
+    assert schedule.trials == 22
+    assert schedule.epochs < 90
+    assert "no power" in schedule.notes[0]
+
+
+@given(st.integers(1, 3000), st.integers(2, 10))
+def test_any_schedule_follows_the_papers_formulas(max_epochs, factor):
+    s_max = max(s for s in range(13) if Fraction(factor) ** s <= max_epochs)
+    schedule = hyperband(max_epochs=max_epochs, factor=factor)
+    assert [bracket.bracket for bracket in schedule.brackets] == list(range(s_max, -1, -1))
+    for bracket in schedule.brackets:
+        s = bracket.bracket
+        n = ceil(Fraction((s_max + 1) * factor**s, s + 1))
+        assert len(bracket.rungs) == s + 1
+        for i, rung in enumerate(bracket.rungs):
+            assert rung.count == max(1, floor(n * Fraction(factor) ** -i))
+            assert rung.epochs == floor(max_epochs * Fraction(factor) ** (i - s))
+            assert rung.initial_epoch == (bracket.rungs[i - 1].epochs if i else 0)
+        assert bracket.rungs[-1].epochs == max_epochs
+        assert all(rung.epochs > rung.initial_epoch for rung in bracket.rungs)
+
+
+@given(st.integers(1, 400), st.integers(2, 5))
+def test_a_budget_in_epochs_is_never_exceeded(epochs, factor):
+    schedule = fit_to_budget(epochs, max_epochs=81, factor=factor)
+    assert schedule.epochs <= epochs
+    one_more = hyperband(
+        max_epochs=schedule.max_epochs,
+        factor=factor,
+        iterations=schedule.brackets[-1].iteration + 2,
+    )
+    assert one_more.epochs > epochs
+
+
+def test_budgets_are_read_in_epochs_and_in_time():
+    assert budget_in_epochs("300epochs", None) == 300
+    assert budget_in_epochs("2h", 10.0) == 720
+    assert budget_in_epochs("90m", 60.0) == 90
+
+
+@pytest.mark.parametrize("budget", ["2 hours", "-1h", "epochs", "1s"])
+def test_a_budget_that_cannot_be_met_is_an_error_that_names_it(budget):
+    with pytest.raises(ConfigurationError, match=budget):
+        budget_in_epochs(budget, 10.0)
+
+
+def test_the_plan_adds_up():
+    plan = hyperband(max_epochs=9, factor=3).plan(2.0)
+    assert plan["configurations"] == 9 + 5 + 3
+    assert plan["trials"] == 13 + 6 + 3
+    assert plan["epochs"] == 9 + 6 + 6 + 15 + 6 + 27
+    assert plan["estimated_seconds"] == 2.0 * plan["epochs"]
+
+
+def test_a_tuner_without_halving_trains_every_trial_to_the_end():
+    schedule = full_budget(tuner="random", trials=7, epochs=5)
+    assert (schedule.trials, schedule.epochs) == (7, 35)

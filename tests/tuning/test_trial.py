@@ -1,0 +1,205 @@
+"""Training one trial for real, on tiny images: continuation, failures, stopping."""
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from search.errors import StopRequestedError
+from search.records import FailureKind, TrialSpec
+from search.tuning import checkpoint
+from search.tuning import trial as trials
+from search.tuning.trial import Setting, train_trial
+from tests.tuning.fakes import TinyHyperModel
+
+VALUES = {"filters": 4, "learning_rate": 0.01, "batch_size": 8, "boom": False, "nan": False}
+
+
+@pytest.fixture
+def setting(tiny_dataset) -> Setting:
+    return Setting(
+        dataset=tiny_dataset,
+        hypermodel=TinyHyperModel(),
+        objective="robust_loss",
+        prevalence=tiny_dataset.prevalence,
+    )
+
+
+def spec(folder: Path, name: str, **changes) -> TrialSpec:
+    fields = {"values": VALUES, "seed": 5, "epochs": 2, "directory": folder / name}
+    return TrialSpec(trial_id=name, **{**fields, **changes})
+
+
+def arrays(path: Path) -> dict[str, np.ndarray]:
+    found: dict[str, np.ndarray] = {}
+    with h5py.File(path) as file:
+        file.visititems(
+            lambda name, item: (
+                found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None
+            )
+        )
+    return found
+
+
+def assert_same_weights(first: Path, second: Path) -> None:
+    one, two = arrays(first), arrays(second)
+    assert one.keys() == two.keys()
+    assert any("optimizer" in name for name in one)
+    for name in one:
+        np.testing.assert_allclose(one[name], two[name], rtol=0, atol=1e-6, err_msg=name)
+
+
+def test_one_two_and_six_epochs_through_promotions_equal_nine_straight(setting, tmp_path):
+    straight = train_trial(spec(tmp_path, "straight", epochs=9), setting)
+    parent, done = None, 0
+    for name, epochs in (("a", 1), ("b", 3), ("c", 9)):
+        result = train_trial(
+            spec(tmp_path, name, initial_epoch=done, epochs=epochs, parent_checkpoint=parent),
+            setting,
+        )
+        assert result.failure is None
+        parent, done = tmp_path / name / checkpoint.LAST, epochs
+    assert_same_weights(tmp_path / "straight" / checkpoint.LAST, parent)
+    assert [e.epoch for e in result.epochs] == [4, 5, 6, 7, 8, 9]
+    for one, two in zip(straight.epochs[3:], result.epochs, strict=True):
+        assert one.metrics == pytest.approx(two.metrics, abs=1e-6)
+
+
+def test_the_network_learns_and_logs_every_metric(setting, tmp_path):
+    result = train_trial(spec(tmp_path, "t", epochs=12), setting)
+    last = result.epochs[-1].metrics
+    assert last["val_auc"] > 0.95
+    assert last["robust_loss"] >= max(last["val_loss"], 0)
+    assert {"loss", "accuracy", "val_recall", "val_precision", "stress_auc"} <= set(last)
+    assert result.parameters > 0
+    assert set(result.costs) == {"build", "train", "validate", "checkpoint"}
+
+
+def test_a_stop_keeps_the_epoch_and_the_next_start_continues(setting, tmp_path):
+    seen = []
+    with pytest.raises(StopRequestedError):
+        train_trial(
+            spec(tmp_path, "t", epochs=4),
+            setting,
+            on_epoch=seen.append,
+            should_stop=lambda: len(seen) == 2,
+        )
+    result = train_trial(spec(tmp_path, "t", epochs=4), setting)
+    whole = train_trial(spec(tmp_path, "whole", epochs=4), setting)
+    assert [e.epoch for e in result.epochs] == [1, 2, 3, 4]
+    assert_same_weights(tmp_path / "t" / checkpoint.LAST, tmp_path / "whole" / checkpoint.LAST)
+    assert result.epochs[-1].metrics == pytest.approx(whole.epochs[-1].metrics, abs=1e-6)
+
+
+def test_a_finished_trial_is_not_trained_again(setting, tmp_path):
+    first = train_trial(spec(tmp_path, "t"), setting)
+    before = (tmp_path / "t" / checkpoint.LAST).stat().st_mtime_ns
+    again = train_trial(spec(tmp_path, "t"), setting)
+    assert (tmp_path / "t" / checkpoint.LAST).stat().st_mtime_ns == before
+    assert again.epochs == first.epochs
+
+
+def test_a_log_line_beyond_the_checkpoint_is_not_believed(setting, tmp_path):
+    train_trial(spec(tmp_path, "t", epochs=1), setting)
+    ahead = dataclasses.replace(
+        checkpoint.read_epochs(tmp_path / "t", up_to=1)[0], epoch=2, seconds=99.0
+    )
+    checkpoint.append_epoch(tmp_path / "t", ahead)
+    with open(tmp_path / "t" / checkpoint.LOG, "a") as handle:
+        handle.write('{"trial_id": "t", "epo')
+    result = train_trial(spec(tmp_path, "t", epochs=2), setting)
+    assert [e.epoch for e in result.epochs] == [1, 2]
+    assert result.epochs[1].seconds != 99.0
+
+
+def test_an_exception_in_build_is_a_recorded_failure(setting, tmp_path):
+    result = train_trial(spec(tmp_path, "t", values={**VALUES, "boom": True}), setting)
+    assert result.failure.kind is FailureKind.ERROR
+    assert "boom in build" in result.failure.message
+    assert "fakes.py" in result.failure.traceback
+
+
+def test_a_loss_that_is_not_finite_is_a_recorded_failure(setting, tmp_path):
+    result = train_trial(spec(tmp_path, "t", values={**VALUES, "nan": True}), setting)
+    assert result.failure.kind is FailureKind.DIVERGED
+    assert "nan" in result.failure.message
+
+
+def test_out_of_memory_is_retried_once_at_half_the_batch(setting, tmp_path, monkeypatch):
+    whole = trials._train
+    sizes = []
+
+    def hungry(run):
+        sizes.append(run.spec.values["batch_size"])
+        if sizes[-1] > 4:
+            raise MemoryError("not that much")
+        whole(run)
+
+    monkeypatch.setattr(trials, "_train", hungry)
+    result = train_trial(spec(tmp_path, "t"), setting)
+    assert sizes == [8, 4]
+    assert result.failure is None
+    assert "retried at 4" in result.notes[0]
+    result = train_trial(spec(tmp_path, "u", values={**VALUES, "batch_size": 16}), setting)
+    assert result.failure.kind is FailureKind.OUT_OF_MEMORY
+    assert sizes == [8, 4, 16, 8]
+
+
+def test_a_missing_parent_is_a_failure_that_names_it(setting, tmp_path):
+    gone = tmp_path / "gone.weights.h5"
+    result = train_trial(
+        spec(tmp_path, "t", initial_epoch=1, epochs=2, parent_checkpoint=gone), setting
+    )
+    assert "gone.weights.h5" in result.failure.message
+
+
+def test_the_best_epoch_is_kept_beside_the_last(setting, tmp_path):
+    result = train_trial(spec(tmp_path, "t", epochs=5, keep_best=True), setting)
+    losses = [e.metrics["robust_loss"] for e in result.epochs]
+    assert result.best_epoch == losses.index(min(losses)) + 1
+    assert checkpoint.saved_epoch(tmp_path / "t" / checkpoint.BEST) == result.best_epoch
+    assert checkpoint.saved_epoch(tmp_path / "t" / checkpoint.LAST) == 5
+
+
+def test_early_stopping_ends_a_trial_that_gets_no_better(setting, tmp_path):
+    result = train_trial(
+        spec(
+            tmp_path,
+            "t",
+            epochs=60,
+            early_stopping=2,
+            values={**VALUES, "learning_rate": 0.1},
+        ),
+        setting,
+    )
+    assert result.failure is None
+    assert result.epochs[-1].epoch - result.best_epoch == 2
+    assert result.epochs[-1].epoch < 60
+
+
+@pytest.mark.slow
+def test_continuation_is_exact_on_jax_too(tmp_path):
+    pytest.importorskip("jax")
+    script = tmp_path / "run.py"
+    script.write_text(
+        "import pytest, sys\n"
+        "sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', sys.argv[1], '-k',\n"
+        "    'one_two_and_six or stop_keeps']))\n"
+    )
+    import os
+
+    done = subprocess.run(
+        [sys.executable, str(script), __file__],
+        env={**os.environ, "KERAS_BACKEND": "jax"},
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 passed" in done.stdout
