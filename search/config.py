@@ -85,7 +85,10 @@ class RunConfig:
         cache_dir: Where decoded images are kept, "" for the user's cache directory.
         threshold_rule: "sensitivity=0.95", "specificity=…", "youden" or "0.5".
         prevalence: Prior of PNEUMONIA for the log losses; None: that of the training files.
-        views_per_image: Stressed views made of each validation image, 1–4.
+        views: Kinds of stressed view, of crop, shift, zoom_out and tone.
+        views_per_image: Stressed views made of each validation image, at most one a kind.
+        view_strength: Strengths that differ from the defaults, by name; see
+            `data.stress.ViewSettings` for names, meaning and clinical reason.
         max_parameters: Largest model allowed, 0 for no limit.
         budget: "" or e.g. "2h", "300epochs": the largest schedule that fits.
         fix: Hyperparameters held at a value.
@@ -114,7 +117,9 @@ class RunConfig:
     cache_dir: str = ""
     threshold_rule: str = "sensitivity=0.95"
     prevalence: float | None = None
+    views: tuple[str, ...] = ("crop", "shift", "zoom_out", "tone")
     views_per_image: int = 2
+    view_strength: dict[str, Any] = field(default_factory=dict)
     max_parameters: int = 4_000_000
     budget: str = ""
     fix: dict[str, Any] = field(default_factory=dict)

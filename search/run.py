@@ -48,7 +48,14 @@ def parser() -> argparse.ArgumentParser:
     data.add_argument("--val-fraction", type=float, metavar="F", help=_default(0.2))
     data.add_argument("--image-size", type=int, metavar="PX", help=_default(default.image_size))
     data.add_argument("--channels", type=int, metavar="N", help="1 or 3 (3)")
-    data.add_argument("--views-per-image", type=int, metavar="N", help="stressed views (2)")
+    data.add_argument("--views", metavar="KIND,KIND", help="stressed views (all four kinds)")
+    data.add_argument("--views-per-image", type=int, metavar="N", help=_default(2))
+    data.add_argument(
+        "--view-strength",
+        action="append",
+        metavar="NAME=VALUE",
+        help="e.g. shift=0.1 or crop_area=0.6:0.9 (repeatable)",
+    )
     data.add_argument("--prevalence", type=float, metavar="P", help="prior (the files' own)")
     data.add_argument("--cache-dir", metavar="DIR", help="decoded images (~/.cache/xray-search)")
     search = new.add_argument_group("search")
@@ -114,20 +121,36 @@ def explicit_options(options: argparse.Namespace) -> dict[str, Any]:
     if "split" in given:
         given["split"] = SplitKind(given["split"])
     if "fix" in given:
-        given["fix"] = dict(_assignment(text) for text in given["fix"])
+        given["fix"] = dict(_assignment("--fix", text) for text in given["fix"])
     if "search" in given:
         given["search"] = tuple(name.strip() for name in given["search"].split(",") if name)
+    if "views" in given:
+        given["views"] = tuple(name.strip() for name in given["views"].split(",") if name)
+    if "view_strength" in given:
+        given["view_strength"] = dict(_strength(text) for text in given["view_strength"])
     if "enqueue" in given:
         given["enqueue"] = _queue(Path(given["enqueue"]))
     given.setdefault("name", datetime.now().strftime("%Y%m%d-%H%M%S"))
     return given
 
 
-def _assignment(text: str) -> tuple[str, str]:
+def _assignment(option: str, text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not (name and equals and value):
-        raise ConfigurationError(f"--fix {text}: write NAME=VALUE, e.g. --fix flip=false")
+        raise ConfigurationError(f"{option} {text}: write NAME=VALUE, e.g. --fix flip=false")
     return name.strip(), value.strip()
+
+
+def _strength(text: str) -> tuple[str, float | tuple[float, ...]]:
+    """Read a strength: one number, or the ends of a range with a colon between them."""
+    name, value = _assignment("--view-strength", text)
+    try:
+        numbers = tuple(float(part) for part in value.split(":"))
+    except ValueError:
+        raise ConfigurationError(
+            f"--view-strength {text}: write a number, or LOW:HIGH, e.g. crop_area=0.6:0.9"
+        ) from None
+    return name, numbers if len(numbers) > 1 else numbers[0]
 
 
 def _queue(path: Path) -> tuple[dict[str, Any], ...]:

@@ -6,6 +6,7 @@ before the next begins, so a run that was killed continues where it was; the man
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import socket
 import time
@@ -22,7 +23,7 @@ from search.config import RunConfig, differences
 from search.data.prepare import SealedTest, default_cache_dir, prepare
 from search.data.sources import Source
 from search.data.stress import ViewSettings
-from search.errors import RunDirectoryError, StopRequestedError
+from search.errors import ConfigurationError, RunDirectoryError, StopRequestedError
 from search.history import trial_records
 from search.journal import EventKind, RunDirectory, write_text
 from search.judging import Judging
@@ -175,6 +176,29 @@ def _run_locked(
         ) from None
 
 
+def _views(config: RunConfig) -> ViewSettings:
+    """Return the stressed views that were asked for.
+
+    Raises:
+        ConfigurationError: A kind or strength is unknown or out of range.
+    """
+    known = {f.name: f.default for f in dataclasses.fields(ViewSettings)}
+    del known["kinds"], known["views_per_image"]
+    for name, value in config.view_strength.items():
+        if name not in known:
+            raise ConfigurationError(
+                f"--view-strength {name}: no such strength; choose of {', '.join(known)}"
+            )
+        wanted = "LOW:HIGH" if isinstance(known[name], tuple) else "one number"
+        if isinstance(value, tuple) != isinstance(known[name], tuple) or (
+            isinstance(value, tuple) and len(value) != 2
+        ):
+            raise ConfigurationError(f"--view-strength {name}={value}: needs {wanted}")
+    return ViewSettings(
+        kinds=config.views, views_per_image=config.views_per_image, **config.view_strength
+    )
+
+
 def _check_same_data(directory: RunDirectory, dataset: Dataset) -> None:
     """Refuse to continue a run on other images than it began with.
 
@@ -207,7 +231,7 @@ def _prepare(job: Job, console: Console) -> tuple[Dataset, SealedTest]:
         image_size=job.config.image_size,
         seed=job.config.seed,
         cache_dir=job.cache_dir,
-        views=ViewSettings(views_per_image=job.config.views_per_image),
+        views=_views(job.config),
         progress=console.progress,
     )
 

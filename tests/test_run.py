@@ -205,3 +205,20 @@ def test_a_folder_with_strangers_is_not_written_to(folder, tmp_path, capsys):
     assert main(options) == 2
     assert (tmp_path / "tiny" / "thesis.doc").read_text() == "precious"
     assert "holds files but no run" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--views", "crop,magic"), "magic"),
+        (("--view-strength", "shift=far"), "shift=far"),
+        (("--view-strength", "loudness=0.5"), "loudness"),
+        (("--view-strength", "shift=3"), "shift"),
+        (("--view-strength", "crop_area=0.5"), "crop_area"),
+    ],
+)
+def test_a_wrong_stressed_view_is_one_clear_message(folder, capsys, options, said):
+    assert main(arguments(folder, "--name", "wrong", *options)) == 2
+    printed = capsys.readouterr()
+    assert said in printed.out + printed.err
+    assert "Traceback" not in printed.out + printed.err

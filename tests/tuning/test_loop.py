@@ -3,14 +3,12 @@
 import json
 import math
 import random
-from collections import Counter
 from pathlib import Path
 
 import keras_tuner as kt
 import pytest
 
 from search.errors import RunDirectoryError, SearchFailedError
-from search.history import trial_records
 from search.journal import RunDirectory
 from search.records import TrialSpec, TrialStatus
 from search.tuning import selection
@@ -20,6 +18,7 @@ from search.tuning.oracles import ScheduleOracle, smoothed
 from search.tuning.schedule import full_budget, hyperband
 from search.tuning.sources import AdvisedSource, DrawnSource, ListedSource
 from tests.tuning.fakes import TinyHyperModel, fake_result
+from tests.tuning.replay import check_replay, outcome
 
 
 class Killed(BaseException):
@@ -79,44 +78,6 @@ def make_loop(root: Path, executor, *, schedule=None, source=None, seed=8, liste
     return SearchLoop(
         oracle=oracle, executor=executor, run=run, seed=seed, listener=listener or (lambda e: None)
     )
-
-
-def outcome(records):
-    return {r.trial_id: (r.status, r.score, r.values, r.parent, r.epochs) for r in records}
-
-
-def check_replay(root: Path, schedule) -> None:
-    """Read only the journal, and check what a search promises."""
-    events = RunDirectory(root).events()
-    records = {r.trial_id: r for r in trial_records(events)}
-    ends = Counter(e["trial_id"] for e in events if e["event"] == "trial_ended")
-    assert set(ends) == set(records)
-    assert max(ends.values()) == 1
-    children = Counter(r.parent for r in records.values() if r.parent)
-    assert not children or max(children.values()) == 1
-    for record in records.values():
-        if record.parent:
-            parent = records[record.parent]
-            assert record.initial_epoch == parent.epochs
-            assert record.values == parent.values
-    for bracket in schedule.brackets:
-        for rung, level in enumerate(bracket.rungs[1:], 1):
-            mine = [
-                r
-                for r in records.values()
-                if (r.iteration, r.bracket, r.rung) == (bracket.iteration, bracket.bracket, rung)
-            ]
-            below = [
-                r
-                for r in records.values()
-                if (r.iteration, r.bracket, r.rung)
-                == (bracket.iteration, bracket.bracket, rung - 1)
-                and r.status is TrialStatus.COMPLETED
-            ]
-            best = sorted(below, key=lambda r: (r.score, r.parameters, r.configuration))
-            assert {r.parent for r in mine} == {r.trial_id for r in best[: len(mine)]}
-            failed = sum(r.status is TrialStatus.FAILED for r in mine)
-            assert len(mine) == min(level.count + failed, 2 * level.count, len(below))
 
 
 def test_trial_0_is_the_documented_configuration(tmp_path):

@@ -1,0 +1,91 @@
+import json
+
+import pytest
+from PIL import Image
+
+from search.data.__main__ import main
+from tests.data.trees import make_tree, write
+
+
+@pytest.fixture
+def tree(tmp_path):
+    return make_tree(tmp_path / "tree")
+
+
+@pytest.fixture
+def options(tmp_path):
+    return ["--cache-dir", str(tmp_path / "cache"), "--image-size", "32"]
+
+
+def test_the_report_is_printed(tree, options, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    write(tree / "train/NORMAL/bad.jpeg", b"")
+    assert main([str(tree), *options]) == 0
+    printed = capsys.readouterr().out
+    for text in ("training", "validation", "class weight", "bad.jpeg: empty file", "leakage"):
+        assert text in printed
+    assert "SYNTHETIC" not in printed
+
+
+def test_the_report_is_written_as_json(tree, options, tmp_path, capsys):
+    assert (
+        main([str(tree), *options, "--split", "notebook", "--json", str(tmp_path / "r.json")]) == 0
+    )
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["split"] == "notebook"
+    assert sum(report["counts"]["train"].values()) == 32
+
+
+def test_a_missing_folder_is_one_line_and_code_2(tmp_path, options, capsys):
+    assert main([str(tmp_path / "none"), *options]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+
+
+def test_a_value_out_of_range_is_code_2(tree, options, capsys):
+    assert main([str(tree), *options, "--val-fraction", "0.9"]) == 2
+    assert "--val-fraction" in capsys.readouterr().err
+
+
+def test_a_sheet_without_augmentation_needs_no_keras(tree, options, tmp_path, capsys):
+    sheet = tmp_path / "deep/sheet.png"
+    assert main([str(tree), *options, "--show", str(sheet)]) == 0
+    with Image.open(sheet) as image:
+        assert image.width > 8 * 180
+
+
+def test_a_sheet_shows_the_augmentation_of_a_run(tree, options, tmp_path, capsys):
+    run = tmp_path / "run"
+    values = {"crop_min_area": 0.3, "tone_jitter": 0.2, "flip": True, "base_filters": 16}
+    write(
+        run / "best_hyperparameters.json",
+        json.dumps({"trial_id": "0001", "values": values}).encode(),
+    )
+    plain, shown = tmp_path / "plain.png", tmp_path / "shown.png"
+    assert main([str(tree), *options, "--show", str(plain)]) == 0
+    assert main([str(tree), *options, "--show", str(shown), "--run", str(run)]) == 0
+    with Image.open(plain) as first, Image.open(shown) as second:
+        assert second.height > first.height + 4 * 180
+
+
+@pytest.mark.parametrize(
+    ("extra", "text"),
+    [
+        (["--flip"], "add --show"),
+        (["--show", "x.png", "--run", "r", "--flip"], "brings its own"),
+        (["--show", "x.png", "--crop-min-area", "7"], "augmentation"),
+        (["--show", "x.png", "--run", "nowhere"], "no such file"),
+    ],
+)
+def test_contradictions_are_code_2(tree, options, tmp_path, monkeypatch, capsys, extra, text):
+    monkeypatch.chdir(tmp_path)
+    assert main([str(tree), *options, *extra]) == 2
+    assert text in capsys.readouterr().err
+    assert not (tmp_path / "x.png").exists()
+
+
+def test_a_sheet_that_cannot_be_written_is_code_2(tree, options, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main([str(tree), *options, "--show", str(tmp_path / "file/sheet.png")]) == 2
+    assert "choose another place" in capsys.readouterr().err

@@ -1,0 +1,355 @@
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from search.config import SplitKind
+from search.data.cache import load_gray
+from search.data.prepare import labelled_folder
+from search.data.stress import ViewSettings
+from search.errors import DataError
+from search.records import to_json
+from tests.data.trees import encoded, film, make_tree, prepared, write
+
+ROOT = Path(__file__).parents[2]
+REAL = ROOT.parent / "shared" / "chest_xray"
+
+
+@pytest.fixture
+def tree(tmp_path) -> Path:
+    return make_tree(tmp_path / "tree")
+
+
+def test_every_row_holds_its_own_image(tree, tmp_path):
+    dataset, sealed = prepared(tree, tmp_path / "cache")
+    for subset in (dataset.train, dataset.val, sealed.open()):
+        array = subset.open_array()
+        assert array.dtype == np.uint8
+        assert array.shape[1:] == (32, 32, 1)
+        for row, path, label in zip(subset.rows, subset.paths, subset.labels, strict=True):
+            assert np.array_equal(array[row, :, :, 0], load_gray(tree / path, 32))
+            assert label == ("PNEUMONIA" in path)
+
+
+def test_the_test_images_are_in_a_file_of_their_own(tree, tmp_path):
+    dataset, sealed = prepared(tree, tmp_path / "cache")
+    assert sealed.open().array_file != dataset.train.array_file
+    assert dataset.train.array_file == dataset.val.array_file
+    assert len(dataset.train.open_array()) == len(dataset.train) + len(dataset.val)
+
+
+def test_val_is_folded_into_train(tree, tmp_path):
+    write(tree / "val/NORMAL/IM-0900-0001.jpeg", encoded(film(900)))
+    dataset, _ = prepared(tree, tmp_path / "cache")
+    assert "val/NORMAL/IM-0900-0001.jpeg" in dataset.train.paths + dataset.val.paths
+
+
+def test_second_start_opens_no_image(tree, tmp_path, monkeypatch):
+    first, _ = prepared(tree, tmp_path / "cache")
+
+    def fail(*_):
+        raise AssertionError("an image was opened")
+
+    monkeypatch.setattr("search.data.scan.decode", fail)
+    second, _ = prepared(tree, tmp_path / "cache")
+    assert second.report["cache"]["reused"]
+    assert not first.report["cache"]["reused"]
+    assert second.train.array_file == first.train.array_file
+
+
+def test_changed_content_is_noticed_at_equal_size_and_modification_time(tree, tmp_path):
+    path = next((tree / "train/NORMAL").iterdir())
+    before, _ = prepared(tree, tmp_path / "cache")
+    status = path.stat()
+    data = encoded(film(4242), "BMP")
+    write(path, data)
+    write(path, data[: status.st_size].ljust(status.st_size, b"\0"))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    after, _ = prepared(tree, tmp_path / "cache")
+    assert after.fingerprint != before.fingerprint
+    assert after.train.array_file != before.train.array_file
+
+
+def test_touched_files_keep_their_array(tree, tmp_path):
+    before, _ = prepared(tree, tmp_path / "cache")
+    for path in tree.rglob("*.jpeg"):
+        os.utime(path)
+    after, _ = prepared(tree, tmp_path / "cache")
+    assert after.train.array_file == before.train.array_file
+    assert after.fingerprint == before.fingerprint
+
+
+def test_another_image_size_is_another_array(tree, tmp_path):
+    small, _ = prepared(tree, tmp_path / "cache")
+    large, _ = prepared(tree, tmp_path / "cache", image_size=40)
+    assert small.train.array_file != large.train.array_file
+    assert small.fingerprint == large.fingerprint
+    assert large.train.open_array().shape[1:] == (40, 40, 1)
+
+
+@pytest.mark.parametrize("prefix", ["train", "test", "views"])
+def test_damaged_array_is_rebuilt_and_told(tree, tmp_path, prefix):
+    before, _ = prepared(tree, tmp_path / "cache")
+    (damaged,) = (tmp_path / "cache/arrays").glob(f"{prefix}-*.npy")
+    whole = damaged.read_bytes()
+    damaged.write_bytes(whole[:-9] + bytes(9))
+    after, _ = prepared(tree, tmp_path / "cache")
+    assert damaged.read_bytes() == whole
+    assert len(after.report["notes"]) == 1
+    assert damaged.name in after.report["notes"][0]
+    assert before.report["notes"] == []
+
+
+def test_damaged_index_is_made_again(tree, tmp_path):
+    prepared(tree, tmp_path / "cache")
+    for index in (tmp_path / "cache/scan").glob("*.json"):
+        index.write_text('{"version": 3')
+    dataset, _ = prepared(tree, tmp_path / "cache")
+    assert len(dataset.train) + len(dataset.val) == 40
+
+
+def test_patient_split_is_the_same_on_another_file_system_and_in_another_order(tree, tmp_path):
+    copy = tmp_path / "elsewhere"
+    for path in sorted(tree.rglob("*.jpeg"), reverse=True):
+        target = copy / path.relative_to(tree)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+    here, _ = prepared(tree, tmp_path / "cache")
+    there, _ = prepared(copy, tmp_path / "other_cache")
+    assert here.val.paths == there.val.paths
+    assert here.train.paths == there.train.paths
+    assert here.fingerprint == there.fingerprint
+    assert np.array_equal(here.views.open_array(), there.views.open_array())
+
+
+def test_no_patient_is_on_both_sides(tree, tmp_path):
+    dataset, _ = prepared(tree, tmp_path / "cache")
+    assert not set(dataset.train.patients) & set(dataset.val.patients)
+    assert dataset.report["leakage"]["val_images_sharing_a_patient_with_train"] == 0
+
+
+def test_notebook_split_counts_what_leaks(tree, tmp_path):
+    dataset, _ = prepared(tree, tmp_path / "cache", split=SplitKind.NOTEBOOK)
+    shared = sum(patient in set(dataset.train.patients) for patient in dataset.val.patients)
+    assert shared > 0
+    assert dataset.report["leakage"]["val_images_sharing_a_patient_with_train"] == shared
+    assert any("share a patient" in line for line in dataset.report["alarms"])
+
+
+def test_a_bad_file_does_not_move_the_others_in_the_notebook_split(tree, tmp_path):
+    before, _ = prepared(tree, tmp_path / "a", split=SplitKind.NOTEBOOK)
+    bad = tree / before.train.paths[3]
+    bad.write_bytes(b"")
+    after, _ = prepared(tree, tmp_path / "b", split=SplitKind.NOTEBOOK)
+    assert after.val.paths == before.val.paths
+    assert after.train.paths == before.train.paths[:3] + before.train.paths[4:]
+
+
+def test_bad_files_are_listed_and_left_out(tree, tmp_path):
+    whole = encoded(film(1, 200, 160))
+    bad = {
+        "empty.jpeg": (b"", "empty file"),
+        "page.jpeg": (b"<html>not found</html>", "not an image"),
+        "cut.jpeg": (whole[: len(whole) // 2], "truncated"),
+        "dot.png": (encoded(film(1, 4, 4), "PNG"), "too small"),
+    }
+    for name, (data, _) in bad.items():
+        write(tree / "train/NORMAL" / name, data)
+    (tree / "train/NORMAL/link.jpeg").symlink_to(tmp_path / "gone.jpeg")
+    (tree / "train/NORMAL/folder.jpeg").mkdir()
+    dataset, _ = prepared(tree, tmp_path / "cache")
+    reasons = {Path(r["path"]).name: r["reason"] for r in dataset.report["rejected"]}
+    assert set(reasons) == {*bad, "link.jpeg", "folder.jpeg"}
+    for name, (_, reason) in bad.items():
+        assert reason in reasons[name]
+    assert reasons["folder.jpeg"] == "not a regular file"
+    assert len(dataset.train) + len(dataset.val) == 40
+    assert any("6 file(s) are left out" in line for line in dataset.report["alarms"])
+    again, _ = prepared(tree, tmp_path / "cache")
+    assert again.report["rejected"] == dataset.report["rejected"]
+
+
+def test_a_folder_of_mostly_bad_files_is_an_error(tree, tmp_path):
+    for number in range(50):
+        write(tree / f"train/NORMAL/{number}.jpeg", b"bad")
+    with pytest.raises(DataError, match="50 of 90 files are unusable.*not an image"):
+        prepared(tree, tmp_path / "cache")
+
+
+def test_a_class_of_one_patient_cannot_be_split_by_patient(tmp_path):
+    tree = make_tree(tmp_path / "tree", patients=1)
+    with pytest.raises(DataError, match="no NORMAL image is left for validation"):
+        prepared(tree, tmp_path / "cache")
+
+
+def test_no_test_folder_is_an_error_only_when_it_is_opened(tmp_path):
+    tree = make_tree(tmp_path / "tree", test=False)
+    dataset, sealed = prepared(tree, tmp_path / "cache")
+    assert dataset.report["counts"]["test"] == {"NORMAL": 0, "PNEUMONIA": 0}
+    with pytest.raises(DataError, match="no test images"):
+        sealed.open()
+
+
+def test_a_test_of_one_class_is_an_error_only_when_it_is_opened(tree, tmp_path):
+    shutil.rmtree(tree / "test/NORMAL")
+    _, sealed = prepared(tree, tmp_path / "cache")
+    with pytest.raises(DataError, match="no usable NORMAL images"):
+        sealed.open()
+
+
+def test_duplicates_are_counted_and_crossings_are_alarms(tree, tmp_path):
+    normal = sorted((tree / "train/NORMAL").iterdir())
+    shutil.copyfile(normal[0], tree / "train/NORMAL/IM-0800-0001.jpeg")
+    shutil.copyfile(normal[1], tree / "train/PNEUMONIA/person800_virus_1.jpeg")
+    shutil.copyfile(normal[2], tree / "test/NORMAL/IM-0801-0001.jpeg")
+    dataset, _ = prepared(tree, tmp_path / "cache")
+    twins = dataset.report["duplicates"]
+    assert (twins["groups"], twins["files"]) == (3, 6)
+    assert len(twins["crossing_test"]) == 1
+    assert len(twins["crossing_classes"]) == 1
+    assert len(twins["crossing_patients"]) == 3
+    text = " ".join(dataset.report["alarms"])
+    assert "train and in test" in text
+    assert "both labels" in text
+
+
+def test_identical_films_of_two_children_are_on_one_side(tree, tmp_path):
+    for number, path in enumerate(sorted((tree / "train/NORMAL").iterdir())[::2]):
+        shutil.copyfile(path, tree / f"train/NORMAL/IM-{800 + number:04d}-0001.jpeg")
+    dataset, _ = prepared(tree, tmp_path / "cache")
+    assert dataset.report["duplicates"]["crossing_validation"] == []
+
+
+def test_test_patients_in_train_are_an_alarm(tree, tmp_path):
+    write(tree / "test/NORMAL/IM-0100-0009.jpeg", encoded(film(77)))
+    dataset, _ = prepared(tree, tmp_path / "cache")
+    assert dataset.report["leakage"]["test_patients_in_train_ids"] == ["IM-0100"]
+    assert any("not clean" in line for line in dataset.report["alarms"])
+
+
+def test_unmatched_names_and_colour_are_counted(tree, tmp_path):
+    write(tree / "train/NORMAL/holiday.jpeg", encoded(film(5).convert("RGB")))
+    red = film(6).convert("RGB").point(lambda v: v // 2)
+    red.paste((250, 10, 10), (0, 0, 30, 40))
+    write(tree / "train/NORMAL/IM-0700-0001.jpeg", encoded(red))
+    dataset, _ = prepared(tree, tmp_path / "cache")
+    assert dataset.report["unmatched_names"] == 1
+    assert dataset.report["colour"] == ["train/NORMAL/IM-0700-0001.jpeg"]
+    assert dataset.report["modes"]["RGB"] == 2
+
+
+def test_weights_prevalence_and_sizes_are_those_of_the_files(tree, tmp_path):
+    for number in range(20):
+        name = f"train/PNEUMONIA/person{500 + number}_virus_1.jpeg"
+        write(tree / name, encoded(film(500 + number, 60, 50)))
+    dataset, _ = prepared(tree, tmp_path / "cache")
+    ill = int(dataset.train.labels.sum())
+    healthy = len(dataset.train) - ill
+    assert dataset.class_weights[0] == pytest.approx(len(dataset.train) / (2 * healthy))
+    assert dataset.class_weights[1] == pytest.approx(len(dataset.train) / (2 * ill))
+    assert dataset.prevalence == pytest.approx(40 / 60)
+    assert dataset.report["sizes"]["NORMAL"]["width"] == [48, 48, 48]
+    assert dataset.report["sizes"]["PNEUMONIA"]["height"][2] == 50
+
+
+def test_the_report_is_json_and_complete(tree, tmp_path):
+    dataset, _ = prepared(tree, tmp_path / "cache")
+    report = json.loads(json.dumps(to_json(dataset.report)))
+    assert {
+        "source",
+        "fingerprint",
+        "counts",
+        "patients",
+        "unmatched_names",
+        "sizes",
+        "modes",
+        "rejected",
+        "duplicates",
+        "leakage",
+        "class_weights",
+        "prevalence",
+        "cache",
+        "views",
+        "split",
+        "val_fraction",
+        "seed",
+    } <= set(report)
+    files = [tmp_path / "cache/arrays" / name for name in report["cache"]["files"]]
+    assert report["cache"]["bytes"] == sum(path.stat().st_size for path in files)
+
+
+def test_progress_reaches_the_end(tree, tmp_path):
+    told = []
+
+    def progress(label, done, total):
+        told.append((label, done, total))
+
+    prepared(tree, tmp_path / "cache", progress=progress)
+    assert ("Decoding the train images", 40, 40) in told
+    assert ("Decoding the test images", 20, 20) in told
+
+
+STARTER = """
+import sys
+from pathlib import Path
+from tests.data.trees import prepared
+dataset, _ = prepared(Path(sys.argv[1]), Path(sys.argv[2]), image_size=64)
+print(dataset.train.open_array().sum(), dataset.train.array_file.name)
+"""
+
+
+def test_processes_that_start_at_once_agree(tmp_path):
+    tree = make_tree(tmp_path / "tree", patients=60)
+    command = [sys.executable, "-c", STARTER, str(tree), str(tmp_path / "cache")]
+    running = [
+        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(3)
+    ]
+    outputs = [process.communicate()[0] for process in running]
+    assert [process.returncode for process in running] == [0, 0, 0]
+    assert len(set(outputs)) == 1
+    left = [path.name for path in (tmp_path / "cache/arrays").iterdir()]
+    assert not [name for name in left if name.endswith(".tmp")]
+
+
+def test_a_folder_of_classes_can_be_scored(tree, tmp_path):
+    direct = labelled_folder(tree / "train", image_size=32, cache_dir=tmp_path / "cache")
+    nested = labelled_folder(tree, image_size=32, cache_dir=tmp_path / "cache")
+    assert (len(direct), len(nested)) == (40, 20)
+    assert nested.paths[0].startswith("test/NORMAL/")
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="the shared copy of the films is not here")
+def test_the_shared_copy_has_the_known_numbers(tmp_path):
+    begin = time.perf_counter()
+    options = {"views": ViewSettings(views_per_image=1)}
+    notebook, sealed = prepared(REAL, tmp_path, split=SplitKind.NOTEBOOK, **options)
+    cold = time.perf_counter() - begin
+    assert (len(notebook.train), len(notebook.val)) == (4172, 1044)
+    assert notebook.report["leakage"]["val_images_sharing_a_patient_with_train"] == 403
+    assert notebook.report["leakage"]["test_patients_in_train"] == 0
+    assert notebook.class_weights[0] == pytest.approx(1.96, abs=0.01)
+    assert notebook.class_weights[1] == pytest.approx(0.67, abs=0.005)
+    assert notebook.report["unmatched_names"] == 0
+    assert notebook.report["rejected"] == []
+    assert notebook.report["duplicates"]["crossing_test"] == []
+    assert notebook.report["duplicates"]["crossing_classes"] == []
+    assert len(sealed.open()) == 331
+
+    begin = time.perf_counter()
+    patient, _ = prepared(REAL, tmp_path, **options)
+    warm = time.perf_counter() - begin
+    assert warm < cold
+    assert patient.report["leakage"]["val_images_sharing_a_patient_with_train"] == 0
+    for name, count in (("NORMAL", 1341), ("PNEUMONIA", 3875)):
+        assert abs(patient.report["counts"]["val"][name] / count - 0.2) < 0.01
+    totals = {
+        name: patient.report["patients"]["train"][name] + patient.report["patients"]["val"][name]
+        for name in ("NORMAL", "PNEUMONIA")
+    }
+    assert totals == {"NORMAL": 1211, "PNEUMONIA": 2443}

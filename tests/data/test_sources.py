@@ -1,0 +1,187 @@
+import sys
+import types
+import zipfile
+
+import pytest
+
+from search.data import kaggle
+from search.data.demo import FILMS
+from search.data.listing import list_images
+from search.data.sources import SourceKind, find_source
+from search.errors import DataError
+from tests.data.trees import make_tree, write
+
+
+@pytest.fixture(autouse=True)
+def nowhere(tmp_path, monkeypatch):
+    """A working directory, home and mount point without any images."""
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    monkeypatch.chdir(empty)
+    monkeypatch.setenv("HOME", str(empty))
+    monkeypatch.delenv("CHEST_XRAY_DIR", raising=False)
+    monkeypatch.delenv("KAGGLEHUB_CACHE", raising=False)
+    monkeypatch.setattr(kaggle, "MOUNT", empty / "kaggle/input")
+    return empty
+
+
+@pytest.fixture
+def no_drawing(monkeypatch, tmp_path):
+    """The demo, without the time it takes to draw it."""
+    drawn = tmp_path / "demo/chest_xray"
+    monkeypatch.setattr("search.data.sources.write_demo", lambda **_: drawn)
+    return drawn
+
+
+LAYOUTS = [
+    "",
+    "chest_xray",
+    "chest_xray/chest_xray",
+    "chest_xray/data",
+    "data",
+    "data/chest_xray",
+    "CellData/chest_xray",
+    "ZhangLabData/CellData/chest_xray",
+]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_folder_is_found_in_every_layout(tmp_path, layout):
+    root = make_tree(tmp_path / "given" / layout, patients=2)
+    source = find_source(str(tmp_path / "given"), cache_dir=tmp_path)
+    assert source.kind is SourceKind.FOLDER
+    assert source.root == root
+    assert not source.synthetic
+
+
+def test_the_duplicate_inside_the_set_is_not_counted(tmp_path):
+    make_tree(tmp_path / "given/chest_xray", patients=2)
+    make_tree(tmp_path / "given/chest_xray/chest_xray", patients=3)
+    make_tree(tmp_path / "given/__MACOSX/chest_xray", patients=3)
+    source = find_source(str(tmp_path / "given"), cache_dir=tmp_path)
+    assert source.root == tmp_path / "given/chest_xray"
+    assert len(list_images(source.root).of("train")) == 2 * 2 * 2
+
+
+def test_missing_folder_is_an_error_with_the_remedy(tmp_path):
+    with pytest.raises(DataError, match=r"--data .*nowhere: no such folder .*--data demo"):
+        find_source(str(tmp_path / "nowhere"), cache_dir=tmp_path)
+
+
+def test_folder_of_classes_gets_a_hint(tmp_path):
+    write(tmp_path / "train/NORMAL/a.jpeg", b"x")
+    with pytest.raises(DataError, match="give the folder above train/"):
+        find_source(str(tmp_path / "train"), cache_dir=tmp_path)
+
+
+def test_empty_name_is_an_error(tmp_path):
+    with pytest.raises(DataError, match="--data ''"):
+        find_source("", cache_dir=tmp_path)
+
+
+def test_auto_takes_the_named_folder_first(tmp_path, nowhere, monkeypatch):
+    make_tree(nowhere / "chest_xray", patients=2)
+    named = make_tree(tmp_path / "named", patients=2)
+    monkeypatch.setenv("CHEST_XRAY_DIR", str(named))
+    source = find_source("auto", cache_dir=tmp_path)
+    assert source.root == named
+    assert "CHEST_XRAY_DIR" in source.origin
+
+
+def test_auto_does_not_fall_back_when_the_named_folder_is_wrong(tmp_path, monkeypatch):
+    monkeypatch.setenv("CHEST_XRAY_DIR", str(tmp_path / "typo"))
+    with pytest.raises(DataError, match="CHEST_XRAY_DIR"):
+        find_source("auto", cache_dir=tmp_path)
+
+
+def test_auto_looks_in_order(tmp_path, nowhere, no_drawing, monkeypatch):
+    monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path / "hub"))
+    steps = [
+        (SourceKind.DEMO, no_drawing),
+        (SourceKind.KAGGLE, tmp_path / "hub/datasets" / kaggle.HANDLE / "versions/2/chest_xray"),
+        (SourceKind.FOLDER, nowhere / "data/chest_xray"),
+        (SourceKind.FOLDER, nowhere / "chest_xray"),
+    ]
+    for kind, root in steps:
+        make_tree(root, patients=2)
+        if kind is SourceKind.KAGGLE:
+            write(root.parents[2] / "2.complete", b"")
+        source = find_source("auto", cache_dir=tmp_path)
+        assert source.kind is kind
+        assert source.root.resolve() == root
+        assert source.synthetic == (kind is SourceKind.DEMO)
+
+
+def test_unfinished_kaggle_download_is_passed_over(tmp_path, no_drawing):
+    versions = kaggle.Path.home() / ".cache/kagglehub/datasets" / kaggle.HANDLE / "versions"
+    make_tree(versions / "1/chest_xray", patients=2)
+    write(versions.parent / "1.complete", b"")
+    make_tree(versions / "2/chest_xray", patients=2)
+    assert find_source("auto", cache_dir=tmp_path).root == versions / "1/chest_xray"
+
+
+def test_kaggles_own_mount_is_found(tmp_path, nowhere):
+    root = make_tree(nowhere / "kaggle/input/chest-xray-pneumonia/chest_xray", patients=2)
+    assert find_source("auto", cache_dir=tmp_path).root == root
+
+
+def fake_kagglehub(monkeypatch, download):
+    module = types.ModuleType("kagglehub")
+    module.dataset_download = download
+    monkeypatch.setitem(sys.modules, "kagglehub", module)
+
+
+def test_kaggle_downloads_the_data_set(tmp_path, monkeypatch):
+    asked = []
+
+    def download(handle):
+        asked.append(handle)
+        return str(make_tree(tmp_path / "versions/2/chest_xray", patients=2).parent)
+
+    fake_kagglehub(monkeypatch, download)
+    source = find_source("kaggle", cache_dir=tmp_path)
+    assert asked == ["paultimothymooney/chest-xray-pneumonia"]
+    assert source.kind is SourceKind.KAGGLE
+    assert source.root == tmp_path / "versions/2/chest_xray"
+
+
+def test_kaggle_offline_says_what_to_do(tmp_path, monkeypatch):
+    def download(handle):
+        raise ConnectionError("Max retries exceeded")
+
+    fake_kagglehub(monkeypatch, download)
+    with pytest.raises(DataError, match=r"Max retries exceeded.*connection.*by hand.*--data demo"):
+        find_source("kaggle", cache_dir=tmp_path)
+
+
+def test_kaggle_without_kagglehub_names_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "kagglehub", None)
+    with pytest.raises(DataError, match=r'pip install "xray-search\[kaggle\]"'):
+        find_source("kaggle", cache_dir=tmp_path)
+
+
+def test_ctrl_c_during_a_download_is_not_swallowed(tmp_path, monkeypatch):
+    def download(handle):
+        raise KeyboardInterrupt
+
+    fake_kagglehub(monkeypatch, download)
+    with pytest.raises(KeyboardInterrupt):
+        find_source("kaggle", cache_dir=tmp_path)
+
+
+def test_zip_is_a_source(tmp_path):
+    tree = make_tree(tmp_path / "tree", patients=2)
+    archive = tmp_path / "archive.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in sorted(tree.rglob("*.jpeg")):
+            file.write(path, f"chest_xray/{path.relative_to(tree)}")
+    source = find_source(str(archive), cache_dir=tmp_path / "cache")
+    assert source.kind is SourceKind.ZIP
+    assert [f.relative for f in list_images(source.root).files] == [
+        f.relative for f in list_images(tree).files
+    ]
+
+
+def test_the_demos_counts_are_a_few_hundred():
+    assert sum(FILMS["train"].values()) == 320
+    assert sum(FILMS["test"].values()) == 120

@@ -1,0 +1,50 @@
+"""Reads only a journal, and checks what every search promises."""
+
+from collections import Counter
+from pathlib import Path
+
+from search.history import trial_records
+from search.journal import RunDirectory
+from search.records import TrialRecord, TrialStatus
+from search.tuning.schedule import Schedule
+
+
+def check_replay(root: Path, schedule: Schedule) -> None:
+    """Assert that no trial ended twice, that children continue their parents, and that every
+    rung holds the best of the one below, replacements of failures included.
+    """
+    events = RunDirectory(root).events()
+    records = {r.trial_id: r for r in trial_records(events)}
+    ends = Counter(e["trial_id"] for e in events if e["event"] == "trial_ended")
+    assert set(ends) == set(records)
+    assert max(ends.values()) == 1
+    children = Counter(r.parent for r in records.values() if r.parent)
+    assert not children or max(children.values()) == 1
+    for record in records.values():
+        if record.parent:
+            parent = records[record.parent]
+            assert record.initial_epoch == parent.epochs
+            assert record.values == parent.values
+    for bracket in schedule.brackets:
+        for rung, level in enumerate(bracket.rungs[1:], 1):
+            mine = [
+                r
+                for r in records.values()
+                if (r.iteration, r.bracket, r.rung) == (bracket.iteration, bracket.bracket, rung)
+            ]
+            below = [
+                r
+                for r in records.values()
+                if (r.iteration, r.bracket, r.rung)
+                == (bracket.iteration, bracket.bracket, rung - 1)
+                and r.status is TrialStatus.COMPLETED
+            ]
+            best = sorted(below, key=lambda r: (r.score, r.parameters, r.configuration))
+            assert {r.parent for r in mine} == {r.trial_id for r in best[: len(mine)]}
+            failed = sum(r.status is TrialStatus.FAILED for r in mine)
+            assert len(mine) == min(level.count + failed, 2 * level.count, len(below))
+
+
+def outcome(records: list[TrialRecord]) -> dict[str, tuple]:
+    """Return what must not depend on kills or workers."""
+    return {r.trial_id: (r.status, r.score, r.values, r.parent, r.epochs) for r in records}
