@@ -75,6 +75,7 @@ class RunConfig:
         iterations: How often Hyperband is repeated.
         max_trials: Trials of the random and Bayesian tuners, and a cap for the grid.
         objective: Metric that ranks trials; its direction is inferred.
+        choose_by: Metric by which the finalists are chosen; "" is the objective.
         refit_epochs: Epochs of retraining.
         refit_seeds: How many seeds the finalists and the control are retrained with.
         top: How many of the search's best are retrained.
@@ -107,6 +108,7 @@ class RunConfig:
     iterations: int = 1
     max_trials: int = 30
     objective: str = "robust_loss"
+    choose_by: str = ""
     refit_epochs: int = 25
     refit_seeds: int = 3
     top: int = 1
@@ -148,11 +150,12 @@ class RunConfig:
         _in_range("--max-parameters", self.max_parameters, 0, 10**12)
         if self.prevalence is not None:
             _in_range("--prevalence", self.prevalence, 0.001, 0.999)
-        if self.objective not in OBJECTIVES:
-            raise ConfigurationError(
-                f"--objective {self.objective}: no such metric is logged; choose one of "
-                + ", ".join(OBJECTIVES)
-            )
+        for option, metric in (("--objective", self.objective), ("--choose-by", self.choose_by)):
+            if metric not in OBJECTIVES and (metric or option == "--objective"):
+                raise ConfigurationError(
+                    f"{option} {metric}: no such metric is logged; choose one of "
+                    + ", ".join(OBJECTIVES)
+                )
         if not THRESHOLD_RULE.match(self.threshold_rule):
             raise ConfigurationError(
                 f"--threshold-rule {self.threshold_rule}: must be youden, 0.5, "
@@ -172,6 +175,11 @@ class RunConfig:
     def direction(self) -> str:
         """Return "min" or "max", inferred from the objective's name."""
         return direction(self.objective)
+
+    @property
+    def choice(self) -> str:
+        """Return the metric by which the finalists are chosen."""
+        return self.choose_by or self.objective
 
 
 BUDGET = re.compile(r"^(\d+(?:\.\d+)?)(s|m|h|epochs)$")
@@ -206,6 +214,7 @@ HARMLESS = frozenset(
     {
         "results_dir",
         "cache_dir",
+        "choose_by",
         "refit_epochs",
         "refit_seeds",
         "top",

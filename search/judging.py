@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from search import backend
-from search.config import RunConfig
+from search.config import RunConfig, direction
 from search.data.prepare import SealedTest
 from search.errors import DataError
 from search.history import Event
@@ -34,7 +34,6 @@ from search.records import (
     to_json,
 )
 from search.reporting.console import Console
-from search.reporting.trials import refit_rows
 from search.scoring import refit
 from search.scoring.comparison import Scored, evaluation_report
 from search.scoring.evaluate import evaluate, predict_subset, write_predictions_csv
@@ -70,7 +69,7 @@ class Judging:
         Args:
             config: What was asked for.
             dataset: Training and validation images.
-            setting: Data and HyperModel of the retraining.
+            setting: Data and HyperModel of the retraining; its objective picks the kept epoch.
             documented: Values of the documented configuration, the control.
             directory: The run directory.
             console: Where a person watches.
@@ -81,14 +80,16 @@ class Judging:
         self.documented = documented
         self.directory = directory
         self.console = console
+        self.direction = direction(config.choice)
         self.evaluation: dict[str, Any] = {}
         self.candidates: list[Candidate] = []
         self.predictions: dict[str, Predictions] = {}
 
     def retrain(self, records: list[TrialRecord], should_stop: ShouldStop) -> None:
         """Retrain the finalists and the documented configuration; choose on validation."""
-        direction = self.config.direction
-        finalists = winners(records, direction=direction, top=self.config.top)
+        finalists = winners(
+            records, metric=self.config.choice, direction=self.direction, top=self.config.top
+        )
         self._write_best(finalists[0])
         several = len(finalists) > 1
         names = [
@@ -103,14 +104,14 @@ class Judging:
             epochs=self.config.refit_epochs,
             seeds=self.config.refit_seeds,
             seed=self.config.seed,
-            objective=self.config.objective,
-            direction=direction,
+            objective=self.config.choice,
+            direction=self.direction,
             directory=self.directory.refit_dir,
         )
         candidates = refit.refit(
             list(roles.items()), plan, train=lambda spec: self._train(spec, should_stop)
         )
-        best = refit.choose([c for c in candidates if c.role in names], direction=direction)
+        best = refit.choose([c for c in candidates if c.role in names], direction=self.direction)
         # The documented network itself may be the best; it is then both sides of the verdict.
         self.candidates = [c for c in candidates if c.role == refit.DOCUMENTED] + [
             dataclasses.replace(c, role=refit.WINNER) for c in candidates if c.role == best
@@ -125,11 +126,7 @@ class Judging:
     def _train(self, spec: TrialSpec, should_stop: ShouldStop) -> TrialResult:
         role, _, repetition = spec.trial_id.rpartition("-")
         seed = int(repetition)
-        known = {
-            row["epoch"]
-            for row in refit_rows(self.directory.events())
-            if (row["role"], row["seed"]) == (role, seed)
-        }
+        known = self._known_epochs(spec, role, seed)
         self._tell(
             EventKind.REFIT_STARTED, role=role, seed=seed, epochs=spec.epochs, values=spec.values
         )
@@ -158,6 +155,19 @@ class Judging:
         )
         return result
 
+    def _known_epochs(self, spec: TrialSpec, role: str, seed: int) -> set[int]:
+        """Return the epochs of this very retraining that the journal has already."""
+        known: set[int] = set()
+        for event in self.directory.events():
+            if (event.get("role"), event.get("seed")) != (role, seed):
+                continue
+            if event["event"] == EventKind.REFIT_STARTED:
+                same = (event["values"], event["epochs"]) == (to_json(spec.values), spec.epochs)
+                known = known if same else set()
+            elif event["event"] == EventKind.REFIT_EPOCH:
+                known.add(event["epoch"])
+        return known
+
     def _tell(self, kind: EventKind, **fields: Any) -> None:
         self.directory.append(kind, **fields)
         event: Event = {"event": kind.value, "time": time.time(), **to_json(fields)}
@@ -178,7 +188,7 @@ class Judging:
             evaluation_report(
                 sides[refit.WINNER],
                 sides[refit.DOCUMENTED],
-                objective=self.config.objective,
+                objective=self.config.choice,
                 synthetic=self.dataset.synthetic,
                 test_scorings=len({c.weights_file for c in self.candidates}) if tested else 0,
                 bootstrap_seed=self.config.seed,
@@ -198,7 +208,7 @@ class Judging:
             self.directory.append(EventKind.TEST_SCORED, scorings=scorings)
         self.directory.write_json("evaluation.json", self.evaluation)
         best = self.candidates.index(
-            refit.best_of(self.candidates, refit.WINNER, direction=self.config.direction)
+            refit.best_of(self.candidates, refit.WINNER, direction=self.direction)
         )
         self.predictions = {role: side.predictions for role, side in sides.items()}
         write_predictions_csv(
@@ -227,7 +237,7 @@ class Judging:
         tested: list[Predictions],
     ) -> Scored:
         """Score every seed of a role on validation and, if there is one, on test."""
-        best = refit.best_of(self.candidates, role, direction=self.config.direction)
+        best = refit.best_of(self.candidates, role, direction=self.direction)
         mine = [index for index, c in enumerate(self.candidates) if c.role == role]
 
         def scored(predictions: list[Predictions]) -> tuple[Evaluation, ...]:

@@ -83,6 +83,7 @@ def parser() -> argparse.ArgumentParser:
     search.add_argument("--max-parameters", type=int, metavar="N", help="0: no limit (4000000)")
     search.add_argument("--seed", type=int, metavar="N", help=_default(default.seed))
     final = new.add_argument_group("retraining and verdict")
+    final.add_argument("--choose-by", metavar="METRIC", help="chooses the finalists (objective)")
     final.add_argument("--refit-epochs", type=int, metavar="N", help=_default(25))
     final.add_argument("--refit-seeds", type=int, metavar="N", help=_default(3))
     final.add_argument("--top", type=int, metavar="N", help="finalists retrained (1)")

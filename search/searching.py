@@ -63,7 +63,9 @@ class Searching:
             prevalence=config.prevalence or dataset.prevalence,
         )
         self.refit_setting = dataclasses.replace(
-            self.search_setting, hypermodel=hypermodel(config.refit_epochs)
+            self.search_setting,
+            hypermodel=hypermodel(config.refit_epochs),
+            objective=config.choice,
         )
         declared = kt.HyperParameters()
         self.search_setting.hypermodel.declare(declared)

@@ -60,7 +60,12 @@ def test_seed_0_is_a_seed_like_any_other():
 def test_resume_refuses_what_changes_the_search_and_accepts_the_rest():
     stored = to_json(RunConfig())
     assert differences(stored, stored) == []
-    assert differences(stored, to_json(RunConfig(refit_epochs=3, top=2, iterations=4))) == []
+    assert (
+        differences(
+            stored, to_json(RunConfig(refit_epochs=3, top=2, choose_by="val_auc", iterations=4))
+        )
+        == []
+    )
     changed = differences(stored, to_json(RunConfig(seed=9, factor=4)))
     assert [name for name, _, _ in changed] == ["factor", "seed"]
     shrunk = differences(to_json(RunConfig(iterations=3)), to_json(RunConfig(iterations=2)))

@@ -112,7 +112,8 @@ def _show(arguments: argparse.Namespace) -> None:
     settings = augmentation_settings(arguments)
     cache_dir = arguments.cache_dir or default_cache_dir()
     console = Console()
-    with Progress(transient=True, console=Console(stderr=True)) as bar:
+    errors = Console(stderr=True)
+    with Progress(transient=True, console=errors, disable=not errors.is_terminal) as bar:
         progress = _listener(bar)
         source = find_source(
             arguments.data, cache_dir=cache_dir, seed=config.seed, progress=progress

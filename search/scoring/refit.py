@@ -8,6 +8,7 @@ validation objective, averaged over seeds, decides. The test set plays no part.
 from __future__ import annotations
 
 import hashlib
+import json
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -45,12 +46,15 @@ class RefitPlan:
     def spec(self, role: str, repetition: int, values: Values) -> TrialSpec:
         """Return what to train for one repetition of a role."""
         text = f"{self.seed}/refit/{repetition}"
+        # Resumed with another choice or length, a role may mean another training.
+        what = json.dumps([values, self.epochs, self.objective], sort_keys=True)
+        folder = f"{role}-{repetition}-{hashlib.sha256(what.encode()).hexdigest()[:8]}"
         return TrialSpec(
             trial_id=f"{role}-{repetition}",
             values=values,
             seed=int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1,
             epochs=self.epochs,
-            directory=self.directory / f"{role}-{repetition}",
+            directory=self.directory / folder,
             keep_best=True,
         )
 

@@ -23,30 +23,9 @@ from search.journal import write_text
 from search.records import TrialRecord, TrialStatus
 from search.tuning.halving import Halving, Slot
 from search.tuning.schedule import Schedule
+from search.tuning.selection import smoothed
 from search.tuning.sources import ConfigurationSource
 from search.tuning.space import Space
-
-SMOOTHING = 3
-"""A score is the mean of at most this many last epochs."""
-
-
-def smoothed(history: list[float], *, epochs: int) -> float:
-    """Return the score of a history: the mean objective of its last epochs.
-
-    The last ⌈epochs / 3⌉ epochs count, at most three: a longer trial has more epochs to be lucky
-    in, so a best epoch would favour it, and a mean over a fixed share does not.
-
-    Args:
-        history: The objective, epoch by epoch; the trial's own epochs suffice.
-        epochs: Epochs trained in all, parents included.
-
-    Raises:
-        ValueError: The history is empty.
-    """
-    if not history:
-        raise ValueError("a trial without an epoch has no score")
-    last = history[-min(SMOOTHING, math.ceil(epochs / 3)) :]
-    return sum(last) / len(last)
 
 
 class ScheduleOracle(kt.Oracle):

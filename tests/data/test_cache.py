@@ -87,7 +87,7 @@ def test_a_full_disk_is_told_with_the_remedy(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("search.data.cache.os.posix_fallocate", full, raising=False)
-    with pytest.raises(StorageError, match="no space left.*--cache-dir"):
+    with pytest.raises(StorageError, match=r"no space left.*--cache-dir"):
         write_array(array_folder(tmp_path) / "a.npy", SHAPE, fill)
     assert list(array_folder(tmp_path).iterdir()) == []
 

@@ -178,7 +178,7 @@ def test_bad_files_are_listed_and_left_out(tree, tmp_path):
 def test_a_folder_of_mostly_bad_files_is_an_error(tree, tmp_path):
     for number in range(50):
         write(tree / f"train/NORMAL/{number}.jpeg", b"bad")
-    with pytest.raises(DataError, match="50 of 90 files are unusable.*not an image"):
+    with pytest.raises(DataError, match=r"50 of 90 files are unusable.*not an image"):
         prepared(tree, tmp_path / "cache")
 
 

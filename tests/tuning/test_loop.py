@@ -14,8 +14,9 @@ from search.records import TrialSpec, TrialStatus
 from search.tuning import selection
 from search.tuning import space as spaces
 from search.tuning.loop import SearchLoop
-from search.tuning.oracles import ScheduleOracle, smoothed
+from search.tuning.oracles import ScheduleOracle
 from search.tuning.schedule import full_budget, hyperband
+from search.tuning.selection import smoothed
 from search.tuning.sources import AdvisedSource, DrawnSource, ListedSource
 from tests.tuning.fakes import TinyHyperModel, fake_result
 from tests.tuning.replay import check_replay, outcome
@@ -230,7 +231,7 @@ def test_scores_are_smoothed_over_a_fixed_share_of_the_epochs():
 
 def test_winners_come_from_the_largest_budget_and_differ(tmp_path):
     records = make_loop(tmp_path, FakeExecutor()).search()
-    best = selection.winners(records, direction="min", top=3)
+    best = selection.winners(records, metric="robust_loss", direction="min", top=3)
     assert len({r.configuration for r in best}) == 3
     assert all(r.epochs == 9 for r in best)
     assert best[0].score == min(r.score for r in records if r.epochs == 9)

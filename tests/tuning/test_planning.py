@@ -1,0 +1,79 @@
+"""From options to schedule and source: small spaces, grids, budgets, queues."""
+
+import keras_tuner as kt
+import pytest
+
+from search.config import RunConfig, TunerKind
+from search.errors import ConfigurationError
+from search.tuning import space as spaces
+from search.tuning.planning import plan_search
+
+
+def space(values: int, *, continuous: bool = False) -> kt.HyperParameters:
+    new = kt.HyperParameters()
+    new.Choice("units", list(range(values)), default=0)
+    if continuous:
+        new.Float("rate", 1e-4, 1e-1, sampling="log")
+    return new
+
+
+def plan(config: RunConfig, found: kt.HyperParameters, *, queue=None, seconds=1.0):
+    queue = [spaces.defaults(found)] if queue is None else queue
+    return plan_search(config, space=found, queue=queue, seconds_per_epoch=lambda: seconds)
+
+
+def drawn(planned) -> list[dict]:
+    return [planned.source.values(number) for number in range(planned.schedule.configurations)]
+
+
+def test_hyperband_is_the_default_and_starts_with_the_queue():
+    queue = [{"units": 0, "rate": 0.01}, {"units": 3, "rate": 0.05}]
+    planned = plan(RunConfig(max_epochs=9), space(5, continuous=True), queue=queue)
+    assert planned.schedule.configurations == 17
+    values = drawn(planned)
+    assert values[:2] == queue
+    assert len({spaces.key(item) for item in values}) == 17
+
+
+def test_a_space_smaller_than_the_schedule_is_searched_fully_and_said_so():
+    planned = plan(RunConfig(max_epochs=9), space(6))
+    assert planned.schedule.trials == 6
+    assert planned.schedule.epochs == 6 * 9
+    assert "6 configurations" in planned.schedule.notes[0]
+    assert [values["units"] for values in drawn(planned)] == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_queued_configuration_outside_the_narrowed_space_is_searched_too():
+    found = spaces.narrow(space(4), fix={"units": "2"}, vary=())
+    planned = plan(RunConfig(max_epochs=9), found, queue=[{"units": 0}])
+    assert [values["units"] for values in drawn(planned)] == [0, 2]
+
+
+def test_the_grid_is_listed_in_order_and_cut_at_max_trials():
+    planned = plan(RunConfig(tuner=TunerKind.GRID, max_epochs=4, max_trials=3), space(5))
+    assert [values["units"] for values in drawn(planned)] == [0, 1, 2]
+    assert "5 configurations" in planned.schedule.notes[0]
+    assert planned.schedule.epochs == 12
+
+
+def test_an_infinite_grid_is_refused_with_the_remedy():
+    with pytest.raises(ConfigurationError, match="--fix"):
+        plan(RunConfig(tuner=TunerKind.GRID), space(5, continuous=True))
+
+
+def test_a_budget_picks_the_largest_schedule_that_fits():
+    planned = plan(RunConfig(max_epochs=81, budget="10m"), space(5, continuous=True), seconds=6.0)
+    assert 90 <= planned.schedule.epochs <= 100
+    assert "--budget 10m is 100 epochs" in planned.schedule.notes[-1]
+    fewer = plan(
+        RunConfig(tuner=TunerKind.RANDOM, max_epochs=10, budget="35epochs"),
+        space(5, continuous=True),
+    )
+    assert fewer.schedule.trials == 3
+
+
+@pytest.mark.parametrize("kind", [TunerKind.RANDOM, TunerKind.BAYESIAN])
+def test_other_tuners_train_every_trial_to_the_full_budget(kind):
+    planned = plan(RunConfig(tuner=kind, max_epochs=7, max_trials=4), space(5, continuous=True))
+    assert (planned.schedule.trials, planned.schedule.epochs) == (4, 28)
+    assert planned.schedule.tuner == kind.value
