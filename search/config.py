@@ -194,8 +194,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     "demo": {
         "image_size": 64,
         "max_epochs": 9,
-        "refit_epochs": 12,
+        "refit_epochs": 18,
         "refit_seeds": 1,
+        "fix": {"separable": True, "base_filters": 16},
     },
     "quick": {
         "image_size": 96,

@@ -155,7 +155,8 @@ class TrialSpec:
         parent_checkpoint: Checkpoint to start from when `initial_epoch` > 0.
         directory: Where this trial's checkpoint and epoch log live.
         early_stopping: Stop after this many epochs without a better objective; 0 is never.
-        keep_best: Whether to keep the weights of the best epoch beside the last one's.
+        keep_best: Whether to keep the weights of the best epoch beside the last one's, ready for
+            inference; the last one's are for training to go on.
     """
 
     trial_id: str

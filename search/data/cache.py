@@ -171,7 +171,7 @@ def write_array(
     *,
     damaged: str = "",
 ) -> ArrayFile:
-    """Make a cached array: temporary name, fill, fsync, rename.
+    """Make a cached array: temporary name, fill, rename.
 
     Args:
         path: The `.npy` file.
@@ -211,11 +211,8 @@ def adopt_array(
     damaged: str = "",
 ) -> ArrayFile:
     """Give a finished temporary array its name and write its checksum beside it."""
-    if isinstance(array, np.memmap):
-        array.flush()
+    # Not synced to disk: after a power failure the checksum tells, and the array is made again.
     content = json.dumps({"blake2b": _checksum(array), "shape": array.shape})
-    with open(temporary, "rb+") as handle:
-        os.fsync(handle.fileno())
     sidecar = path.with_suffix(".json")
     with temporary_file(sidecar) as temporary_sidecar:
         temporary_sidecar.write_text(content, encoding="utf-8")

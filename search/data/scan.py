@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -36,8 +36,8 @@ from search.data.listing import FoundFile
 INDEX_VERSION = 1
 """Raise it when a record's fields, or the rules for rejecting a file, change."""
 
-_T = TypeVar("_T")
-_R = TypeVar("_R")
+_CHUNK = 16
+"""Files a thread takes at a time; progress is told as often."""
 
 Signature = tuple[int, int, int]
 """Size in bytes, modification time and change time in ns."""
@@ -126,7 +126,7 @@ def scan_files(
     with reserved_array(array_folder(cache_dir) / f"{label}.npy", shape) as (temporary, array):
         # Everything is decoded again even if only some files are new: their rows have moved.
         stage = f"Decoding the {label} images"
-        results = list(_parallel(work, range(len(files)), stage, progress))
+        results = list(_parallel(work, len(files), stage, progress))
         path = _array_path(cache_dir, files, results, image_size, label)
         with cache_errors(path):
             stored = adopt_array(temporary, path, array, damaged=damaged)
@@ -158,18 +158,21 @@ def _open(path: Path, row: np.ndarray) -> FileRecord:
 
 
 def _parallel(
-    work: Callable[[_T], _R], items: Sequence[_T], label: str, progress: Progress
-) -> Iterator[_R]:
-    """Map over threads, in order: Pillow and hashlib release the interpreter's lock."""
-    total = len(items)
-    step = max(1, total // 200)
-    progress(label, 0, total)
+    work: Callable[[int], FileRecord], count: int, label: str, progress: Progress
+) -> Iterator[FileRecord]:
+    """Map over 0 … count − 1 in threads, in order: Pillow and hashlib release Python's lock."""
+
+    def work_through(first: int) -> list[FileRecord]:
+        return [work(position) for position in range(first, min(first + _CHUNK, count))]
+
+    progress(label, 0, count)
     pool = ThreadPoolExecutor(max_workers=os.cpu_count() or 1)
     try:
-        for done, result in enumerate(pool.map(work, items), start=1):
-            yield result
-            if done % step == 0 or done == total:
-                progress(label, done, total)
+        done = 0
+        for records in pool.map(work_through, range(0, count, _CHUNK)):
+            yield from records
+            done += len(records)
+            progress(label, done, count)
     finally:
         # After Ctrl-C nobody wants to wait for the files that are still queued.
         pool.shutdown(cancel_futures=True)

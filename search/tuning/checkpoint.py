@@ -67,8 +67,9 @@ def load(model: Any, path: Path) -> None:
         model: A compiled Keras model of the same configuration.
         path: The checkpoint.
     """
-    # Keras creates the optimizer's variables at the first step; loading skips missing ones.
-    model.optimizer.build(model.trainable_variables)
+    if not model.optimizer.built:
+        # Keras creates the optimizer's variables at the first step; loading skips missing ones.
+        model.optimizer.build(model.trainable_variables)
     model.load_weights(path)
 
 

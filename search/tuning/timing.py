@@ -9,7 +9,7 @@ import numpy as np
 from search.records import Values
 from search.tuning.feed import TrainingFeed
 from search.tuning.trial import Setting, build_model, release_memory
-from search.tuning.validation import BATCH, Validator
+from search.tuning.validation import Validator
 
 WARM_STEPS = 2
 MEASURED_STEPS = 6
@@ -42,7 +42,6 @@ def seconds_per_epoch(setting: Setting, values: Values, *, seed: int) -> float:
         steps.append(time.perf_counter() - begin)
     step = float(np.median(steps[WARM_STEPS:]))
     validator = Validator(setting.dataset, prevalence=setting.prevalence)
-    batch = validator.seconds_per_batch(model)
-    validated = len(setting.dataset.val) + len(setting.dataset.views)
+    validation = validator.seconds(model)
     release_memory()
-    return step * feed.num_batches + batch * validated / BATCH
+    return step * feed.num_batches + validation

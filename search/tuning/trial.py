@@ -8,7 +8,9 @@ gives the same weights as never stopping.
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import ctypes
 import dataclasses
 import gc
 import math
@@ -36,6 +38,7 @@ from search.records import (
 )
 from search.tuning import checkpoint
 from search.tuning.feed import TrainingFeed
+from search.tuning.normalization import reestimated
 from search.tuning.validation import Validator
 
 OnEpoch = Callable[[EpochRecord], None]
@@ -177,6 +180,9 @@ def release_memory() -> None:
     """Forget Keras' global state of the last model, so that memory stays flat over trials."""
     keras.utils.clear_session(free_memory=False)
     gc.collect()
+    # glibc keeps freed blocks; over many trials of different sizes that adds up.
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def build_model(setting: Setting, values: dict[str, Any], seed: int) -> Any:
@@ -184,7 +190,10 @@ def build_model(setting: Setting, values: dict[str, Any], seed: int) -> Any:
     keras.utils.set_random_seed(seed)
     hyperparameters = kt.HyperParameters()
     hyperparameters.values = dict(values)
-    return setting.hypermodel.build(hyperparameters)
+    model = setting.hypermodel.build(hyperparameters)
+    # Created now rather than while the first step is traced, which TensorFlow would trace twice.
+    model.optimizer.build(model.trainable_variables)
+    return model
 
 
 def _train(run: _Run) -> None:
@@ -269,19 +278,16 @@ class _EpochEnd(keras.callbacks.Callback):
         run = self.run
         trained = time.perf_counter()
         metrics: Metrics = {name: float(value) for name, value in (logs or {}).items()}
-        metrics.update(self.validator.metrics(self.model))
-        validated = time.perf_counter()
-        record = EpochRecord(
-            trial_id=run.spec.trial_id,
-            epoch=epoch + 1,
-            metrics=metrics,
-            seconds=validated - self.begin,
-        )
-        for name in ("loss", run.setting.objective):
-            if not math.isfinite(metrics[name]):
-                raise _DivergedError(f"{name} is {metrics[name]} in epoch {record.epoch}")
-        run.records.append(record)
-        self._keep(record)
+        with reestimated(self.model, self.feed):
+            metrics.update(self.validator.metrics(self.model))
+            validated = time.perf_counter()
+            record = self._record(epoch + 1, metrics, validated)
+            if run.spec.keep_best and run.best_epoch == record.epoch:
+                # Kept for use, so with the statistics it was validated with.
+                best = run.spec.directory / checkpoint.BEST
+                checkpoint.save(self.model, best, epoch=record.epoch)
+        checkpoint.append_epoch(run.spec.directory, record)
+        checkpoint.save(self.model, run.spec.directory / checkpoint.LAST, epoch=record.epoch)
         run.costs["train"] += trained - self.begin
         run.costs["validate"] += validated - trained
         run.costs["checkpoint"] += time.perf_counter() - validated
@@ -291,12 +297,23 @@ class _EpochEnd(keras.callbacks.Callback):
         if run.out_of_patience:
             self.model.stop_training = True
 
-    def _keep(self, record: EpochRecord) -> None:
-        directory = self.run.spec.directory
-        checkpoint.append_epoch(directory, record)
-        if self.run.spec.keep_best and self.run.best_epoch == record.epoch:
-            checkpoint.save(self.model, directory / checkpoint.BEST, epoch=record.epoch)
-        checkpoint.save(self.model, directory / checkpoint.LAST, epoch=record.epoch)
+    def _record(self, epoch: int, metrics: Metrics, now: float) -> EpochRecord:
+        """Note a finished epoch.
+
+        Raises:
+            _DivergedError: The loss or the objective is not finite.
+        """
+        for name in ("loss", self.run.setting.objective):
+            if not math.isfinite(metrics[name]):
+                raise _DivergedError(f"{name} is {metrics[name]} in epoch {epoch}")
+        record = EpochRecord(
+            trial_id=self.run.spec.trial_id,
+            epoch=epoch,
+            metrics=metrics,
+            seconds=now - self.begin,
+        )
+        self.run.records.append(record)
+        return record
 
 
 def reseed(model: Any, *, seed: int, epoch: int) -> None:

@@ -19,7 +19,8 @@ from search.records import Dataset, Metrics
 EPSILON = 1e-7
 """Probabilities are clipped to [EPSILON, 1 - EPSILON], as Keras does."""
 
-BATCH = 128
+PIXELS = 2**20
+"""Pixels of a batch: 32 images of 180 × 180, 64 of 96 × 96; larger ones cost memory, not time."""
 
 
 class Validator:
@@ -56,14 +57,22 @@ class Validator:
             prevalence=self.prevalence,
         )
 
-    def seconds_per_batch(self, model: Any) -> float:
-        """Return the median time of predicting a full batch, after the first."""
+    def seconds(self, model: Any) -> float:
+        """Return the time of `metrics`, estimated from the median of three batches."""
+        full = batch_size(self._clean.shape[1])
         times = []
         for _ in range(4):
             begin = time.perf_counter()
-            predict(model, self._clean, self._rows[:BATCH])
+            predict(model, self._clean, self._rows[:full])
             times.append(time.perf_counter() - begin)
-        return float(np.median(times[1:]))
+        batches = -(-len(self._rows) // full) + -(-len(self._views) // full)
+        return float(np.median(times[1:])) * batches
+
+
+def batch_size(side: int) -> int:
+    """Return how many images of a side are predicted at once: a power of two, 8 to 128."""
+    fitting = max(8, min(128, PIXELS // side**2))
+    return 1 << (fitting.bit_length() - 1)
 
 
 def predict(model: Any, array: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -78,15 +87,16 @@ def predict(model: Any, array: np.ndarray, rows: np.ndarray) -> np.ndarray:
         `float64` (n,).
     """
     parts = []
-    for start in range(0, len(rows), BATCH):
-        chunk = rows[start : start + BATCH]
+    full = batch_size(array.shape[1])
+    for start in range(0, len(rows), full):
+        chunk = rows[start : start + full]
         batch = array[chunk]
-        if len(chunk) < BATCH:
+        if len(chunk) < full:
             # One batch shape means one compilation.
-            padding = np.zeros((BATCH - len(chunk), *batch.shape[1:]), batch.dtype)
+            padding = np.zeros((full - len(chunk), *batch.shape[1:]), batch.dtype)
             batch = np.concatenate([batch, padding])
         output = np.asarray(model.predict_on_batch(batch), dtype=np.float64)
-        parts.append(output.reshape(BATCH)[: len(chunk)])
+        parts.append(output.reshape(full)[: len(chunk)])
     return np.concatenate(parts) if parts else np.zeros(0)
 
 

@@ -73,7 +73,9 @@ def run_job(job: dict[str, Any]) -> dict[str, Any]:
     from search.data.stress import ViewSettings
     from search.records import TrialSpec
     from search.tuning import checkpoint
-    from search.tuning.oracles import smoothed
+    from search.tuning.feed import TrainingFeed
+    from search.tuning.normalization import reestimated
+    from search.tuning.selection import smoothed
     from search.tuning.trial import Setting, build_model, train_trial
     from search.tuning.validation import predict
 
@@ -111,7 +113,15 @@ def run_job(job: dict[str, Any]) -> dict[str, Any]:
         model = build_model(setting, job["values"], spec.seed)
         checkpoint.load(model, Path(folder) / checkpoint.LAST)
         test = sealed.open()
-        probabilities = predict(model, test.open_array(), test.rows)
+        feed = TrainingFeed(
+            dataset.train,
+            class_weights=dataset.class_weights,
+            batch_size=job["values"]["batch_size"],
+            seed=spec.seed,
+        )
+        feed.epoch = job["epochs"]
+        with reestimated(model, feed):
+            probabilities = predict(model, test.open_array(), test.rows)
     found = {
         name: smoothed([e.metrics[name] for e in result.epochs], epochs=job["epochs"])
         for name in [*CRITERIA, "val_accuracy", "stress_accuracy", "val_specificity"]

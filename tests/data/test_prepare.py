@@ -3,7 +3,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +11,11 @@ import pytest
 from search.config import SplitKind
 from search.data.cache import load_gray
 from search.data.prepare import labelled_folder
-from search.data.stress import ViewSettings
 from search.errors import DataError
 from search.records import to_json
 from tests.data.trees import encoded, film, make_tree, prepared, write
 
 ROOT = Path(__file__).parents[2]
-REAL = ROOT.parent / "shared" / "chest_xray"
 
 
 @pytest.fixture
@@ -322,34 +319,3 @@ def test_a_folder_of_classes_can_be_scored(tree, tmp_path):
     nested = labelled_folder(tree, image_size=32, cache_dir=tmp_path / "cache")
     assert (len(direct), len(nested)) == (40, 20)
     assert nested.paths[0].startswith("test/NORMAL/")
-
-
-@pytest.mark.skipif(not REAL.is_dir(), reason="the shared copy of the films is not here")
-def test_the_shared_copy_has_the_known_numbers(tmp_path):
-    begin = time.perf_counter()
-    options = {"views": ViewSettings(views_per_image=1)}
-    notebook, sealed = prepared(REAL, tmp_path, split=SplitKind.NOTEBOOK, **options)
-    cold = time.perf_counter() - begin
-    assert (len(notebook.train), len(notebook.val)) == (4172, 1044)
-    assert notebook.report["leakage"]["val_images_sharing_a_patient_with_train"] == 403
-    assert notebook.report["leakage"]["test_patients_in_train"] == 0
-    assert notebook.class_weights[0] == pytest.approx(1.96, abs=0.01)
-    assert notebook.class_weights[1] == pytest.approx(0.67, abs=0.005)
-    assert notebook.report["unmatched_names"] == 0
-    assert notebook.report["rejected"] == []
-    assert notebook.report["duplicates"]["crossing_test"] == []
-    assert notebook.report["duplicates"]["crossing_classes"] == []
-    assert len(sealed.open()) == 331
-
-    begin = time.perf_counter()
-    patient, _ = prepared(REAL, tmp_path, **options)
-    warm = time.perf_counter() - begin
-    assert warm < cold
-    assert patient.report["leakage"]["val_images_sharing_a_patient_with_train"] == 0
-    for name, count in (("NORMAL", 1341), ("PNEUMONIA", 3875)):
-        assert abs(patient.report["counts"]["val"][name] / count - 0.2) < 0.01
-    totals = {
-        name: patient.report["patients"]["train"][name] + patient.report["patients"]["val"][name]
-        for name in ("NORMAL", "PNEUMONIA")
-    }
-    assert totals == {"NORMAL": 1211, "PNEUMONIA": 2443}
