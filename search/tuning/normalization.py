@@ -25,7 +25,7 @@ import numpy as np
 
 from search.tuning.feed import TrainingFeed
 
-IMAGES = 512
+IMAGES = 256
 """Training images that the statistics are averaged over, rounded up to whole batches."""
 
 

@@ -26,7 +26,7 @@ def model() -> keras.Model:
 
 def test_the_statistics_are_those_of_the_training_images(model, feed):
     layer = model.get_layer("norm")
-    pixels = np.concatenate(feed.first_images(512)).astype(np.float64) / 2550
+    pixels = np.concatenate(feed.first_images(256)).astype(np.float64) / 2550
     with reestimated(model, feed):
         assert float(layer.moving_mean[0]) == pytest.approx(pixels.mean(), rel=0.02)
         assert float(layer.moving_variance[0]) == pytest.approx(pixels.var(), rel=0.02)
@@ -52,5 +52,5 @@ def test_a_model_without_the_layer_is_left_alone(feed):
 
 
 def test_only_whole_batches_are_used(feed):
-    assert [len(batch) for batch in feed.first_images(512)] == [12, 12, 12]
+    assert [len(batch) for batch in feed.first_images(256)] == [12, 12, 12]
     assert len(feed.first_images(13)) == 2
