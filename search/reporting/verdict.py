@@ -91,7 +91,7 @@ def read_verdict(evaluation: dict[str, Any]) -> Verdict:
         )
         for key, name in METRICS
     )
-    outcome, sentence = _compare(evaluation, winner, documented, best, control)
+    outcome, sentence = _compare(evaluation, winner, documented, best)
     return Verdict(
         rows=rows,
         spread=_spread(documented, winner),
@@ -160,7 +160,6 @@ def _compare(
     winner: dict[str, Any],
     documented: dict[str, Any],
     best: Scored,
-    control_scores: Scored,
 ) -> tuple[str, str]:
     count = best.get("count")
     images = f"the {whole(count)} test images" if is_number(count) else "the test images"
@@ -182,10 +181,7 @@ def _compare(
     deciding = [j for j in judged if j[0] in ("accuracy", "auc")] or judged[:2]
     better = [name for _, name, word, _ in deciding if word == "better"]
     worse = [name for _, name, word, _ in deciding if word == "worse"]
-    where = _threshold_of_difference(evaluation, best, control_scores)
-    details = "; ".join(
-        f"{name}{where if key not in RANKING else ''} {text}" for key, name, _, text in deciding
-    )
+    details = "; ".join(f"{name} {text}" for _, name, _, text in deciding)
     if better and worse:
         outcome, opening = (
             "mixed",
@@ -212,19 +208,6 @@ def _compare(
     return outcome, f"{opening}: {details}."
 
 
-def _threshold_of_difference(evaluation: dict[str, Any], best: Scored, control: Scored) -> str:
-    """Say at which threshold the accuracies were compared, where the numbers tell."""
-    difference = mapping(mapping(evaluation.get("difference")).get("accuracy")).get("value")
-    for table, words in (("at_threshold", " at the thresholds"), ("at_half", " at 0.5")):
-        ours = estimate(best, table, "accuracy").get("value")
-        theirs = estimate(control, table, "accuracy").get("value")
-        if not (is_number(difference) and is_number(ours) and is_number(theirs)):
-            continue
-        if abs(ours - theirs - difference) < 1e-6:
-            return words
-    return ""
-
-
 def _judged(evaluation: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     """Return (key, name, word, text) of every difference winner − documented that has a value."""
     found = []
@@ -235,6 +218,8 @@ def _judged(evaluation: dict[str, Any]) -> list[tuple[str, str, str, str]]:
             continue
         key = full.removesuffix("_at_threshold")
         name = known.get(key, key.replace("_", " "))
+        if key not in RANKING:
+            name += " at 0.5" if key == full else " at the thresholds"
         low, high = difference.get("low"), difference.get("high")
         text = f"{signed(difference['value'])}"
         word = "undecided"

@@ -110,7 +110,7 @@ def test_the_sentence_follows_the_intervals(difference, outcome, words):
 def test_accuracies_name_the_threshold_they_were_compared_at():
     difference = {"accuracy": {"value": 0.14, "low": 0.1, "high": 0.2}}
     verdict = read_verdict(fake.evaluation(difference=difference))
-    assert "accuracy at the thresholds +0.140" in verdict.sentence
+    assert "accuracy at 0.5 +0.140" in verdict.sentence
 
 
 def test_a_search_that_ends_with_the_documented_configuration_says_so():
