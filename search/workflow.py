@@ -23,7 +23,7 @@ from search.config import RunConfig, differences
 from search.data.prepare import SealedTest, default_cache_dir, prepare
 from search.data.sources import Source
 from search.data.stress import ViewSettings
-from search.errors import ConfigurationError, RunDirectoryError, StopRequestedError
+from search.errors import ConfigurationError, DataError, RunDirectoryError, StopRequestedError
 from search.history import trial_records
 from search.journal import EventKind, RunDirectory, write_text
 from search.judging import Judging
@@ -80,10 +80,17 @@ def run(job: Job, console: Console, *, should_stop: ShouldStop) -> None:
             console.show_data(dataset.report)
         _searching(job.config, dataset).show_plan(console)
         return
+    _views(job.config)  # what is wrong with the options is told before anything is written
     directory = RunDirectory(Path(job.config.results_dir) / job.config.name)
     _claim(directory, job)
     with directory.lock():
-        _run_locked(job, directory, console, should_stop)
+        try:
+            _run_locked(job, directory, console, should_stop)
+        except (ConfigurationError, DataError):
+            # Nothing was trained: the name is free for the corrected command.
+            if not trial_records(directory.events()):
+                directory.clear()
+            raise
 
 
 def _claim(directory: RunDirectory, job: Job) -> None:

@@ -189,6 +189,9 @@ def test_a_wrong_option_is_one_clear_message_and_exit_code_2(folder, capsys, opt
     printed = capsys.readouterr()
     assert said in printed.out + printed.err
     assert "Traceback" not in printed.out + printed.err
+    # The name stays free for the corrected command.
+    left = folder / "results" / "wrong"
+    assert not left.exists() or [entry.name for entry in left.iterdir()] == [".lock"]
 
 
 def test_an_unknown_tuner_is_refused_by_the_parser(capsys):
