@@ -194,9 +194,20 @@ PRESETS: dict[str, dict[str, Any]] = {
     "demo": {
         "image_size": 64,
         "max_epochs": 9,
-        "refit_epochs": 18,
+        "refit_epochs": 12,
         "refit_seeds": 1,
-        "fix": {"separable": True, "base_filters": 16},
+        # A handful, so that 17 configurations say something, and cheap ones.
+        "search": (
+            "activation",
+            "conv_dropout",
+            "head",
+            "crop_min_area",
+            "tone_jitter",
+            "flip",
+            "learning_rate",
+            "schedule",
+            "batch_size",
+        ),
     },
     "quick": {
         "image_size": 96,

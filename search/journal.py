@@ -38,7 +38,7 @@ class EventKind(StrEnum):
     PLAN = "plan"
     """The schedule, see `tuning/schedule.py`: tuner, brackets [{iteration, bracket, rungs
     [{count, initial_epoch, epochs}]}], configurations, trials, epochs, seconds_per_epoch,
-    estimated_seconds (both None while unmeasured), notes [str]."""
+    seconds_per_trial, estimated_seconds (both None while unmeasured), notes [str]."""
     TRIAL_CREATED = "trial_created"
     """trial_id, configuration, iteration, bracket, rung, parent, values, initial_epoch,
     target_epochs, seed, oracle (what the oracle needs to be rebuilt)."""

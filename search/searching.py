@@ -20,7 +20,7 @@ from search.tuning.executors import InProcessExecutor
 from search.tuning.loop import SearchLoop
 from search.tuning.oracles import ScheduleOracle
 from search.tuning.planning import PlannedSearch, plan_search
-from search.tuning.timing import seconds_per_epoch
+from search.tuning.timing import Pace, measure_pace
 from search.tuning.trial import Setting, ShouldStop
 
 
@@ -42,7 +42,7 @@ class Searching:
         dataset: Dataset,
         *,
         hypermodel: Callable[[int], kt.HyperModel],
-        measured: float | None = None,
+        measured: Pace | None = None,
     ) -> None:
         """Declare the space; trains nothing yet.
 
@@ -50,7 +50,7 @@ class Searching:
             config: What was asked for.
             dataset: Training and validation images.
             hypermodel: Gives the HyperModel whose learning-rate schedule spans some epochs.
-            measured: Seconds per epoch, where an earlier process of the run measured them.
+            measured: The pace, where an earlier process of the run measured it.
 
         Raises:
             ConfigurationError: A hyperparameter to fix, vary or enqueue is not in the space.
@@ -79,10 +79,10 @@ class Searching:
         self._measured = measured
 
     @property
-    def seconds_per_epoch(self) -> float:
-        """Return the measured time of an epoch of the documented configuration."""
+    def pace(self) -> Pace:
+        """Return the measured pace of the documented configuration."""
         if self._measured is None:
-            self._measured = seconds_per_epoch(
+            self._measured = measure_pace(
                 self.search_setting, self.documented, seed=self.config.seed
             )
         return self._measured
@@ -93,18 +93,18 @@ class Searching:
             self.config,
             space=self.space,
             queue=self.queue,
-            seconds_per_epoch=lambda: self.seconds_per_epoch,
+            seconds_per_epoch=lambda: self.pace.epoch,
         )
 
     def show_plan(self, console: Console, directory: RunDirectory | None = None) -> None:
         """Print the schedule with its estimated time, and journal it."""
-        planned = self.plan().schedule.plan(self.seconds_per_epoch)
+        planned = self.plan().schedule.plan(self.pace.epoch, self.pace.trial)
         refit_epochs = self.config.refit_epochs * self.config.refit_seeds * (1 + self.config.top)
         planned["notes"] = [
             *planned["notes"],
             f"then {self.config.top} + the documented configuration × {self.config.refit_seeds} "
             f"seed(s) × {self.config.refit_epochs} epochs of retraining: about "
-            f"{self.seconds_per_epoch * refit_epochs / 60:.0f} min more",
+            f"{self.pace.epoch * refit_epochs / 60:.0f} min more",
         ]
         console.show_plan(planned)
         if directory is not None:

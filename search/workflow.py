@@ -33,6 +33,7 @@ from search.reporting.documents import write_reports
 from search.reporting.plots import draw_all
 from search.reporting.trials import history_csv, refit_histories, refit_rows, trials_csv
 from search.searching import Searching
+from search.tuning.timing import Pace
 
 ShouldStop = Callable[[], bool]
 
@@ -223,11 +224,13 @@ def _check_same_data(directory: RunDirectory, dataset: Dataset) -> None:
         )
 
 
-def _measured_before(directory: RunDirectory) -> float | None:
-    """Return the time of an epoch that an earlier process of this run measured."""
+def _measured_before(directory: RunDirectory) -> Pace | None:
+    """Return the pace that an earlier process of this run measured."""
     plans = (event for event in directory.events() if event["event"] == EventKind.PLAN)
     first = next(plans, None)
-    return None if first is None else first["seconds_per_epoch"]
+    if first is None:
+        return None
+    return Pace(epoch=first["seconds_per_epoch"], trial=first.get("seconds_per_trial", 0.0))
 
 
 def _prepare(job: Job, console: Console) -> tuple[Dataset, SealedTest]:
@@ -243,7 +246,7 @@ def _prepare(job: Job, console: Console) -> tuple[Dataset, SealedTest]:
     )
 
 
-def _searching(config: RunConfig, dataset: Dataset, *, measured: float | None = None) -> Searching:
+def _searching(config: RunConfig, dataset: Dataset, *, measured: Pace | None = None) -> Searching:
     def hypermodel(epochs: int) -> DocumentedCNN:
         return DocumentedCNN(
             image_size=config.image_size,

@@ -132,6 +132,8 @@ def plan_sentence(plan: dict[str, Any]) -> str:
         text += f"; the search takes about {duration(plan['estimated_seconds'])}"
         if is_number(plan.get("seconds_per_epoch")):
             text += f" at {duration(plan['seconds_per_epoch'])} an epoch of the documented network"
+            if plan.get("seconds_per_trial"):
+                text += f" and {duration(plan['seconds_per_trial'])} a trial to build and compile"
     else:
         text += "; time not measured yet"
     return text + "."

@@ -84,13 +84,18 @@ class Schedule:
         """Return the epochs trained, continued trials counting only what they add."""
         return sum(rung.trained for bracket in self.brackets for rung in bracket.rungs)
 
-    def plan(self, seconds_per_epoch: float | None = None) -> dict[str, Any]:
+    def plan(
+        self, seconds_per_epoch: float | None = None, seconds_per_trial: float = 0.0
+    ) -> dict[str, Any]:
         """Return the fields of a PLAN event.
 
         Args:
             seconds_per_epoch: Measured time of an epoch of the documented configuration.
+            seconds_per_trial: What a trial takes besides: building, compiling.
         """
-        seconds = None if seconds_per_epoch is None else seconds_per_epoch * self.epochs
+        seconds = None
+        if seconds_per_epoch is not None:
+            seconds = seconds_per_epoch * self.epochs + seconds_per_trial * self.trials
         return {
             "tuner": self.tuner,
             "brackets": [
@@ -112,6 +117,7 @@ class Schedule:
             "trials": self.trials,
             "epochs": self.epochs,
             "seconds_per_epoch": seconds_per_epoch,
+            "seconds_per_trial": seconds_per_trial,
             "estimated_seconds": seconds,
             "notes": list(self.notes),
         }

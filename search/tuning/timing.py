@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,7 +16,20 @@ WARM_STEPS = 2
 MEASURED_STEPS = 6
 
 
-def seconds_per_epoch(setting: Setting, values: Values, *, seed: int) -> float:
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """What a configuration costs on this machine.
+
+    Attributes:
+        epoch: Seconds of an epoch, validation included.
+        trial: Seconds a trial takes besides its epochs: building and compiling.
+    """
+
+    epoch: float
+    trial: float
+
+
+def measure_pace(setting: Setting, values: Values, *, seed: int) -> Pace:
     """Time a few training steps and validation batches, and scale them to an epoch.
 
     Args:
@@ -24,9 +38,9 @@ def seconds_per_epoch(setting: Setting, values: Values, *, seed: int) -> float:
         seed: Any seed.
 
     Returns:
-        Seconds of an epoch, validation included, compilation not; a search whose configurations
-        are larger or smaller than this one differs in proportion.
+        The pace of this configuration; larger or smaller ones differ in proportion.
     """
+    start = time.perf_counter()
     model = build_model(setting, values, seed)
     feed = TrainingFeed(
         setting.dataset.train,
@@ -40,8 +54,10 @@ def seconds_per_epoch(setting: Setting, values: Values, *, seed: int) -> float:
         begin = time.perf_counter()
         model.train_on_batch(images, labels, sample_weight=weights)
         steps.append(time.perf_counter() - begin)
+        if index == 0:
+            compiled = time.perf_counter() - start
     step = float(np.median(steps[WARM_STEPS:]))
     validator = Validator(setting.dataset, prevalence=setting.prevalence)
     validation = validator.seconds(model)
     release_memory()
-    return step * feed.num_batches + validation
+    return Pace(epoch=step * feed.num_batches + validation, trial=compiled)
