@@ -193,19 +193,10 @@ def _in_range(option: str, value: float, low: float, high: float) -> None:
 PRESETS: dict[str, dict[str, Any]] = {
     "demo": {
         "image_size": 64,
-        # 17 steps an epoch: few configurations, each trained long enough to say something.
-        "max_epochs": 20,
-        "factor": 5,
-        "refit_epochs": 20,
+        "max_epochs": 9,
+        "refit_epochs": 18,
         "refit_seeds": 1,
-        "search": (
-            "head",
-            "crop_min_area",
-            "tone_jitter",
-            "conv_dropout",
-            "learning_rate",
-            "schedule",
-        ),
+        "fix": {"separable": True, "base_filters": 16},
     },
     "quick": {
         "image_size": 96,
