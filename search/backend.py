@@ -43,14 +43,33 @@ def quiet_stderr() -> Iterator[None]:
 def load() -> Any:
     """Import Keras, its backend and KerasTuner, once, and return `keras`."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # A process takes GPU memory as it needs it, so that workers have room beside their parent;
+    # they are given a share each, see `tuning/devices.py`.
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     # TensorFlow warns of retracing because every trial is a new model, which is intended here.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     with quiet_stderr():
         import keras
         import keras_tuner  # noqa: F401
 
+        _limit_gpu_memory(keras.backend.backend())
         keras.ops.zeros(1)
     return keras
+
+
+def _limit_gpu_memory(backend: str) -> None:
+    """Keep a worker on TensorFlow to its share of the GPU; JAX reads a variable of its own."""
+    share = os.environ.get("XRAY_SEARCH_GPU_MEMORY_MB")
+    if share is None or backend != "tensorflow":
+        return
+    import tensorflow as tf
+
+    for gpu in tf.config.list_physical_devices("GPU"):
+        limit = tf.config.LogicalDeviceConfiguration(memory_limit=int(share))
+        # Refused once the GPU is in use, which is the case when `load` is called again.
+        with contextlib.suppress(RuntimeError):
+            tf.config.set_logical_device_configuration(gpu, [limit])
 
 
 def device() -> str:

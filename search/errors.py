@@ -43,6 +43,12 @@ class SearchFailedError(SearchError):
     exit_code = 1
 
 
+class WorkerError(SearchError):
+    """Worker processes cannot be started, or their cluster is gone; the run can be resumed."""
+
+    exit_code = 1
+
+
 class StopRequestedError(SearchError):
     """The user pressed Ctrl-C; everything up to the last finished epoch is kept."""
 

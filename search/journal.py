@@ -38,12 +38,19 @@ class EventKind(StrEnum):
     PLAN = "plan"
     """The schedule, see `tuning/schedule.py`: tuner, brackets [{iteration, bracket, rungs
     [{count, initial_epoch, epochs}]}], configurations, trials, epochs, seconds_per_epoch,
-    seconds_per_trial, estimated_seconds (both None while unmeasured), notes [str]."""
+    seconds_per_trial, estimated_seconds (both None while unmeasured), refit_epochs (of all
+    retrainings together, at most), workers, notes [str]."""
     TRIAL_CREATED = "trial_created"
     """trial_id, configuration, iteration, bracket, rung, parent, values, initial_epoch,
     target_epochs, seed, oracle (what the oracle needs to be rebuilt)."""
     EPOCH = "epoch"
     """A finished epoch, written after its checkpoint: trial_id, epoch, metrics, seconds."""
+    TRIAL_STARTED = "trial_started"
+    """A worker took the trial, anew or after another one was lost: trial_id, worker, pid,
+    device."""
+    WORKER_LOST = "worker_lost"
+    """A worker died, hung or took too long: trial_id, worker, pid, reason, retry (whether the
+    trial goes on elsewhere)."""
     TRIAL_ENDED = "trial_ended"
     """trial_id, status, score, epochs (count, parents included), parameters, seconds, costs,
     failure {kind, message, traceback} or None, notes [str]."""
@@ -52,7 +59,8 @@ class EventKind(StrEnum):
     SEARCH_ENDED = "search_ended"
     """best (trial id), trials, failed, epochs, seconds."""
     REFIT_STARTED = "refit_started"
-    """A retraining begins: role, seed (repetition 0, 1, …), epochs, values."""
+    """A retraining begins: role, seed (repetition 0, 1, …), epochs, values, all_epochs (of all
+    retrainings together)."""
     REFIT_EPOCH = "refit_epoch"
     """role, seed, epoch, metrics, seconds."""
     REFIT_ENDED = "refit_ended"
@@ -98,6 +106,11 @@ class RunDirectory:
     def refit_dir(self) -> Path:
         """Return the directory of the retrained candidates' checkpoints."""
         return self.root / "refit"
+
+    @property
+    def logs_dir(self) -> Path:
+        """Return the directory of what worker processes printed."""
+        return self.root / "logs"
 
     @property
     def plots_dir(self) -> Path:
@@ -220,12 +233,12 @@ class RunDirectory:
     def write_manifest(self, content: dict[str, Any]) -> None:
         """Write `manifest.json` with the list of files and their SHA-256; the last write of a run.
 
-        Files under `tuner/` and `refit/` are working state and are not listed.
+        Files under `tuner/`, `refit/` and `logs/` are working state and are not listed.
         """
         files = {}
         for path in sorted(self.root.rglob("*")):
             inside = path.relative_to(self.root)
-            if inside.parts[0] in ("tuner", "refit", "manifest.json", ".lock"):
+            if inside.parts[0] in ("tuner", "refit", "logs", "manifest.json", ".lock"):
                 continue
             if path.is_file():
                 files[inside.as_posix()] = {

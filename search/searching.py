@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import keras_tuner as kt
 
-from search.config import RunConfig
+from search.config import BUDGET_IN_TIME, RunConfig
 from search.journal import EventKind, RunDirectory
 from search.records import Dataset, TrialRecord, Values
 from search.reporting.console import Console
 from search.tuning import space as spaces
-from search.tuning.executors import InProcessExecutor
+from search.tuning.executors import Executor
 from search.tuning.loop import SearchLoop
 from search.tuning.oracles import ScheduleOracle
 from search.tuning.planning import PlannedSearch, plan_search
+from search.tuning.pool import PoolLimits
+from search.tuning.scaling import Staffing, staff
 from search.tuning.timing import Pace, measure_pace
 from search.tuning.trial import Setting, ShouldStop
 
@@ -77,6 +81,7 @@ class Searching:
         # A resumed run plans with the time that was measured at first: a budget in hours must
         # give the same schedule again.
         self._measured = measured
+        self._staffing: Staffing | None = None
 
     @property
     def pace(self) -> Pace:
@@ -86,6 +91,46 @@ class Searching:
                 self.search_setting, self.documented, seed=self.config.seed
             )
         return self._measured
+
+    @contextmanager
+    def executor(self, log_dir: Path, should_stop: ShouldStop) -> Iterator[Staffing]:
+        """Hold what trials are trained by, for the plan's estimate and for the search.
+
+        Args:
+            log_dir: Where workers' logs go.
+            should_stop: Asked while measuring and after each epoch.
+
+        Raises:
+            WorkerError: No worker can be started.
+        """
+        staffing = staff(
+            self.search_setting,
+            workers=self.config.workers,
+            documented=self.documented,
+            seed=self.config.seed,
+            epochs=self._expected_epochs(),
+            log_dir=log_dir,
+            should_stop=should_stop,
+            limits=PoolLimits(
+                retries=self.config.retries,
+                trial_timeout=self.config.trial_timeout,
+                stall_timeout=self.config.stall_timeout,
+            ),
+        )
+        self._staffing = staffing
+        if self._measured is None:
+            self._measured = staffing.pace
+        try:
+            yield staffing
+        finally:
+            self._staffing = None
+            staffing.executor.close()
+
+    def _expected_epochs(self) -> int:
+        """Return about how many epochs the search trains."""
+        if BUDGET_IN_TIME.match(self.config.budget):
+            return 10**9  # whatever the pace, nobody gives a budget to a search of seconds
+        return self.plan().schedule.epochs
 
     def plan(self) -> PlannedSearch:
         """Return the schedule and where its configurations come from."""
@@ -106,13 +151,17 @@ class Searching:
             f"seed(s) × {self.config.refit_epochs} epochs of retraining: about "
             f"{self.pace.epoch * refit_epochs / 60:.0f} min more",
         ]
+        planned["refit_epochs"] = refit_epochs
+        if self._staffing is not None:
+            planned["workers"] = self._staffing.executor.workers
+            planned["notes"].append(f"trained by {self._staffing.reason}")
         console.show_plan(planned)
         if directory is not None:
             directory.append(EventKind.PLAN, **planned)
             console.listen({"event": EventKind.PLAN.value, "time": time.time(), **planned})
 
     def search(
-        self, directory: RunDirectory, console: Console, should_stop: ShouldStop
+        self, directory: RunDirectory, console: Console, executor: Executor
     ) -> list[TrialRecord]:
         """Search, from the first trial or from where the journal ends."""
         planned = self.plan()
@@ -126,7 +175,7 @@ class Searching:
                 direction=self.config.direction,
                 directory=directory.tuner_dir,
             ),
-            executor=InProcessExecutor(self.search_setting, should_stop=should_stop),
+            executor=executor,
             run=directory,
             seed=self.config.seed,
             listener=console.listen,

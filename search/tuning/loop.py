@@ -7,6 +7,7 @@ receive every event that the journal does.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +17,16 @@ from keras_tuner.engine import trial as kt_trial
 from search.errors import SearchFailedError
 from search.history import Event, created, ended, with_epoch
 from search.journal import EventKind, RunDirectory
-from search.records import EpochRecord, TrialRecord, TrialResult, TrialSpec, TrialStatus, to_json
+from search.records import (
+    EpochRecord,
+    TrialMessage,
+    TrialRecord,
+    TrialResult,
+    TrialSpec,
+    TrialStarted,
+    TrialStatus,
+    to_json,
+)
 from search.tuning import checkpoint
 from search.tuning.executors import Executor
 from search.tuning.oracles import ScheduleOracle
@@ -146,7 +156,7 @@ class SearchLoop:
             self._submit(record)
         if self._running == 0:
             return False
-        result = self.executor.wait(self._on_epoch)
+        result = self.executor.wait(self._on_message)
         self._running -= 1
         self._on_result(result)
         return True
@@ -167,6 +177,14 @@ class SearchLoop:
                 directory=self.oracle.directory_of(record.trial_id),
             )
         )
+
+    def _on_message(self, message: TrialMessage) -> None:
+        if isinstance(message, EpochRecord):
+            self._on_epoch(message)
+        elif isinstance(message, TrialStarted):
+            self._emit(EventKind.TRIAL_STARTED, **dataclasses.asdict(message))
+        else:
+            self._emit(EventKind.WORKER_LOST, **dataclasses.asdict(message))
 
     def _on_epoch(self, epoch: EpochRecord) -> None:
         record = self.records[epoch.trial_id]

@@ -43,6 +43,7 @@ from search.tuning.validation import Validator
 
 OnEpoch = Callable[[EpochRecord], None]
 ShouldStop = Callable[[], bool]
+OnStep = Callable[[], None]
 TRACEBACK_LINES = 12
 
 
@@ -70,6 +71,7 @@ def train_trial(
     *,
     on_epoch: OnEpoch | None = None,
     should_stop: ShouldStop | None = None,
+    on_step: OnStep | None = None,
 ) -> TrialResult:
     """Train a trial to its epoch, continuing its own or its parent's checkpoint.
 
@@ -78,6 +80,7 @@ def train_trial(
         setting: With what.
         on_epoch: Called after each epoch is durable, also for epochs found finished on disk.
         should_stop: Asked after each epoch.
+        on_step: Called after each training step: a sign of life.
 
     Returns:
         The result. Exceptions of build and fit, running out of memory and divergence are results
@@ -88,7 +91,13 @@ def train_trial(
         SearchError: The run cannot go on whatever the configuration, e.g. a full disk.
     """
     begin = time.perf_counter()
-    run = _Run(spec, setting, on_epoch or (lambda record: None), should_stop or (lambda: False))
+    run = _Run(
+        spec,
+        setting,
+        on_epoch=on_epoch or (lambda record: None),
+        should_stop=should_stop or (lambda: False),
+        on_step=on_step or (lambda: None),
+    )
     notes: tuple[str, ...] = ()
     failure = _attempt(run)
     batch_size = int(spec.values.get("batch_size", 0))
@@ -113,12 +122,19 @@ class _Run:
     """The mutable state of training one trial."""
 
     def __init__(
-        self, spec: TrialSpec, setting: Setting, on_epoch: OnEpoch, should_stop: ShouldStop
+        self,
+        spec: TrialSpec,
+        setting: Setting,
+        *,
+        on_epoch: OnEpoch,
+        should_stop: ShouldStop,
+        on_step: OnStep,
     ) -> None:
         self.spec = spec
         self.setting = setting
         self.on_epoch = on_epoch
         self.should_stop = should_stop
+        self.on_step = on_step
         self.records: list[EpochRecord] = []
         self.parameters = 0
         self.costs = {"build": 0.0, "train": 0.0, "validate": 0.0, "checkpoint": 0.0}
@@ -272,6 +288,10 @@ class _EpochEnd(keras.callbacks.Callback):
         self.begin = time.perf_counter()
         self.feed.epoch = epoch + 1
         reseed(self.model, seed=self.run.spec.seed, epoch=epoch + 1)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Give a sign of life."""
+        self.run.on_step()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Validate, keep and report the epoch."""

@@ -1,8 +1,9 @@
 """A tiny real search in a process of its own, for tests that kill it.
 
-python -m tests.tuning.killable RUN_DIRECTORY DATA_DIRECTORY
+python -m tests.tuning.killable RUN_DIRECTORY DATA_DIRECTORY [WORKERS]
 """
 
+import contextlib
 import sys
 from pathlib import Path
 
@@ -12,9 +13,11 @@ import numpy as np
 from search.journal import RunDirectory
 from search.records import Dataset, StressedViews, Subset
 from search.tuning import space as spaces
-from search.tuning.executors import InProcessExecutor
+from search.tuning.devices import worker_environments
+from search.tuning.executors import Executor, InProcessExecutor
 from search.tuning.loop import SearchLoop
 from search.tuning.oracles import ScheduleOracle
+from search.tuning.pool import PoolLimits, WorkerPool
 from search.tuning.schedule import hyperband
 from search.tuning.sources import DrawnSource
 from search.tuning.trial import Setting
@@ -63,6 +66,20 @@ def dataset(folder: Path) -> Dataset:
     )
 
 
+def executor(setting: Setting, run: RunDirectory) -> Executor:
+    """Return worker processes if a number of them was given, else this process."""
+    workers = int(sys.argv[3]) if len(sys.argv) > 3 else 0
+    if not workers:
+        return InProcessExecutor(setting, should_stop=lambda: False)
+    return WorkerPool(
+        setting,
+        environments=worker_environments(workers),
+        log_dir=run.logs_dir,
+        should_stop=lambda: False,
+        limits=PoolLimits(retries=100),
+    )
+
+
 def main() -> None:
     """Search, or go on searching."""
     root, data = Path(sys.argv[1]), Path(sys.argv[2])
@@ -76,7 +93,7 @@ def main() -> None:
         objective="robust_loss",
         prevalence=2 / 3,
     )
-    with run.lock():
+    with run.lock(), contextlib.closing(executor(setting, run)) as trainer:
         print("ready", flush=True)
         SearchLoop(
             oracle=ScheduleOracle(
@@ -87,7 +104,7 @@ def main() -> None:
                 direction="min",
                 directory=run.tuner_dir,
             ),
-            executor=InProcessExecutor(setting, should_stop=lambda: False),
+            executor=trainer,
             run=run,
             seed=8,
             listener=lambda event: None,

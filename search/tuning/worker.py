@@ -1,0 +1,171 @@
+"""What a worker process does: takes trials from a pipe, trains them, reports through the pipe.
+
+Imports nothing but the standard library at its top, because the environment that the parent chose
+for it (threads, GPU, memory share) must be set before a backend is imported.
+
+One pipe a worker and no shared lock: a worker that is killed while it writes can block nobody.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing import connection as connections
+from multiprocessing import parent_process
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+BEAT_SECONDS = 1.0
+"""A worker that makes progress says so at most this often."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ready:
+    """The worker has loaded everything and waits for work."""
+
+    device: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beat:
+    """The worker made progress."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stopped:
+    """The worker gave a trial back after an epoch, as asked."""
+
+    trial_id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Broken:
+    """The worker cannot work, whatever the trial."""
+
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """Ask for the pace of a configuration."""
+
+    values: dict[str, Any]
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stop:
+    """Ask to give the trial back after this epoch."""
+
+
+def serve(
+    pipe: Connection, environment: dict[str, str], log_file: Path, pickled_setting: bytes
+) -> None:
+    """Work until the pipe closes; the target of a spawned process.
+
+    Args:
+        pipe: To the parent.
+        environment: Variables to set before anything else is imported.
+        log_file: Gets what is printed, by this process and by libraries.
+        pickled_setting: A pickled `Setting`.
+    """
+    os.environ.update(environment)
+    # Ctrl-C reaches the whole process group; the parent decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _end_with_parent()
+    _print_to(log_file)
+    try:
+        from search import backend
+
+        backend.load()
+        setting = pickle.loads(pickled_setting)
+        pipe.send(Ready(device=backend.device()))
+    except Exception:
+        traceback.print_exc()
+        pipe.send(Broken(message=traceback.format_exc().strip().splitlines()[-1]))
+        return
+    try:
+        while (task := pipe.recv()) is not None:
+            _work(pipe, task, setting)
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return  # the parent is gone, or has no use for this worker any more
+
+
+def _work(pipe: Connection, task: Any, setting: Any) -> None:
+    from search.errors import SearchError, StopRequestedError
+    from search.tuning.timing import measure_pace
+    from search.tuning.trial import train_trial
+
+    if isinstance(task, Stop):
+        return  # came after the trial it was meant for had ended
+    try:
+        if isinstance(task, Measure):
+            pipe.send(measure_pace(setting, task.values, seed=task.seed))
+            return
+        result = train_trial(
+            task,
+            setting,
+            on_epoch=pipe.send,
+            should_stop=lambda: _asked_to_stop(pipe),
+            on_step=_beats(pipe),
+        )
+        pipe.send(result)
+    except StopRequestedError:
+        pipe.send(Stopped(trial_id=task.trial_id))
+    except SearchError as error:
+        pipe.send(error)
+    except Exception as error:
+        with contextlib.suppress(OSError):
+            pipe.send(Broken(message=f"{type(error).__name__}: {error}"))
+        raise
+
+
+def _asked_to_stop(pipe: Connection) -> bool:
+    """Return whether the parent wants the trial back; nothing else is sent to a busy worker."""
+    return pipe.poll() and isinstance(pipe.recv(), Stop)
+
+
+def _beats(pipe: Connection) -> Callable[[], None]:
+    last = 0.0
+
+    def beat() -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= BEAT_SECONDS:
+            last = now
+            pipe.send(Beat())
+
+    return beat
+
+
+def _end_with_parent() -> None:
+    """End this process as soon as its parent is gone, however that ended."""
+    parent = parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        connections.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, name="watch-parent", daemon=True).start()
+
+
+def _print_to(log_file: Path) -> None:
+    """Send standard output and error, also of C++, to a file: the terminal is the parent's."""
+    log_file.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)

@@ -1,0 +1,195 @@
+"""Worker processes: the same results as in one process, and every way of losing a worker."""
+
+import dataclasses
+import os
+import pickle
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from search.errors import StopRequestedError, WorkerError
+from search.records import EpochRecord, FailureKind, TrialSpec, TrialStarted, WorkerLost
+from search.tuning.devices import worker_environments
+from search.tuning.pool import PoolLimits, WorkerPool
+from search.tuning.trial import Setting, train_trial
+from tests.tuning.fakes import TinyHyperModel
+from tests.tuning.faulty import FaultyHyperModel, UnloadableHyperModel
+
+VALUES = {"filters": 4, "learning_rate": 0.01, "batch_size": 8, "boom": False, "nan": False}
+
+
+@pytest.fixture
+def setting(tiny_dataset, tmp_path) -> Setting:
+    return Setting(
+        dataset=tiny_dataset,
+        hypermodel=FaultyHyperModel(tmp_path),
+        objective="robust_loss",
+        prevalence=tiny_dataset.prevalence,
+    )
+
+
+def spec(folder: Path, name: str, *, epochs: int = 3, **values) -> TrialSpec:
+    return TrialSpec(
+        trial_id=name,
+        values={**VALUES, **values},
+        seed=5,
+        epochs=epochs,
+        directory=folder / name,
+    )
+
+
+def pool_of(setting, folder, workers=2, *, should_stop=lambda: False, **limits) -> WorkerPool:
+    return WorkerPool(
+        setting,
+        environments=worker_environments(workers),
+        log_dir=folder / "logs",
+        should_stop=should_stop,
+        limits=PoolLimits(**limits),
+    )
+
+
+def finish(pool: WorkerPool, count: int, messages: list | None = None) -> dict:
+    """Wait for some results; return them by trial."""
+    heard = [] if messages is None else messages
+    results = [pool.wait(heard.append) for _ in range(count)]
+    return {result.trial_id: result for result in results}
+
+
+def test_a_pool_gives_what_one_process_gives_and_survives_a_kill(setting, tmp_path):
+    alone = {}
+    for name, filters in (("a", 2), ("b", 6), ("c", 8)):
+        alone[name] = train_trial(spec(tmp_path / "alone", name, filters=filters), setting)
+    messages = []
+    with pool_of(setting, tmp_path) as pool:
+        assert pool.free == 2
+        pool.submit(spec(tmp_path, "a", filters=2))
+        # Its worker is killed after two epochs, the first of which has been reported.
+        pool.submit(spec(tmp_path, "b", filters=6, fault="die-once"))
+        assert pool.free == 0
+        pool.submit(spec(tmp_path, "c", filters=8))
+        results = finish(pool, 3, messages)
+        assert pool.free == 2
+    for name, result in results.items():
+        assert result.failure is None
+        assert [e.epoch for e in result.epochs] == [1, 2, 3]
+        for mine, theirs in zip(result.epochs, alone[name].epochs, strict=True):
+            assert mine.metrics == pytest.approx(theirs.metrics, abs=1e-5)
+    (lost,) = [m for m in messages if isinstance(m, WorkerLost)]
+    assert (lost.trial_id, lost.reason, lost.retry) == ("b", "killed by SIGKILL", True)
+    started = [m.trial_id for m in messages if isinstance(m, TrialStarted)]
+    assert sorted(started) == ["a", "b", "b", "c"]
+    heard = {(m.trial_id, m.epoch) for m in messages if isinstance(m, EpochRecord)}
+    assert heard == {(name, epoch) for name in "abc" for epoch in (1, 2, 3)}
+    assert not any(_alive(pid) for pid in pool.pids)
+
+
+def test_a_trial_that_kills_every_worker_fails_and_the_others_go_on(setting, tmp_path):
+    messages = []
+    with pool_of(setting, tmp_path, 1, retries=1) as pool:
+        pool.submit(spec(tmp_path, "bad", fault="die"))
+        pool.submit(spec(tmp_path, "good"))
+        results = finish(pool, 2, messages)
+    assert results["good"].failure is None
+    assert results["bad"].failure.kind is FailureKind.WORKER_LOST
+    assert "2 times" in results["bad"].failure.message
+    assert [m.retry for m in messages if isinstance(m, WorkerLost)] == [True, False]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fault", "limits", "reason"),
+    [
+        ("hang-once", {"stall_timeout": 25.0}, "hung"),
+        ("hang-once", {"trial_timeout": 25.0}, "trial timeout of 25 s"),
+    ],
+)
+def test_a_hanging_worker_is_replaced(setting, tmp_path, fault, limits, reason):
+    messages = []
+    with pool_of(setting, tmp_path, 1, **limits) as pool:
+        pool.submit(spec(tmp_path, "a", fault=fault))
+        results = finish(pool, 1, messages)
+    assert results["a"].failure is None
+    (lost,) = [m for m in messages if isinstance(m, WorkerLost)]
+    assert reason in lost.reason
+
+
+@pytest.mark.slow
+def test_out_of_memory_in_a_worker_is_retried_at_half_the_batch(tiny_dataset, tmp_path):
+    setting = Setting(
+        dataset=tiny_dataset,
+        hypermodel=HungryHyperModel(),
+        objective="robust_loss",
+        prevalence=tiny_dataset.prevalence,
+    )
+    with pool_of(setting, tmp_path, 1) as pool:
+        pool.submit(spec(tmp_path, "a", batch_size=16))
+        results = finish(pool, 1)
+    assert results["a"].failure is None
+    assert results["a"].notes == ("out of memory at batch size 16; retried at 8",)
+
+
+class HungryHyperModel(TinyHyperModel):
+    """Has memory for a batch of 8."""
+
+    def fit(self, hp, model, *args, **kwargs):
+        if hp.values["batch_size"] > 8:
+            raise MemoryError
+        return super().fit(hp, model, *args, **kwargs)
+
+
+@pytest.mark.slow
+def test_workers_are_recycled(setting, tmp_path):
+    messages = []
+    with pool_of(setting, tmp_path, 1, trials_per_worker=2) as pool:
+        for name in "abc":
+            pool.submit(spec(tmp_path, name, epochs=1))
+        finish(pool, 3, messages)
+    pids = {m.trial_id: m.pid for m in messages if isinstance(m, TrialStarted)}
+    assert pids["a"] == pids["b"] != pids["c"]
+
+
+def test_workers_that_cannot_start_end_the_search_with_the_remedy(setting, tmp_path):
+    broken = dataclasses.replace(setting, hypermodel=UnloadableHyperModel())
+    assert pickle.dumps(broken)
+    with pool_of(broken, tmp_path, 1, start_failures=1) as pool:
+        pool.submit(spec(tmp_path, "a"))
+        with pytest.raises(WorkerError, match=r"this worker is broken.*--workers 0"):
+            pool.wait(lambda message: None)
+    assert "this worker is broken" in (tmp_path / "logs" / "worker-0.log").read_text()
+
+
+@pytest.mark.slow
+def test_stopping_keeps_every_finished_epoch(setting, tmp_path):
+    messages = []
+    with pool_of(
+        setting,
+        tmp_path,
+        should_stop=lambda: any(isinstance(m, EpochRecord) for m in messages),
+    ) as pool:
+        for name in "ab":
+            pool.submit(spec(tmp_path, name, epochs=500, fault="slow"))
+        with pytest.raises(StopRequestedError):
+            pool.wait(messages.append)
+    kept = {m.trial_id for m in messages if isinstance(m, EpochRecord)}
+    assert kept == {"a", "b"}
+
+
+@pytest.mark.slow
+def test_the_pace_is_measured_in_all_workers(setting, tmp_path):
+    with pool_of(setting, tmp_path) as pool:
+        pace = pool.pace(VALUES, seed=1)
+        os.kill(pool.pids[0], signal.SIGKILL)
+        time.sleep(0.2)
+        again = pool.pace(VALUES, seed=1)
+    assert pace.epoch > 0
+    assert again.trial > 0
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
