@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 
@@ -47,6 +48,10 @@ def load() -> Any:
     # they are given a share each, see `tuning/devices.py`.
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    # Trials and workers of the same shapes share what JAX compiled, also the next run's.
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache / "xray-search" / "compiled"))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
     # TensorFlow warns of retracing because every trial is a new model, which is intended here.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     with quiet_stderr():

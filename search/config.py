@@ -28,6 +28,17 @@ class TunerKind(StrEnum):
     """Every combination of a (narrowed) space, in order."""
 
 
+class Precision(StrEnum):
+    """In which number format networks are trained; weights and the loss are float32 always."""
+
+    FLOAT32 = "float32"
+    """Single precision throughout."""
+    MIXED_BFLOAT16 = "mixed_bfloat16"
+    """Layers compute in bfloat16; the documented configuration stays in float32."""
+    AUTO = "auto"
+    """mixed_bfloat16 where a short measurement finds it clearly faster."""
+
+
 class SplitKind(StrEnum):
     """How train + val files are divided 80:20."""
 
@@ -95,6 +106,12 @@ class RunConfig:
         fix: Hyperparameters held at a value.
         search: If not empty, only these hyperparameters vary.
         enqueue: Configurations to try first, each a mapping of values.
+        precision: Number format of training.
+        workers: Worker processes that train trials; 0: this process; None: chosen by a short
+            measurement.
+        trial_timeout: Seconds a trial may take in one worker, 0 for no limit.
+        stall_timeout: Seconds without a sign of life after which a worker counts as hung.
+        retries: How often a trial is started again after losing its worker.
     """
 
     tuner: TunerKind = TunerKind.HYPERBAND
@@ -127,6 +144,11 @@ class RunConfig:
     fix: dict[str, Any] = field(default_factory=dict)
     search: tuple[str, ...] = ()
     enqueue: tuple[dict[str, Any], ...] = ()
+    precision: Precision = Precision.FLOAT32
+    workers: int | None = None
+    trial_timeout: float = 0.0
+    stall_timeout: float = 600.0
+    retries: int = 2
 
     def __post_init__(self) -> None:
         """Check every value.
@@ -148,6 +170,11 @@ class RunConfig:
         _in_range("--seed", self.seed, 0, 2**31 - 1)
         _in_range("--views-per-image", self.views_per_image, 1, 4)
         _in_range("--max-parameters", self.max_parameters, 0, 10**12)
+        if self.workers is not None:
+            _in_range("--workers", self.workers, 0, 1024)
+        _in_range("--trial-timeout", self.trial_timeout, 0, 10**7)
+        _in_range("--stall-timeout", self.stall_timeout, 0, 10**7)
+        _in_range("--retries", self.retries, 0, 1000)
         if self.prevalence is not None:
             _in_range("--prevalence", self.prevalence, 0.001, 0.999)
         for option, metric in (("--objective", self.objective), ("--choose-by", self.choose_by)):
@@ -183,6 +210,7 @@ class RunConfig:
 
 
 BUDGET = re.compile(r"^(\d+(?:\.\d+)?)(s|m|h|epochs)$")
+BUDGET_IN_TIME = re.compile(r"^\d+(?:\.\d+)?(s|m|h)$")
 
 
 def _in_range(option: str, value: float, low: float, high: float) -> None:
@@ -221,6 +249,10 @@ HARMLESS = frozenset(
         "top",
         "threshold_rule",
         "preset",
+        "workers",
+        "trial_timeout",
+        "stall_timeout",
+        "retries",
     }
 )
 """Fields that may change on `--resume`: they act after the search or outside it."""

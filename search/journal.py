@@ -57,7 +57,8 @@ class EventKind(StrEnum):
     RUNG_CLOSED = "rung_closed"
     """iteration, bracket, rung, ranked (trial ids, best first), promoted (trial ids)."""
     SEARCH_ENDED = "search_ended"
-    """best (trial id), trials, failed, epochs, seconds."""
+    """trials, failed, epochs, seconds, oracle_seconds (asking and telling the oracle, its files
+    and the journal's lines about whole trials, in this process of the run)."""
     REFIT_STARTED = "refit_started"
     """A retraining begins: role, seed (repetition 0, 1, …), epochs, values, all_epochs (of all
     retrainings together)."""

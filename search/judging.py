@@ -84,6 +84,7 @@ class Judging:
         self.evaluation: dict[str, Any] = {}
         self.candidates: list[Candidate] = []
         self.predictions: dict[str, Predictions] = {}
+        self._refit_epochs = 0
 
     def retrain(self, records: list[TrialRecord], should_stop: ShouldStop) -> None:
         """Retrain the finalists and the documented configuration; choose on validation."""
@@ -108,6 +109,7 @@ class Judging:
             direction=self.direction,
             directory=self.directory.refit_dir,
         )
+        self._refit_epochs = len(roles) * plan.seeds * plan.epochs
         candidates = refit.refit(
             list(roles.items()), plan, train=lambda spec: self._train(spec, should_stop)
         )
@@ -128,7 +130,12 @@ class Judging:
         seed = int(repetition)
         known = self._known_epochs(spec, role, seed)
         self._tell(
-            EventKind.REFIT_STARTED, role=role, seed=seed, epochs=spec.epochs, values=spec.values
+            EventKind.REFIT_STARTED,
+            role=role,
+            seed=seed,
+            epochs=spec.epochs,
+            values=spec.values,
+            all_epochs=self._refit_epochs,
         )
 
         def on_epoch(record: EpochRecord) -> None:

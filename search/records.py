@@ -157,6 +157,8 @@ class TrialSpec:
         early_stopping: Stop after this many epochs without a better objective; 0 is never.
         keep_best: Whether to keep the weights of the best epoch beside the last one's, ready for
             inference; the last one's are for training to go on.
+        precision: Keras dtype policy, "float32" or "mixed_bfloat16": weights, loss and output are
+            float32 under both.
     """
 
     trial_id: str
@@ -168,6 +170,7 @@ class TrialSpec:
     directory: Path
     early_stopping: int = 0
     keep_best: bool = False
+    precision: str = "float32"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,6 +188,46 @@ class EpochRecord:
     epoch: int
     metrics: Metrics
     seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialStarted:
+    """A worker took a trial.
+
+    Attributes:
+        trial_id: The trial.
+        worker: Number of the worker, 0 for the first.
+        pid: Its process.
+        device: What it trains on, in words.
+    """
+
+    trial_id: str
+    worker: int
+    pid: int
+    device: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerLost:
+    """A worker died, hung or took too long, in the middle of a trial.
+
+    Attributes:
+        trial_id: The trial it was training.
+        worker: Number of the worker.
+        pid: Its process.
+        reason: One line, e.g. "killed by signal 9".
+        retry: Whether the trial goes on elsewhere, from its last epoch.
+    """
+
+    trial_id: str
+    worker: int
+    pid: int
+    reason: str
+    retry: bool
+
+
+TrialMessage = EpochRecord | TrialStarted | WorkerLost
+"""What an executor reports of trials that have not ended."""
 
 
 @dataclass(frozen=True, kw_only=True)

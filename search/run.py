@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from search.config import PRESETS, RunConfig, SplitKind, TunerKind, with_preset
+from search.config import PRESETS, Precision, RunConfig, SplitKind, TunerKind, with_preset
 from search.errors import ConfigurationError, SearchError
 from search.reporting.console import Console
 
@@ -82,6 +82,30 @@ def parser() -> argparse.ArgumentParser:
     search.add_argument("--enqueue", metavar="FILE.json", help="configurations to try first")
     search.add_argument("--max-parameters", type=int, metavar="N", help="0: no limit (4000000)")
     search.add_argument("--seed", type=int, metavar="N", help=_default(default.seed))
+    machine = new.add_argument_group("workers")
+    machine.add_argument(
+        "--precision",
+        choices=[k.value for k in Precision],
+        help="auto measures; the documented network stays float32 (float32)",
+    )
+    machine.add_argument(
+        "--workers",
+        type=_workers,
+        metavar="N",
+        help="worker processes; auto measures, 0 trains in this process (auto)",
+    )
+    machine.add_argument(
+        "--trial-timeout", type=float, metavar="S", help="seconds a trial may take (no limit)"
+    )
+    machine.add_argument(
+        "--stall-timeout",
+        type=float,
+        metavar="S",
+        help=f"a worker silent for so long has hung ({default.stall_timeout:g})",
+    )
+    machine.add_argument(
+        "--retries", type=int, metavar="N", help=f"after a lost worker ({default.retries})"
+    )
     final = new.add_argument_group("retraining and verdict")
     final.add_argument("--choose-by", metavar="METRIC", help="chooses the finalists (objective)")
     final.add_argument("--refit-epochs", type=int, metavar="N", help=_default(25))
@@ -107,6 +131,15 @@ def _default(value: Any) -> str:
     return f"({value})"
 
 
+def _workers(text: str) -> int | None:
+    if text == "auto":
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text}: write a number, or auto") from None
+
+
 FLAGS = ("preset", "resume", "overwrite", "plan", "no_live", "quiet")
 
 
@@ -119,6 +152,8 @@ def explicit_options(options: argparse.Namespace) -> dict[str, Any]:
     given = {key: value for key, value in vars(options).items() if key not in FLAGS}
     if "tuner" in given:
         given["tuner"] = TunerKind(given["tuner"])
+    if "precision" in given:
+        given["precision"] = Precision(given["precision"])
     if "split" in given:
         given["split"] = SplitKind(given["split"])
     if "fix" in given:

@@ -9,7 +9,6 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import keras_tuner as kt
 
@@ -23,7 +22,7 @@ from search.tuning.loop import SearchLoop
 from search.tuning.oracles import ScheduleOracle
 from search.tuning.planning import PlannedSearch, plan_search
 from search.tuning.pool import PoolLimits
-from search.tuning.scaling import Staffing, staff
+from search.tuning.scaling import Staffing, Wishes, staff
 from search.tuning.timing import Pace, measure_pace
 from search.tuning.trial import Setting, ShouldStop
 
@@ -38,6 +37,7 @@ class Searching:
         documented: Values of the documented configuration.
         space: The search space, narrowed as asked.
         queue: Configurations that are tried first.
+        precision: Keras dtype policy of the trials, "" until it is settled.
     """
 
     def __init__(
@@ -47,6 +47,7 @@ class Searching:
         *,
         hypermodel: Callable[[int], kt.HyperModel],
         measured: Pace | None = None,
+        precision: str = "",
     ) -> None:
         """Declare the space; trains nothing yet.
 
@@ -55,6 +56,7 @@ class Searching:
             dataset: Training and validation images.
             hypermodel: Gives the HyperModel whose learning-rate schedule spans some epochs.
             measured: The pace, where an earlier process of the run measured it.
+            precision: The precision, where an earlier process of the run settled it.
 
         Raises:
             ConfigurationError: A hyperparameter to fix, vary or enqueue is not in the space.
@@ -81,6 +83,7 @@ class Searching:
         # A resumed run plans with the time that was measured at first: a budget in hours must
         # give the same schedule again.
         self._measured = measured
+        self.precision = precision
         self._staffing: Staffing | None = None
 
     @property
@@ -93,11 +96,11 @@ class Searching:
         return self._measured
 
     @contextmanager
-    def executor(self, log_dir: Path, should_stop: ShouldStop) -> Iterator[Staffing]:
+    def executor(self, directory: RunDirectory, should_stop: ShouldStop) -> Iterator[Staffing]:
         """Hold what trials are trained by, for the plan's estimate and for the search.
 
         Args:
-            log_dir: Where workers' logs go.
+            directory: The run directory; workers' logs go there.
             should_stop: Asked while measuring and after each epoch.
 
         Raises:
@@ -105,11 +108,15 @@ class Searching:
         """
         staffing = staff(
             self.search_setting,
-            workers=self.config.workers,
+            Wishes(
+                workers=0 if self._finished(directory) else self.config.workers,
+                precision=self.precision or self.config.precision.value,
+                epochs=self._expected_epochs(),
+                pace=self._measured,
+            ),
             documented=self.documented,
             seed=self.config.seed,
-            epochs=self._expected_epochs(),
-            log_dir=log_dir,
+            log_dir=directory.logs_dir,
             should_stop=should_stop,
             limits=PoolLimits(
                 retries=self.config.retries,
@@ -118,6 +125,7 @@ class Searching:
             ),
         )
         self._staffing = staffing
+        self.precision = staffing.precision
         if self._measured is None:
             self._measured = staffing.pace
         try:
@@ -125,6 +133,13 @@ class Searching:
         finally:
             self._staffing = None
             staffing.executor.close()
+
+    def _finished(self, directory: RunDirectory) -> bool:
+        """Return whether an earlier process of the run finished this very search."""
+        if self._measured is None:
+            return False
+        ended = sum(event["event"] == EventKind.TRIAL_ENDED for event in directory.events())
+        return ended >= self.plan().schedule.trials
 
     def _expected_epochs(self) -> int:
         """Return about how many epochs the search trains."""
@@ -154,6 +169,7 @@ class Searching:
         planned["refit_epochs"] = refit_epochs
         if self._staffing is not None:
             planned["workers"] = self._staffing.executor.workers
+            planned["precision"] = self.precision
             planned["notes"].append(f"trained by {self._staffing.reason}")
         console.show_plan(planned)
         if directory is not None:
@@ -179,5 +195,6 @@ class Searching:
             run=directory,
             seed=self.config.seed,
             listener=console.listen,
+            precision=self.precision,
         )
         return loop.search()

@@ -24,7 +24,7 @@ from search.data.prepare import SealedTest, default_cache_dir, prepare
 from search.data.sources import Source
 from search.data.stress import ViewSettings
 from search.errors import ConfigurationError, DataError, RunDirectoryError, StopRequestedError
-from search.history import trial_records
+from search.history import Event, trial_records
 from search.journal import EventKind, RunDirectory, write_text
 from search.judging import Judging
 from search.records import SYNTHETIC_NOTICE, Dataset, to_json
@@ -150,14 +150,13 @@ def _run_locked(
             versions=backend.versions(),
             device=backend.device(),
         )
-        searching = _searching(job.config, dataset, measured=_measured_before(directory))
-        with clock.stage("plan", "Plan"):
-            searching.show_plan(console, directory)
-        with clock.stage("search", "Search"):
-            records = searching.search(directory, console, should_stop)
-            console.show_trials(
-                records, objective=job.config.objective, direction=job.config.direction
-            )
+        searching = _searching(job.config, dataset, before=_first_plan(directory))
+        with searching.executor(directory, should_stop) as staffing:
+            with clock.stage("plan", "Plan"):
+                searching.show_plan(console, directory)
+            with clock.stage("search", "Search"):
+                records = searching.search(directory, console, staffing.executor)
+        console.show_trials(records, objective=job.config.objective, direction=job.config.direction)
         judging = Judging(
             job.config,
             dataset,
@@ -224,13 +223,9 @@ def _check_same_data(directory: RunDirectory, dataset: Dataset) -> None:
         )
 
 
-def _measured_before(directory: RunDirectory) -> Pace | None:
-    """Return the pace that an earlier process of this run measured."""
-    plans = (event for event in directory.events() if event["event"] == EventKind.PLAN)
-    first = next(plans, None)
-    if first is None:
-        return None
-    return Pace(epoch=first["seconds_per_epoch"], trial=first.get("seconds_per_trial", 0.0))
+def _first_plan(directory: RunDirectory) -> Event | None:
+    """Return the plan of the first process of this run: what was measured then holds."""
+    return next((e for e in directory.events() if e["event"] == EventKind.PLAN), None)
 
 
 def _prepare(job: Job, console: Console) -> tuple[Dataset, SealedTest]:
@@ -246,7 +241,7 @@ def _prepare(job: Job, console: Console) -> tuple[Dataset, SealedTest]:
     )
 
 
-def _searching(config: RunConfig, dataset: Dataset, *, measured: Pace | None = None) -> Searching:
+def _searching(config: RunConfig, dataset: Dataset, *, before: Event | None = None) -> Searching:
     def hypermodel(epochs: int) -> DocumentedCNN:
         return DocumentedCNN(
             image_size=config.image_size,
@@ -256,7 +251,13 @@ def _searching(config: RunConfig, dataset: Dataset, *, measured: Pace | None = N
             max_parameters=config.max_parameters or None,
         )
 
-    return Searching(config, dataset, hypermodel=hypermodel, measured=measured)
+    measured, precision = None, ""
+    if before is not None:
+        measured = Pace(
+            epoch=before["seconds_per_epoch"], trial=before.get("seconds_per_trial", 0.0)
+        )
+        precision = before.get("precision", "")
+    return Searching(config, dataset, hypermodel=hypermodel, measured=measured, precision=precision)
 
 
 class _Clock:
@@ -281,6 +282,20 @@ class _Clock:
             if event["event"] == EventKind.STAGE:
                 found[event["name"]] = found.get(event["name"], 0.0) + event["seconds"]
         return found
+
+
+def _costs(events: list[Event]) -> dict[str, float]:
+    """Return what the search's seconds went into, all trials and workers together."""
+    found: dict[str, float] = {}
+    for event in events:
+        costs: dict[str, float] = {}
+        if event["event"] == EventKind.TRIAL_ENDED:
+            costs = event.get("costs") or {}
+        elif event["event"] == EventKind.SEARCH_ENDED:
+            costs = {"oracle": event.get("oracle_seconds", 0.0)}
+        for name, seconds in costs.items():
+            found[name] = found.get(name, 0.0) + seconds
+    return {name: round(seconds, 3) for name, seconds in found.items()}
 
 
 def _report(
@@ -314,6 +329,7 @@ def _report(
         "host": socket.gethostname(),
         "seed": job.config.seed,
         "seconds": clock.seconds(),
+        "costs": _costs(events),
         "fingerprint": dataset.fingerprint,
     }
     write_reports(

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("data", "tuning", "scoring", "reporting")
-GROUND = {"journal", "config", "records", "errors", "history", "backend"}
+GROUND = {"journal", "config", "records", "evidence", "errors", "history", "backend"}
 LIGHT = [
     "search.run",
     "search.config",
@@ -18,6 +18,7 @@ LIGHT = [
     "search.journal",
     "search.history",
     "search.report",
+    "search.watch",
     "search.predict",
     "search.evaluate",
     "search.data.prepare",

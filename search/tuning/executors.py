@@ -38,7 +38,7 @@ class Executor(Protocol):
             SearchError: The run cannot go on, e.g. a full disk.
         """
 
-    def pace(self, values: Values, *, seed: int) -> Pace:
+    def pace(self, values: Values, *, seed: int, precision: str = "float32") -> Pace:
         """Measure what a configuration costs here, while every worker trains it."""
 
     def close(self) -> None:
@@ -77,9 +77,9 @@ class InProcessExecutor:
         )
         return train_trial(spec, self._setting, on_epoch=on_message, should_stop=self._should_stop)
 
-    def pace(self, values: Values, *, seed: int) -> Pace:
+    def pace(self, values: Values, *, seed: int, precision: str = "float32") -> Pace:
         """Measure what a configuration costs in this process."""
-        return measure_pace(self._setting, values, seed=seed)
+        return measure_pace(self._setting, values, seed=seed, precision=precision)
 
     def close(self) -> None:
         """Do nothing; there is nothing to free."""

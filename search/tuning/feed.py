@@ -8,6 +8,7 @@ killed and resumed, sees the same batches as one trained in one go.
 from __future__ import annotations
 
 import math
+import time
 
 import keras
 import numpy as np
@@ -22,6 +23,7 @@ class TrainingFeed(keras.utils.PyDataset):
 
     Attributes:
         epoch: The epoch to serve, 1 for the first; set it before the epoch begins.
+        seconds: Time spent gathering batches so far.
     """
 
     def __init__(
@@ -37,6 +39,7 @@ class TrainingFeed(keras.utils.PyDataset):
         self._batch_size = batch_size
         self._seed = seed
         self._epoch = 0
+        self.seconds = 0.0
         self._order = np.arange(0)
         self.epoch = 1
 
@@ -62,6 +65,9 @@ class TrainingFeed(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return batch `index` of the current epoch."""
+        begin = time.perf_counter()
         start = index * self._batch_size
         chosen = self._order[start : start + self._batch_size]
-        return self._array[self._rows[chosen]], self._labels[chosen], self._weights[chosen]
+        batch = self._array[self._rows[chosen]], self._labels[chosen], self._weights[chosen]
+        self.seconds += time.perf_counter() - begin
+        return batch

@@ -50,6 +50,7 @@ class SearchLoop:
         run: RunDirectory,
         seed: int,
         listener: Listener,
+        precision: str = "float32",
     ) -> None:
         """Prepare; nothing is trained yet.
 
@@ -59,15 +60,18 @@ class SearchLoop:
             run: The run directory, locked by the caller.
             seed: The run's seed.
             listener: Called with every event.
+            precision: Keras dtype policy of every configuration but number 0, the control.
         """
         self.oracle = oracle
         self.executor = executor
         self.run = run
         self.seed = seed
         self.listener = listener
+        self.precision = precision
         self.records: dict[str, TrialRecord] = {}
         self._closed: set[tuple[int, int]] = set()
         self._running = 0
+        self._asking = 0.0
 
     def search(self) -> list[TrialRecord]:
         """Run to the end of the schedule.
@@ -101,6 +105,7 @@ class SearchLoop:
             failed=len(records) - len(completed),
             epochs=sum(len(record.history) for record in records),
             seconds=time.perf_counter() - begin,
+            oracle_seconds=self._asking,
         )
         return records
 
@@ -134,6 +139,20 @@ class SearchLoop:
 
     def _advance(self) -> bool:
         """Fill the executor, wait for one trial; return False when the search is over."""
+        begin = time.perf_counter()
+        self._fill()
+        self._asking += time.perf_counter() - begin
+        if self._running == 0:
+            return False
+        result = self.executor.wait(self._on_message)
+        self._running -= 1
+        begin = time.perf_counter()
+        self._on_result(result)
+        self._asking += time.perf_counter() - begin
+        return True
+
+    def _fill(self) -> None:
+        """Submit what may start now, as far as the executor is free."""
         while self.executor.free > 0:
             trial = self.oracle.create_trial(f"worker-{len(self.records)}")
             if trial.status != kt_trial.TrialStatus.RUNNING:
@@ -154,12 +173,6 @@ class SearchLoop:
                 seed=trial_seed(self.seed, record.values),
             )
             self._submit(record)
-        if self._running == 0:
-            return False
-        result = self.executor.wait(self._on_message)
-        self._running -= 1
-        self._on_result(result)
-        return True
 
     def _submit(self, record: TrialRecord) -> None:
         parent = None
@@ -175,6 +188,7 @@ class SearchLoop:
                 epochs=record.target_epochs,
                 parent_checkpoint=parent,
                 directory=self.oracle.directory_of(record.trial_id),
+                precision=self.precision if record.configuration else "float32",
             )
         )
 

@@ -144,7 +144,7 @@ class WorkerPool:
             self._listen(on_message)
         return self._results.popleft()
 
-    def pace(self, values: Values, *, seed: int) -> Pace:
+    def pace(self, values: Values, *, seed: int, precision: str = "float32") -> Pace:
         """Measure a configuration in all workers at once.
 
         Returns:
@@ -157,7 +157,7 @@ class WorkerPool:
         self._paces = []
         # All loaded first: importing a backend would disturb the one that measures already.
         self._listen_until(lambda: all(worker.ready for worker in self._crew))
-        self._measure = Measure(values=values, seed=seed)
+        self._measure = Measure(values=values, seed=seed, precision=precision)
         for worker in self._crew:
             worker.send(self._measure)
         self._listen_until(lambda: len(self._paces) == self.workers)

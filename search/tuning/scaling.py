@@ -1,4 +1,4 @@
-"""How many workers train at once: as asked, or from a short measurement.
+"""How many workers train at once, and how precisely: as asked, or from a short measurement.
 
 More workers pay as long as one trial cannot keep the machine busy; that depends on the network,
 the image size and the device, so it is measured with the documented configuration: all workers
@@ -27,6 +27,10 @@ from search.tuning.trial import Setting, ShouldStop
 WORTHWHILE = 1.1
 """Twice the workers must bring at least so many times the epochs a second."""
 
+MIXED = "mixed_bfloat16"
+WORTHWHILE_PRECISION = 1.15
+"""Mixed precision must be at least so many times as fast to be taken."""
+
 SHORT_SECONDS = 480.0
 """A shorter search does not pay for starting workers only to measure them."""
 
@@ -38,27 +42,46 @@ GPU_WORKER_MEMORY_MB = 4000
 
 @dataclass(frozen=True, kw_only=True)
 class Staffing:
-    """The executor of a search, and why it has so many workers.
+    """The executor of a search, and why it is what it is.
 
     Attributes:
         executor: Ready to train.
         pace: What the documented configuration costs when all workers are busy: seconds of the
             whole machine for an epoch and for starting a trial.
+        precision: Keras dtype policy to train with, "float32" or "mixed_bfloat16".
         reason: One sentence for the plan.
     """
 
     executor: Executor
     pace: Pace
+    precision: str
     reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wishes:
+    """What was asked for.
+
+    Attributes:
+        workers: Worker processes; 0 for this process, None to choose by measuring.
+        precision: "float32", "mixed_bfloat16", or "auto" to choose by measuring.
+        epochs: How many epochs the search trains, roughly: a short one is not measured for.
+        pace: The pace, where an earlier process of the run measured it; measured again only
+            where something is to be chosen.
+    """
+
+    workers: int | None = None
+    precision: str = "float32"
+    epochs: int = 10**9
+    pace: Pace | None = None
 
 
 def staff(
     setting: Setting,
+    wishes: Wishes,
     *,
-    workers: int | None,
     documented: Values,
     seed: int,
-    epochs: int,
     log_dir: Path,
     should_stop: ShouldStop,
     limits: PoolLimits,
@@ -68,10 +91,9 @@ def staff(
 
     Args:
         setting: Data and HyperModel.
-        workers: Worker processes; 0 for this process, None to choose by measuring.
+        wishes: Workers and precision, chosen here where they were left open.
         documented: The configuration to measure.
         seed: Any seed.
-        epochs: How many epochs the search trains, roughly; a short one is not measured for.
         log_dir: Where workers' logs go.
         should_stop: Asked while measuring and after each epoch.
         limits: When workers are replaced.
@@ -81,16 +103,11 @@ def staff(
         WorkerError: No worker can be started.
         StopRequestedError: The user asked to stop.
     """
-    if workers == 0:
-        executor = InProcessExecutor(setting, should_stop=should_stop)
-        return Staffing(
-            executor=executor,
-            pace=executor.pace(documented, seed=seed),
-            reason="in this process, as asked",
-        )
     found = find_gpus() if gpus is None else tuple(gpus)
 
-    def open_pool(count: int) -> WorkerPool:
+    def open_executor(count: int) -> Executor:
+        if count == 0:
+            return InProcessExecutor(setting, should_stop=should_stop)
         return WorkerPool(
             setting,
             environments=worker_environments(count, gpus=found),
@@ -99,51 +116,78 @@ def staff(
             limits=limits,
         )
 
-    def measured(count: int) -> tuple[WorkerPool, Pace]:
-        pool = open_pool(count)
-        try:
-            return pool, shared(pool.pace(documented, seed=seed), count)
-        except BaseException:
-            pool.close()
-            raise
+    def pace_of(executor: Executor, precision: str) -> Pace:
+        return shared(executor.pace(documented, seed=seed, precision=precision), executor.workers)
 
-    if workers is not None:
-        pool, pace = measured(workers)
-        return Staffing(executor=pool, pace=pace, reason=f"{_named(workers)}, as asked")
-    return _choose(measured, most=_most_workers(found), epochs=epochs, device=_device(found))
+    return choose(
+        wishes,
+        open_executor=open_executor,
+        pace_of=pace_of,
+        most=_most_workers(found),
+        device=f"{len(found)} GPU(s)" if found else f"{usable_cores()} CPU cores",
+    )
+
+
+def choose(
+    wishes: Wishes,
+    *,
+    open_executor: Callable[[int], Executor],
+    pace_of: Callable[[Executor, str], Pace],
+    most: int,
+    device: str,
+) -> Staffing:
+    """Measure what was left open, precision first, and keep one executor open.
+
+    Args:
+        wishes: What was asked for.
+        open_executor: Starts so many workers; 0 for this process.
+        pace_of: Measures an executor at a precision.
+        most: As many workers fit this machine.
+        device: The machine in words.
+    """
+    executor = open_executor(1 if wishes.workers is None else wishes.workers)
+    try:
+        precision = "float32" if wishes.precision == "auto" else wishes.precision
+        settled = wishes.workers is not None and wishes.precision != "auto"
+        pace = wishes.pace if settled and wishes.pace else pace_of(executor, precision)
+        short = wishes.epochs * pace.epoch < SHORT_SECONDS
+        reasons = []
+        if wishes.precision == "auto" and not short:
+            faster = pace_of(executor, MIXED)
+            ratio = pace.epoch / faster.epoch
+            reasons.append(f"{MIXED} was measured {ratio:.2f} times as fast as float32")
+            if ratio >= WORTHWHILE_PRECISION:
+                precision, pace = MIXED, faster
+        if wishes.workers is not None:
+            crew = f"{_named(wishes.workers)}, as asked"
+        elif short:
+            seconds = wishes.epochs * pace.epoch
+            crew = f"1 worker: about {seconds:.0f} s of epochs are too short to measure for more"
+        else:
+            rates = [f"1 gave {60 / pace.epoch:.2f}"]
+            count = 1
+            while 2 * count <= most:
+                # Closed before the larger crew is measured, which needs the machine for itself.
+                executor.close()
+                executor = open_executor(2 * count)
+                faster = pace_of(executor, precision)
+                rates.append(f"{2 * count} gave {60 / faster.epoch:.2f}")
+                if pace.epoch / faster.epoch < WORTHWHILE:
+                    executor.close()
+                    executor = open_executor(count)
+                    break
+                pace, count = faster, 2 * count
+            crew = f"{_named(count)}: of the epochs a minute on {device}, {', '.join(rates)}"
+    except BaseException:
+        executor.close()
+        raise
+    reason = "; ".join([crew, f"precision {precision}", *reasons])
+    return Staffing(executor=executor, pace=pace, precision=precision, reason=reason)
 
 
 def shared(pace: Pace, workers: int) -> Pace:
     """Return what an epoch and a start cost the whole machine when all workers are busy."""
     return Pace(epoch=pace.epoch / workers, trial=pace.trial / workers)
-
-
-def _choose(
-    measured: Callable[[int], tuple[WorkerPool, Pace]], *, most: int, epochs: int, device: str
-) -> Staffing:
-    count = 1
-    pool, pace = measured(count)
-    seconds = epochs * pace.epoch
-    if seconds < SHORT_SECONDS:
-        reason = f"1 worker: the search takes about {seconds:.0f} s, too short to measure for more"
-        return Staffing(executor=pool, pace=pace, reason=reason)
-    rates = [f"1 gave {60 / pace.epoch:.2f}"]
-    try:
-        while 2 * count <= most:
-            # Before the larger crew is measured: it needs the machine for itself.
-            pool.close()
-            candidate, faster = measured(2 * count)
-            rates.append(f"{2 * count} gave {60 / faster.epoch:.2f}")
-            if pace.epoch / faster.epoch < WORTHWHILE:
-                candidate.close()
-                pool, pace = measured(count)
-                break
-            pool, pace, count = candidate, faster, 2 * count
-    except BaseException:
-        pool.close()
-        raise
-    reason = f"{_named(count)}: of the epochs a minute on {device}, {', '.join(rates)}"
-    return Staffing(executor=pool, pace=pace, reason=reason)
 
 
 def _most_workers(gpus: Sequence[Gpu]) -> int:
@@ -156,9 +200,7 @@ def _most_workers(gpus: Sequence[Gpu]) -> int:
     return max(1, most)
 
 
-def _device(gpus: Sequence[Gpu]) -> str:
-    return f"{len(gpus)} GPU(s)" if gpus else f"{usable_cores()} CPU cores"
-
-
 def _named(count: int) -> str:
+    if count == 0:
+        return "this process"
     return "1 worker" if count == 1 else f"{count} workers"

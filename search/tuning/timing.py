@@ -29,19 +29,22 @@ class Pace:
     trial: float
 
 
-def measure_pace(setting: Setting, values: Values, *, seed: int) -> Pace:
+def measure_pace(
+    setting: Setting, values: Values, *, seed: int, precision: str = "float32"
+) -> Pace:
     """Time a few training steps and validation batches, and scale them to an epoch.
 
     Args:
         setting: Data and HyperModel.
         values: The configuration, usually the documented one.
         seed: Any seed.
+        precision: Keras dtype policy.
 
     Returns:
         The pace of this configuration; larger or smaller ones differ in proportion.
     """
     start = time.perf_counter()
-    model = build_model(setting, values, seed)
+    model = build_model(setting, values, seed, precision=precision)
     feed = TrainingFeed(
         setting.dataset.train,
         class_weights=setting.dataset.class_weights,

@@ -45,6 +45,9 @@ OnEpoch = Callable[[EpochRecord], None]
 ShouldStop = Callable[[], bool]
 OnStep = Callable[[], None]
 TRACEBACK_LINES = 12
+COSTS = ("build", "compile", "data", "train", "validate", "checkpoint")
+"""What a trial's seconds go into. compile: the first step, with tracing and compiling; data:
+gathering batches, in a thread beside the training and so part of its time; train: other steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +140,7 @@ class _Run:
         self.on_step = on_step
         self.records: list[EpochRecord] = []
         self.parameters = 0
-        self.costs = {"build": 0.0, "train": 0.0, "validate": 0.0, "checkpoint": 0.0}
+        self.costs = dict.fromkeys(COSTS, 0.0)
 
     def objective(self, record: EpochRecord) -> float:
         """Return a record's objective, smaller is better."""
@@ -201,12 +204,26 @@ def release_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def build_model(setting: Setting, values: dict[str, Any], seed: int) -> Any:
-    """Build the compiled model of a configuration, initialized from a seed."""
+def build_model(
+    setting: Setting, values: dict[str, Any], seed: int, *, precision: str = "float32"
+) -> Any:
+    """Build the compiled model of a configuration, initialized from a seed.
+
+    Args:
+        setting: Data and HyperModel.
+        values: Hyperparameter values.
+        seed: Seed of the initial weights.
+        precision: Keras dtype policy of the layers that do not state their own.
+    """
     keras.utils.set_random_seed(seed)
     hyperparameters = kt.HyperParameters()
     hyperparameters.values = dict(values)
-    model = setting.hypermodel.build(hyperparameters)
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(precision)
+    try:
+        model = setting.hypermodel.build(hyperparameters)
+    finally:
+        keras.config.set_dtype_policy(before)
     # Created now rather than while the first step is traced, which TensorFlow would trace twice.
     model.optimizer.build(model.trainable_variables)
     return model
@@ -215,7 +232,7 @@ def build_model(setting: Setting, values: dict[str, Any], seed: int) -> Any:
 def _train(run: _Run) -> None:
     spec, setting = run.spec, run.setting
     begin = time.perf_counter()
-    model = build_model(setting, spec.values, spec.seed)
+    model = build_model(setting, spec.values, spec.seed, precision=spec.precision)
     run.parameters = int(model.count_params())
     initial = _restore(run, model)
     for record in run.records:
@@ -282,6 +299,7 @@ class _EpochEnd(keras.callbacks.Callback):
         self.feed = feed
         self.validator = validator
         self.begin = 0.0
+        self.compiled = False
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Set data order and the state of every random layer; Keras counts epochs from 0."""
@@ -290,7 +308,12 @@ class _EpochEnd(keras.callbacks.Callback):
         reseed(self.model, seed=self.run.spec.seed, epoch=epoch + 1)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Give a sign of life."""
+        """Give a sign of life; the first step tells what compiling took."""
+        if not self.compiled:
+            self.compiled = True
+            now = time.perf_counter()
+            self.run.costs["compile"] += now - self.begin
+            self.run.costs["train"] -= now - self.begin
         self.run.on_step()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -309,6 +332,7 @@ class _EpochEnd(keras.callbacks.Callback):
         checkpoint.append_epoch(run.spec.directory, record)
         checkpoint.save(self.model, run.spec.directory / checkpoint.LAST, epoch=record.epoch)
         run.costs["train"] += trained - self.begin
+        run.costs["data"] = self.feed.seconds
         run.costs["validate"] += validated - trained
         run.costs["checkpoint"] += time.perf_counter() - validated
         run.on_epoch(record)

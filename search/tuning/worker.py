@@ -60,6 +60,7 @@ class Measure:
 
     values: dict[str, Any]
     seed: int
+    precision: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +110,7 @@ def _work(pipe: Connection, task: Any, setting: Any) -> None:
         return  # came after the trial it was meant for had ended
     try:
         if isinstance(task, Measure):
-            pipe.send(measure_pace(setting, task.values, seed=task.seed))
+            pipe.send(measure_pace(setting, task.values, seed=task.seed, precision=task.precision))
             return
         result = train_trial(
             task,

@@ -4,7 +4,7 @@ import pytest
 
 from search.tuning import scaling
 from search.tuning.devices import Gpu
-from search.tuning.scaling import _choose, _most_workers, shared
+from search.tuning.scaling import Wishes, _most_workers, choose, shared
 from search.tuning.timing import Pace
 
 
@@ -19,13 +19,27 @@ class FakePool:
 class Machine:
     """Gives epochs a minute by number of workers, and remembers the pools."""
 
-    def __init__(self, **rates):
+    def __init__(self, *, mixed: float = 1.0, **rates):
         self.rates = {int(name[1:]): rate for name, rate in rates.items()}
+        self.mixed = mixed
         self.pools = []
 
-    def measured(self, count):
+    def open_executor(self, count):
         self.pools.append(FakePool(count))
-        return self.pools[-1], Pace(epoch=60 / self.rates[count], trial=1.0)
+        return self.pools[-1]
+
+    def pace_of(self, pool, precision):
+        rate = self.rates[pool.workers] * (self.mixed if precision != "float32" else 1)
+        return Pace(epoch=60 / rate, trial=1.0)
+
+    def choose(self, **wishes):
+        return choose(
+            Wishes(**{"epochs": 10_000, **wishes}),
+            open_executor=self.open_executor,
+            pace_of=self.pace_of,
+            most=8,
+            device="8 CPU cores",
+        )
 
 
 @pytest.mark.parametrize(
@@ -38,26 +52,43 @@ class Machine:
 )
 def test_workers_are_doubled_while_that_pays(rates, expected):
     machine = Machine(**rates)
-    staffing = _choose(machine.measured, most=8, epochs=10_000, device="8 CPU cores")
+    staffing = machine.choose()
     assert staffing.executor.workers == expected
     assert staffing.pace.epoch == pytest.approx(60 / machine.rates[expected])
-    open_pools = [pool for pool in machine.pools if not pool.closed]
-    assert open_pools == [staffing.executor]
+    assert [pool for pool in machine.pools if not pool.closed] == [staffing.executor]
     assert "of the epochs a minute on 8 CPU cores, 1 gave 2.00" in staffing.reason
 
 
 def test_a_short_search_is_not_measured_for():
     machine = Machine(n1=60)
-    staffing = _choose(machine.measured, most=8, epochs=69, device="2 CPU cores")
+    staffing = machine.choose(epochs=69, precision="auto")
     assert (staffing.executor.workers, len(machine.pools)) == (1, 1)
+    assert staffing.precision == "float32"
     assert "too short" in staffing.reason
+
+
+@pytest.mark.parametrize(
+    ("ratio", "expected"), [(1.4, "mixed_bfloat16"), (1.1, "float32"), (0.5, "float32")]
+)
+def test_mixed_precision_is_taken_where_it_pays(ratio, expected):
+    staffing = Machine(n0=1, mixed=ratio).choose(workers=0, precision="auto")
+    assert staffing.precision == expected
+    assert f"{ratio:.2f} times as fast" in staffing.reason
+    assert staffing.reason.startswith("this process, as asked")
+
+
+def test_what_was_asked_for_is_not_measured():
+    machine = Machine(n3=1, mixed=0.1)
+    staffing = machine.choose(workers=3, precision="mixed_bfloat16")
+    assert (staffing.executor.workers, staffing.precision) == (3, "mixed_bfloat16")
+    assert len(machine.pools) == 1
 
 
 def test_a_failing_measurement_leaves_no_pool_behind():
     machine = Machine(n1=1)
     with pytest.raises(KeyError):
-        _choose(machine.measured, most=8, epochs=10_000, device="8 CPU cores")
-    assert machine.pools[0].closed
+        machine.choose()
+    assert all(pool.closed for pool in machine.pools)
 
 
 def test_memory_and_cores_limit_the_workers(monkeypatch):
