@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TextIO, cast
 
 import rich.console
-from rich.live import Live
 from rich.panel import Panel
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.rule import Rule
@@ -23,18 +22,20 @@ from rich.text import Text
 from search.journal import EventKind
 from search.records import TrialRecord
 from search.reporting import facts, tables
-from search.reporting.live import live_view
-from search.reporting.plain import PlainLog, milestone
+from search.reporting.live import LiveView
+from search.reporting.plain import PlainLog, milestone, standing
 from search.reporting.progress import RunProgress
+from search.reporting.screen import REFRESH_SECONDS, Screen
+from search.reporting.terminal import LastingFile, is_terminal
 from search.reporting.verdict import read_verdict
 from search.reporting.wording import duration, one_line, stamp, whole
 
-REFRESH_PER_SECOND = 4
 PROGRESS_STEP = 0.1
 PROGRESS_INTERVAL = 2.0
 LIVE_EVENTS = frozenset(
     {
         EventKind.TRIAL_CREATED,
+        EventKind.TRIAL_STARTED,
         EventKind.EPOCH,
         EventKind.TRIAL_ENDED,
         EventKind.REFIT_STARTED,
@@ -72,23 +73,23 @@ class Console:
         target = sys.stdout if file is None else file
         if live is None:
             # Not rich's own test: FORCE_COLOR in CI must colour lines, not start a live view.
-            live = _is_terminal(target) and os.environ.get("TERM") not in ("dumb", "unknown")
+            live = is_terminal(target) and os.environ.get("TERM") not in ("dumb", "unknown")
         self.quiet = quiet
         self.live = live and not quiet
         self._dated = dated and not self.live
         self.progress_state = RunProgress()
         self._rich = rich.console.Console(
-            file=cast(TextIO, _LastingFile(target)),
+            file=cast(TextIO, LastingFile(target)),
             force_terminal=True if self.live else None,
             highlight=False,
         )
-        self._display: Live | Progress | None = None
+        self._display: Screen | Progress | None = None
         self._tasks: dict[str, Any] = {}
         self._plain_log = PlainLog()
         self._plain_progress: dict[str, tuple[float, float]] = {}
         self._notices: list[str] = []
         self._data = ""
-        self._last_view: rich.console.RenderableType = Text("")
+        self._watched = ""
 
     @property
     def width(self) -> int:
@@ -136,12 +137,13 @@ class Console:
         else:
             self._sparse_progress(label, done, total)
 
+    def know_data(self, report: dict[str, Any]) -> None:
+        """Take a few words on the data from `dataset.json`, for the header of the live view."""
+        self._data = facts.data_words(report)
+
     def show_data(self, report: dict[str, Any]) -> None:
         """Print the summary of `dataset.json`."""
-        counts = facts.class_counts(report)
-        images = next((row[3] for row in counts if row[0] == "train"), "")
-        synthetic = bool(facts.mapping(report.get("source")).get("synthetic"))
-        self._data = f"{'SYNTHETIC, ' if synthetic else ''}{images} films" if images else ""
+        self.know_data(report)
         self._show(lambda: tables.data_table(report))
 
     def show_plan(self, plan: dict[str, Any]) -> None:
@@ -168,6 +170,37 @@ class Console:
         """Take in the events of earlier processes, silently, before a resumed run goes on."""
         for event in events:
             self.progress_state.apply(event)
+
+    def watch(self, name: str) -> None:
+        """Show a run that another process has: the live view stays open until `close`.
+
+        Args:
+            name: The run's name, for the header.
+        """
+        self._watched = name
+        if self.live:
+            self._open_screen()
+        else:
+            self.info(f"watching {name}: {standing(self.progress_state)}")
+
+    def begin_again(self) -> None:
+        """Forget every event: the run is begun anew."""
+        self.progress_state = RunProgress(self.progress_state.objective)
+
+    def show_progress(self, *, name: str, note: str = "", now: float | None = None) -> None:
+        """Print where the run stands: the live view once, or in a log a line.
+
+        Args:
+            name: The run's name.
+            note: What it is in a word if it does not run.
+            now: Unix time; None: the present.
+        """
+        self._close_display()
+        self._watched = name
+        if self._dated:
+            self._line(f"{name}: {standing(self.progress_state)}")
+        else:
+            self._rich.print(self._view(note=note, now=now))
 
     def show_trials(self, records: list[TrialRecord], *, objective: str, direction: str) -> None:
         """Print the table of trials, best first at equal budget, failures last."""
@@ -226,34 +259,36 @@ class Console:
             self.warn(f"this summary cannot be shown: {one_line(repr(problem))}")
 
     def _listen_live(self, kind: Any, event: dict[str, Any]) -> None:
-        if kind in LIVE_EVENTS and not isinstance(self._display, Live):
-            self._open(
-                Live(
-                    console=self._rich,
-                    get_renderable=self._view,
-                    refresh_per_second=REFRESH_PER_SECOND,
-                    transient=True,
-                )
-            )
+        if kind in LIVE_EVENTS and not isinstance(self._display, Screen):
+            self._open_screen()
         if kind == EventKind.SEARCH_ENDED:
-            self._close_display()
-        if kind not in (EventKind.RUNG_CLOSED, EventKind.REFIT_STARTED):
+            if not self._watched:
+                self._close_display()
+            # The view showed them while it was there; what follows has no place for them.
+            for loss in self.progress_state.workers.losses:
+                self._line(str(loss), style="red")
+        # Of the rest, what the view shows leaves no line behind.
+        if kind not in (EventKind.RUNG_CLOSED, EventKind.REFIT_STARTED, EventKind.WORKER_LOST):
             text = milestone(event, self.progress_state)
             if text is not None:
                 self._line(text)
 
-    def _view(self) -> rich.console.RenderableType:
-        """Return the screen; called by the refreshing thread.
+    def _view(
+        self, height: int | None = None, *, note: str = "", now: float | None = None
+    ) -> LiveView:
+        return LiveView(
+            progress=self.progress_state,
+            now=time.time() if now is None else now,
+            data=self._data,
+            name=self._watched,
+            note=note,
+            height=height,
+        )
 
-        There is no lock, since a signal handler that prints could wait for it forever. A view
-        that was built while an event changed the state under it is dropped for the one before,
-        and so is one that fails: the exception would end the thread.
-        """
-        with contextlib.suppress(Exception):
-            self._last_view = live_view(self.progress_state, now=time.time(), data=self._data)
-        return self._last_view
+    def _open_screen(self) -> None:
+        self._open(Screen(self._rich, self._view))
 
-    def _open(self, display: Live | Progress) -> None:
+    def _open(self, display: Screen | Progress) -> None:
         self._close_display()
         self._display = display
         display.start()
@@ -261,6 +296,11 @@ class Console:
     def _close_display(self) -> None:
         display, self._display = self._display, None
         self._tasks = {}
+        if isinstance(display, Progress):
+            # It stays on the screen: what was of unknown length must not look unfinished.
+            for task in display.tasks:
+                if task.total is None:
+                    display.update(task.id, total=1, completed=1)
         if display is not None:
             display.stop()
 
@@ -273,7 +313,7 @@ class Console:
                     TextColumn("{task.fields[count]}", markup=False),
                     TimeRemainingColumn(),
                     console=self._rich,
-                    refresh_per_second=REFRESH_PER_SECOND,
+                    refresh_per_second=1 / REFRESH_SECONDS,
                 )
             )
         if isinstance(self._display, Progress):
@@ -299,47 +339,3 @@ class Console:
         if finished or (share >= reached + PROGRESS_STEP and now - last >= PROGRESS_INTERVAL):
             self._plain_progress[label] = (now, share)
             self._line(f"{label}: {whole(done)} of {whole(total)} ({share:.0%})")
-
-
-class _LastingFile:
-    """A text file that never raises: a search does not end because `head` or a log's disk did.
-
-    What its encoding cannot write is replaced; after the reader of a pipe has left, or the disk of
-    a redirected output is full, everything is dropped.
-    """
-
-    def __init__(self, file: TextIO) -> None:
-        self._file = file
-        self._lost = False
-
-    def write(self, text: str) -> int:
-        """Write, or drop."""
-        encoding = getattr(self._file, "encoding", None) or "utf-8"
-        self._try(lambda: self._file.write(text.encode(encoding, "replace").decode(encoding)))
-        return len(text)
-
-    def flush(self) -> None:
-        """Flush, or drop."""
-        self._try(self._file.flush)
-
-    def _try(self, act: Callable[[], Any]) -> None:
-        if self._lost:
-            return
-        try:
-            act()
-        except OSError:
-            self._lost = True
-            if self._file is sys.stdout:
-                # What is buffered would raise again when the interpreter flushes it at exit.
-                with contextlib.suppress(OSError, ValueError):
-                    os.dup2(os.open(os.devnull, os.O_WRONLY), self._file.fileno())
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._file, name)
-
-
-def _is_terminal(file: TextIO) -> bool:
-    try:
-        return file.isatty()
-    except (AttributeError, ValueError):
-        return False

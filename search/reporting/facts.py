@@ -40,6 +40,13 @@ def class_counts(report: dict[str, Any]) -> Counts:
     return rows
 
 
+def data_words(report: dict[str, Any]) -> str:
+    """Return a few words on the data, "" if nothing is known: "4,185 films"."""
+    images = next((row[3] for row in class_counts(report) if row[0] == "train"), "")
+    synthetic = bool(mapping(report.get("source")).get("synthetic"))
+    return f"{'SYNTHETIC, ' if synthetic else ''}{images} films" if images else ""
+
+
 def data_facts(report: dict[str, Any]) -> Facts:
     """Return (what, text) about the source, patients, rejects, leakage, weights and cache."""
     facts: Facts = []

@@ -1,209 +1,197 @@
-"""The live view of a running search: one screen from a RunProgress; pure, the caller refreshes it.
+"""The live view of a run: one screen from a RunProgress; pure, the caller refreshes it.
 
-Made for 80 columns and 24 lines; wider and higher terminals show more of the hyperparameters.
+Made for 80 columns and 24 lines. Wider terminals show more of the hyperparameters and longer
+sparklines, higher ones more rows; lower ones lose rows of every section before they lose a section.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from search.records import TrialRecord
-from search.reporting.facts import mapping
-from search.reporting.progress import Retraining, RunProgress
-from search.reporting.tables import BAD, DIM, DOCUMENTED, GOOD, HEAD
-from search.reporting.trials import reason
-from search.reporting.wording import (
-    clock,
-    described,
-    duration,
-    is_number,
-    metric,
-    sparkline,
-    whole,
-)
+from search.reporting import occupancy, panels
+from search.reporting.panels import line
+from search.reporting.progress import RunProgress
+from search.reporting.stages import STAGE_WORDS
+from search.reporting.tables import HEAD, RUNNING
+from search.reporting.wording import clock, duration, fitting, plural, whole
 
-SHOWN_BRACKETS = 5
-SHOWN_RUNNING = 4
 SHOWN_TOP = 5
-SHOWN_FAILURES = 3
-RUNNING = "cyan"
+HEADER_LINES = 3
 
 
-def live_view(progress: RunProgress, *, now: float, data: str = "") -> RenderableType:
-    """Return the screen.
+@dataclass(frozen=True, kw_only=True)
+class LiveView:
+    """The screen at one moment; fits itself to the width it is printed in.
 
-    Args:
+    Attributes:
         progress: Where the run stands.
         now: Unix time.
         data: A few words on the data, for the header.
+        name: The run's name, "" to leave it out.
+        note: What it is in a word if it does not run, e.g. "stopped".
+        height: Lines to fit in; None takes what is needed.
     """
-    if progress.retrainings and (progress.search_ended or not progress.running):
-        return Group(header(progress, now=now, data=data), retraining_table(progress))
-    parts: list[RenderableType] = [
-        header(progress, now=now, data=data),
-        epochs_line(progress),
-        *bracket_lines(progress),
-    ]
-    if progress.running:
-        parts += [Text("now", style=HEAD), running_table(progress)]
-    if progress.top:
-        parts += [Text("best so far, most epochs first", style=HEAD), top_table(progress)]
-    failed = progress.failed
-    for record in failed[-SHOWN_FAILURES:]:
-        parts.append(_line(f"failed {record.trial_id} {reason(record)}", style=BAD))
-    if len(failed) > SHOWN_FAILURES:
-        parts.append(_line(f"{len(failed)} trials failed in all", style=BAD))
-    return Group(*parts)
 
+    progress: RunProgress
+    now: float
+    data: str = ""
+    name: str = ""
+    note: str = ""
+    height: int | None = None
 
-def header(progress: RunProgress, *, now: float, data: str) -> RenderableType:
-    """Return one line: what runs on the left, elapsed and remaining time on the right."""
-    arrow = "↓" if progress.direction == "min" else "↑"
-    words = [
-        str(progress.plan.get("tuner", "")),
-        f"{progress.objective} {arrow}",
-        data,
-        progress.device,
-    ]
-    times = f"{clock(progress.elapsed(now))} elapsed"
-    if not progress.search_ended and progress.plan:
-        times += f" · {clock(progress.seconds_left(now))} left"
-    table = Table.grid(expand=True, padding=(0, 1))
-    table.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
-    table.add_column(justify="right", no_wrap=True)
-    table.add_row(_line(" · ".join(w for w in words if w), style=HEAD), Text(times))
-    return table
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield the sections from top to bottom."""
+        progress, width = self.progress, options.max_width
+        yield from self._header(width)
+        training = progress.stage in ("data", "plan", "search") or not progress.retraining.runs
+        needs = _search_needs(progress) if training else _retraining_needs(progress)
+        rows, spaced = allot(needs, None if self.height is None else self.height - HEADER_LINES)
+        for name, count in rows.items():
+            if not count:
+                continue
+            if spaced:
+                yield Text("")
+            if name == "brackets":
+                yield occupancy.occupancy_table(progress, rows=count)
+            elif name == "workers":
+                yield panels.workers_table(progress, now=self.now, width=width, rows=count)
+            elif name == "top":
+                yield panels.top_table(progress, rows=count)
+            elif name == "retraining":
+                yield panels.retraining_table(progress, width=width, rows=count)
+            else:
+                yield from panels.problem_lines(progress, rows=count)
 
-
-def epochs_line(progress: RunProgress) -> RenderableType:
-    """Return the overall progress in epochs."""
-    done = progress.epochs_done
-    total = max(done + progress.epochs_left, 1)
-    pace = progress.seconds_per_epoch
-    text = f"{whole(done)}/{whole(total)} epochs"
-    if pace is not None:
-        text += f" · {duration(pace)} each"
-    table = Table.grid(expand=True, padding=(0, 1))
-    table.add_column(ratio=1)
-    table.add_column(justify="right", no_wrap=True)
-    table.add_row(ProgressBar(total=total, completed=done), Text(text))
-    return table
-
-
-def bracket_lines(progress: RunProgress) -> list[RenderableType]:
-    """Return a line a bracket: trials done of those planned in each rung, @ its epochs."""
-    brackets = [mapping(b) for b in progress.plan.get("brackets") or []]
-    if not brackets:
-        return []
-    done = progress.occupancy()
-    busy = {(r.iteration, r.bracket, r.rung) for r in progress.running}
-    rounds = len({b.get("iteration", 0) for b in brackets}) > 1
-    lines: list[tuple[bool, Text]] = []
-    for bracket in brackets:
-        iteration, number = bracket.get("iteration", 0), bracket.get("bracket", 0)
-        line = Text(no_wrap=True, overflow="ellipsis")
-        line.append(f"{f'round {iteration + 1} ' if rounds else ''}bracket {number}  ", style=DIM)
-        finished = True
-        for i, rung in enumerate(bracket.get("rungs") or []):
-            key = (iteration, number, i)
-            count, planned = done[key], rung.get("count", 0)
-            closed = key in progress.closed or (is_number(planned) and count >= planned)
-            finished = finished and closed
-            style = GOOD if closed else RUNNING if key in busy or count else DIM
-            line.append(" → " if i else "", style=DIM)
-            line.append(f"{count}/{planned}", style=style)
-            line.append(f" @{rung.get('epochs', '?')}", style=DIM)
-        lines.append((finished, line))
-    first = next((i for i, (finished, _) in enumerate(lines) if not finished), len(lines) - 1)
-    # Keep one finished bracket above the first open one, for orientation.
-    start = max(0, min(first - 1, len(lines) - SHOWN_BRACKETS))
-    shown: list[RenderableType] = [line for _, line in lines[start : start + SHOWN_BRACKETS]]
-    hidden = len(lines) - len(shown)
-    if hidden:
-        finished_count = sum(finished for finished, _ in lines)
-        shown.append(Text(f"{len(lines)} brackets, {finished_count} finished", style=DIM))
-    return shown
-
-
-def running_table(progress: RunProgress) -> Table:
-    """Return a line a running trial: epoch, sparkline and value of the objective, what it tries."""
-    table = _grid(4)
-    running = progress.running
-    documented = progress.documented
-    for record in running[-SHOWN_RUNNING:]:
-        scores = progress.scores(record)
-        table.add_row(
-            Text(record.trial_id, style=RUNNING),
-            f"epoch {min(record.epochs + 1, record.target_epochs)}/{record.target_epochs}",
-            Text(sparkline(scores, 12), style=RUNNING),
-            metric(scores[-1]) if scores else "",
-            _description(record, documented),
+    def _header(self, width: int) -> Iterator[RenderableType]:
+        """Yield what runs, the progress bar, and the times."""
+        progress = self.progress
+        arrow = "↓" if progress.direction == "min" else "↑"
+        count = len(progress.workers.rows())
+        words = [
+            self.name,
+            str(progress.plan.get("tuner", "")),
+            f"{progress.objective} {arrow}",
+            self.data,
+            plural(count, "worker") if count > 1 else "",
+            progress.device,
+        ]
+        text = " · ".join(word for word in words if word)
+        # Of "CPU, 2 cores (tensorflow)" the backend is what is missed least.
+        yield line(text if len(text) <= width else text.partition(" (")[0], style=HEAD)
+        if progress.stage in STAGE_WORDS:
+            elapsed = f"{clock(progress.elapsed(self.now))} elapsed"
+            doing = STAGE_WORDS[progress.stage]
+            yield line(" · ".join(word for word in (doing, self.note, elapsed) if word))
+            return
+        done, left = _epochs(progress)
+        bar = Table.grid(expand=True, padding=(0, 1))
+        bar.add_column(ratio=1)
+        bar.add_column(justify="right", no_wrap=True)
+        total = max(done + left, 1)
+        doing = "retraining" if progress.stage == "retrain" else "search"
+        bar.add_row(
+            ProgressBar(total=total, completed=done, complete_style=RUNNING),
+            f"{doing} {done / total:.0%}",
         )
-    if len(running) > SHOWN_RUNNING:
-        table.add_row(f"+{len(running) - SHOWN_RUNNING}", "more")
-    return table
+        yield bar
+        yield line(fitting(self._times(done, left), width))
+
+    def _times(self, done: int, left: int) -> list[tuple[int, str]]:
+        """Return the words on epochs and times, each with its importance for `fitting`."""
+        progress = self.progress
+        pace, then = progress.seconds_per_epoch, progress.retraining_seconds()
+        times = [(0, f"{whole(done)}/{whole(done + left)} epochs")]
+        if self.note:
+            times.append((0, self.note))
+        if pace is not None:
+            times.append((4, f"{duration(pace)} each"))
+        times.append((2, f"{clock(progress.elapsed(self.now))} elapsed"))
+        if progress.plan or progress.search_ended:
+            times.append((1, f"{clock(progress.seconds_left(self.now))} left"))
+        if then and not progress.search_ended:
+            times.append((3, f"retraining {clock(then)}"))
+        return times
 
 
-def top_table(progress: RunProgress) -> Table:
-    """Return the best configurations, and the documented one, with only what differs."""
-    table = _grid(3)
-    documented = progress.documented
-    top = progress.top
-    shown = top[:SHOWN_TOP]
-    control = next((record for record in top if record.configuration == 0), None)
-    if control is not None and control not in shown:
-        shown[-1] = control
-    for record in shown:
-        table.add_row(
-            record.trial_id,
-            f"@{record.epochs}",
-            Text(metric(record.score), style=HEAD),
-            _description(record, documented),
-        )
-    return table
+@dataclass(frozen=True, kw_only=True)
+class Need:
+    """Lines of a section, its heading included.
+
+    Attributes:
+        wanted: What it takes when there is room; 0 where it is absent.
+        useful: What it gives up only after every other section is down to this.
+        least: What it never gives up.
+    """
+
+    wanted: int
+    useful: int
+    least: int
 
 
-def retraining_table(progress: RunProgress) -> Table:
-    """Return a line a candidate that is or was retrained."""
-    table = _grid(5)
-    for run in progress.retrainings.values():
-        table.add_row(
-            Text(f"retrain {run.role}, seed {run.seed}", style=GOOD if run.ended else RUNNING),
-            f"epoch {run.epoch}/{run.epochs}" if run.epochs else f"epoch {run.epoch}",
-            Text(sparkline(run.scores, 16), style=RUNNING),
-            metric(run.scores[-1]) if run.scores else "",
-            _time_left(run),
-            Text(""),
-        )
-    return table
+def need(rows: int, *, useful: int, least: int, heading: int = 1) -> Need:
+    """Return the lines of a section with so many rows."""
+    if not rows:
+        return Need(wanted=0, useful=0, least=0)
+    return Need(
+        wanted=rows + heading, useful=min(rows, useful) + heading, least=min(rows, least) + heading
+    )
 
 
-def _time_left(run: Retraining) -> str:
-    if run.ended:
-        return "done"
-    if not run.epoch:
-        return ""
-    return f"{clock(run.seconds / run.epoch * max(0, run.epochs - run.epoch))} left"
+def allot(needs: dict[str, Need], space: int | None) -> tuple[dict[str, int], bool]:
+    """Divide the lines of a screen.
+
+    Args:
+        needs: Lines by section.
+        space: Lines there are; None for as many as are wanted.
+
+    Returns:
+        Lines of each section, and whether empty lines fit between them.
+    """
+    given = {name: section.wanted for name, section in needs.items()}
+    gaps = sum(1 for count in given.values() if count)
+    if space is None or sum(given.values()) + gaps <= space:
+        return given, True
+    for floor in ("useful", "least"):
+        while sum(given.values()) > space:
+            name = max(given, key=lambda name: given[name] - getattr(needs[name], floor))
+            if given[name] <= getattr(needs[name], floor):
+                break
+            given[name] -= 1
+    return given, False
 
 
-def _grid(fixed: int) -> Table:
-    """Return a grid with some columns as wide as needed and one that takes the rest."""
-    table = Table.grid(expand=True, padding=(0, 1))
-    for _ in range(fixed):
-        table.add_column(no_wrap=True)
-    table.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
-    return table
+def _search_needs(progress: RunProgress) -> dict[str, Need]:
+    """Return the lines of each section while trials are trained."""
+    workers = min(len(panels.worker_rows(progress)), panels.SHOWN_WORKERS + 1)
+    return {
+        "brackets": need(occupancy.lines(progress), useful=4, least=2),
+        "workers": need(workers, useful=6, least=2),
+        "top": need(min(SHOWN_TOP, len(progress.top)), useful=3, least=1),
+        "problems": _problem_needs(progress),
+    }
 
 
-def _description(record: TrialRecord, documented: dict[str, Any]) -> Text:
-    style = DOCUMENTED if record.configuration == 0 else ""
-    return _line(described(record, documented, short=True), style=style)
+def _retraining_needs(progress: RunProgress) -> dict[str, Need]:
+    runs = len(progress.retraining.runs)
+    return {
+        "retraining": need(runs, useful=3, least=1),
+        "problems": _problem_needs(progress),
+    }
 
 
-def _line(text: str, *, style: str = "") -> Text:
-    return Text(text, style=style, no_wrap=True, overflow="ellipsis")
+def _problem_needs(progress: RunProgress) -> Need:
+    rows = min(len(progress.problems), panels.SHOWN_PROBLEMS + 1)
+    return need(rows, useful=2, least=1, heading=0)
+
+
+def _epochs(progress: RunProgress) -> tuple[int, int]:
+    """Return the epochs done and left of the search, or of the retraining after it."""
+    if progress.stage == "retrain":
+        return progress.retraining.epochs_done, progress.retraining.epochs_left
+    return progress.epochs_done, progress.epochs_left

@@ -1,51 +1,31 @@
 """Where a run stands, from its events: what the live view, the plain log and reports look at.
 
 Feeding it every line of a journal gives the same state as listening from the start. A strange
-event is counted and skipped: a display must never stop a search.
+event is counted and skipped: a display must never stop a search. What is costly to add up is kept
+until the next event, so that a screen that is redrawn in between costs next to nothing.
 """
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from dataclasses import dataclass, field
-from typing import Any
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from search import history
 from search.config import direction
 from search.journal import EventKind
 from search.records import TrialRecord, TrialStatus, Values
+from search.reporting import remaining, stages
 from search.reporting.facts import mapping
-from search.reporting.trials import finalists
+from search.reporting.retraining import Retrainings
+from search.reporting.throughput import Throughput
+from search.reporting.trials import finalists, reason
 from search.reporting.wording import documented_values, is_number
+from search.reporting.workers import Workers
 
 Event = dict[str, Any]
-RungKey = tuple[int, int, int]
-
-RATE_WINDOW = 60
-"""Events whose pace gives the time left; enough to smooth, short enough to follow a change."""
-
-
-@dataclass(kw_only=True)
-class Retraining:
-    """One candidate being retrained, or done.
-
-    Attributes:
-        role: "documented", "winner", …
-        seed: The repetition.
-        epochs: Epochs it is to train.
-        epoch: Epochs done.
-        scores: The objective epoch by epoch.
-        seconds: Wall time of its epochs so far.
-        ended: Whether it is done.
-    """
-
-    role: str
-    seed: int
-    epochs: int
-    epoch: int = 0
-    scores: list[float] = field(default_factory=list)
-    seconds: float = 0.0
-    ended: bool = False
+RungKey = remaining.RungKey
+T = TypeVar("T")
 
 
 class RunProgress:
@@ -56,11 +36,17 @@ class RunProgress:
         plan: Fields of the PLAN event.
         trials: Trials by id, in the order of creation.
         closed: Rungs (iteration, bracket, rung) that are closed.
-        retrainings: Candidates by (role, seed).
+        workers: What each worker does.
+        retraining: Where the retraining stands.
         device: What the run computes on, "" if unknown.
+        stage: The stage the run is in, of `stages.STAGES`.
         search_ended: Whether the search is over.
+        problems: A line for every failed trial and lost worker, in order.
+        begun: Unix time of the last event of each running trial.
         strange: Events that could not be read.
+        started: Unix time when this process took the run.
         last: Unix time of the latest event.
+        version: Grows with every event; what is shown changes only with it and with the time.
     """
 
     def __init__(self, objective: str = "robust_loss") -> None:
@@ -69,14 +55,19 @@ class RunProgress:
         self.plan: dict[str, Any] = {}
         self.trials: dict[str, TrialRecord] = {}
         self.closed: set[RungKey] = set()
-        self.retrainings: dict[tuple[str, int], Retraining] = {}
+        self.workers = Workers()
+        self.retraining = Retrainings()
         self.device = ""
+        self.stage = stages.STAGES[0]
         self.search_ended = False
+        self.problems: list[str] = []
+        self.begun: dict[str, float] = {}
         self.strange = 0
         self.started: float | None = None
         self.last: float | None = None
-        self._previous: float | None = None
-        self._pace: deque[tuple[float, int]] = deque(maxlen=RATE_WINDOW)
+        self.version = 0
+        self._throughput = Throughput()
+        self._kept: dict[str, tuple[int, Any]] = {}
 
     @property
     def direction(self) -> str:
@@ -94,6 +85,9 @@ class RunProgress:
         except (KeyError, TypeError, ValueError, AttributeError):
             self.strange += 1
             return False
+        finally:
+            # Last, so that what another thread added up meanwhile is not kept.
+            self.version += 1
         return True
 
     def _apply(self, event: Event) -> None:
@@ -103,51 +97,69 @@ class RunProgress:
             if self.started is None:
                 self.started = self.last
         if kind == EventKind.RUN_STARTED:
-            # The time between a kill and the resumption is nobody's work.
-            self._previous, self.started = None, self.last
-            self.device = _device(event.get("device")) or self.device
+            self._take(event)
         elif kind == EventKind.PLAN:
             self.plan = dict(event)
-        elif kind == EventKind.TRIAL_CREATED:
-            record = history.created(event)
-            self.trials[record.trial_id] = record
-            self._count_pace(0)
-        elif kind == EventKind.EPOCH:
-            record = history.with_epoch(self.trials[event["trial_id"]], event)
-            self.trials[record.trial_id] = record
-            self._count_pace(1)
+            self.workers.plan(event.get("workers"))
+        elif kind == EventKind.STAGE:
+            self.stage = stages.after(event["name"])
+        elif kind in (EventKind.TRIAL_CREATED, EventKind.TRIAL_STARTED, EventKind.EPOCH):
+            self._apply_training(kind, event)
         elif kind == EventKind.TRIAL_ENDED:
-            record = history.ended(self.trials[event["trial_id"]], event)
-            self.trials[record.trial_id] = record
-            self._count_pace(0)
+            self._end_trial(event)
+        elif kind == EventKind.WORKER_LOST:
+            self.workers.lose(event)
+            self.problems.append(str(self.workers.losses[-1]))
         elif kind == EventKind.RUNG_CLOSED:
             self.closed.add((event["iteration"], event["bracket"], event["rung"]))
         elif kind == EventKind.SEARCH_ENDED:
-            self.search_ended = True
+            self.search_ended, self.stage = True, "retrain"
+            self._throughput.forget()
+            self.workers.dismiss()
         elif kind in (EventKind.REFIT_STARTED, EventKind.REFIT_EPOCH, EventKind.REFIT_ENDED):
             self._apply_refit(kind, event)
 
-    def _apply_refit(self, kind: str, event: Event) -> None:
-        key = (str(event["role"]), int(event["seed"]))
-        if kind == EventKind.REFIT_STARTED:
-            self.retrainings[key] = Retraining(
-                role=key[0], seed=key[1], epochs=int(event["epochs"])
-            )
-            return
-        run = self.retrainings.setdefault(key, Retraining(role=key[0], seed=key[1], epochs=0))
-        if kind == EventKind.REFIT_ENDED:
-            run.ended = True
-            return
-        run.epoch = int(event["epoch"])
-        run.seconds += float(event["seconds"])
-        value = mapping(event["metrics"]).get(self.objective)
-        run.scores.append(float(value) if is_number(value) else float("nan"))
+    def _take(self, event: Event) -> None:
+        """Take in that a process took the run, the first or one that resumes."""
+        # The time between a kill and the resumption is nobody's work.
+        self._throughput.pause()
+        self.started, self.stage = self.last, "plan"
+        self.device = _device(event.get("device")) or self.device
+        self.workers.dismiss()
+        self.workers.plan(event.get("workers"))
+        self.begun.clear()
 
-    def _count_pace(self, epochs: int) -> None:
-        """Count wall time between events of one process, so that overhead and workers count."""
-        if self._previous is not None and self.last is not None:
-            self._pace.append((max(0.0, self.last - self._previous), epochs))
-        self._previous = self.last
+    def _apply_training(self, kind: str, event: Event) -> None:
+        seconds: float | None = None
+        if kind == EventKind.TRIAL_CREATED:
+            record = history.created(event)
+            self.workers.start(event)
+        elif kind == EventKind.TRIAL_STARTED:
+            record = self.trials[event["trial_id"]]
+            self.workers.start(event)
+        else:
+            record = history.with_epoch(self.trials[event["trial_id"]], event)
+            seconds = float(event["seconds"])
+        self.trials[record.trial_id] = record
+        self.stage = "search"
+        if self.last is not None:
+            self.begun[record.trial_id] = self.last
+        self._throughput.count(self.last, epoch_seconds=seconds)
+
+    def _end_trial(self, event: Event) -> None:
+        record = history.ended(self.trials[event["trial_id"]], event)
+        self.trials[record.trial_id] = record
+        self.workers.release(record.trial_id)
+        self.begun.pop(record.trial_id, None)
+        if record.status is TrialStatus.FAILED:
+            self.problems.append(f"failed {record.trial_id} {reason(record)}")
+        self._throughput.count(self.last)
+
+    def _apply_refit(self, kind: str, event: Event) -> None:
+        self.retraining.apply(event, self.objective)
+        self.stage = "retrain"
+        done = kind == EventKind.REFIT_EPOCH
+        self._throughput.count(self.last, epoch_seconds=float(event["seconds"]) if done else None)
 
     @property
     def records(self) -> list[TrialRecord]:
@@ -156,18 +168,18 @@ class RunProgress:
 
     @property
     def running(self) -> list[TrialRecord]:
-        """Return the trials that are being trained."""
-        return [r for r in self.trials.values() if r.status is TrialStatus.RUNNING]
+        """Return the trials that are being trained or wait for a worker."""
+        return self._keep("running", lambda: self._with_status(TrialStatus.RUNNING))
 
     @property
     def failed(self) -> list[TrialRecord]:
         """Return the trials that failed."""
-        return [r for r in self.trials.values() if r.status is TrialStatus.FAILED]
+        return self._keep("failed", lambda: self._with_status(TrialStatus.FAILED))
 
     @property
     def top(self) -> list[TrialRecord]:
         """Return each configuration's furthest completed trial, best first."""
-        return finalists(self.trials.values(), self.direction)
+        return self._keep("top", lambda: finalists(self.trials.values(), self.direction))
 
     @property
     def documented(self) -> Values:
@@ -177,34 +189,34 @@ class RunProgress:
     @property
     def epochs_done(self) -> int:
         """Return the epochs trained, those of failed trials included."""
-        return sum(r.epochs - r.initial_epoch for r in self.trials.values())
+        return self._keep("epochs", self._count_epochs)[0]
 
     @property
     def epochs_left(self) -> int:
         """Return the epochs the plan still needs; what a failed trial spent is trained again."""
         if self.search_ended:
             return 0
-        useful = sum(
-            r.epochs - r.initial_epoch
-            for r in self.trials.values()
-            if r.status is not TrialStatus.FAILED
-        )
-        planned = self.plan.get("epochs")
+        planned, useful = self.plan.get("epochs"), self._keep("epochs", self._count_epochs)[1]
         started = sum(max(0, r.target_epochs - r.epochs) for r in self.running)
-        left = int(planned) - useful if is_number(planned) else 0
-        return max(left, started)
+        return max(int(planned) - useful if is_number(planned) else 0, started)
+
+    def _count_epochs(self) -> tuple[int, int]:
+        """Return the epochs trained, in all and without those of failed trials."""
+        done = useful = 0
+        for record in self.trials.values():
+            trained = record.epochs - record.initial_epoch
+            done += trained
+            useful += trained if record.status is not TrialStatus.FAILED else 0
+        return done, useful
 
     @property
     def seconds_per_epoch(self) -> float | None:
-        """Return wall time per epoch: measured lately, else as the plan measured it."""
-        epochs = sum(count for _, count in self._pace)
-        if epochs:
-            return sum(seconds for seconds, _ in self._pace) / epochs
-        planned = self.plan.get("seconds_per_epoch")
-        return float(planned) if is_number(planned) and planned is not None else None
+        """Return wall time per epoch, all workers together: measured lately, else the plan's."""
+        measured = self._throughput.per_epoch
+        return remaining.planned_pace(self.plan) if measured is None else measured
 
     def seconds_left(self, now: float | None = None) -> float | None:
-        """Return the time the search still needs, None if nothing is measured.
+        """Return the time the search, or after it the retraining, still needs; None if unknown.
 
         Args:
             now: Unix time; what passed since the last event is taken off.
@@ -212,9 +224,27 @@ class RunProgress:
         pace = self.seconds_per_epoch
         if pace is None:
             return None
-        passed = 0.0 if now is None or self.last is None else max(0.0, now - self.last)
-        # An epoch that takes longer than expected does not run the clock below the epochs after it.
-        return max(self.epochs_left * pace - min(passed, pace), 0.0)
+        over = self.search_ended
+        return remaining.seconds_left(
+            epochs=self.retraining.epochs_left if over else self.epochs_left,
+            in_a_row=0 if over else self._keep("chain", self._longest_chain),
+            pace=pace,
+            within_worker=self._throughput.within_worker,
+            passed=0.0 if now is None or self.last is None else max(0.0, now - self.last),
+        )
+
+    def retraining_seconds(self) -> float | None:
+        """Return what the retraining after the search will take, None if unknown."""
+        return remaining.planned_retraining(self.plan, pace=self.seconds_per_epoch)
+
+    def _longest_chain(self) -> int:
+        return remaining.longest_chain(self.brackets, self.trials.values(), self.closed)
+
+    @property
+    def brackets(self) -> list[dict[str, Any]]:
+        """Return the plan's brackets."""
+        found = self.plan.get("brackets")
+        return [mapping(bracket) for bracket in found] if isinstance(found, list) else []
 
     def elapsed(self, now: float) -> float:
         """Return the time since this process took the run."""
@@ -222,11 +252,11 @@ class RunProgress:
 
     def occupancy(self) -> Counter[RungKey]:
         """Return how many trials completed each (iteration, bracket, rung)."""
-        return Counter(
-            (r.iteration, r.bracket, r.rung)
-            for r in self.trials.values()
-            if r.status is TrialStatus.COMPLETED
-        )
+        return self._keep("occupancy", lambda: self._by_rung(TrialStatus.COMPLETED))
+
+    def training(self) -> Counter[RungKey]:
+        """Return how many trials are running in each (iteration, bracket, rung)."""
+        return self._keep("training", lambda: self._by_rung(TrialStatus.RUNNING))
 
     def scores(self, record: TrialRecord) -> list[float]:
         """Return a configuration's objective epoch by epoch, its parents' epochs first."""
@@ -238,6 +268,22 @@ class RunProgress:
             for link in reversed(chain)
             for epoch in link.history
         ]
+
+    def _with_status(self, status: TrialStatus) -> list[TrialRecord]:
+        return [record for record in self.trials.values() if record.status is status]
+
+    def _by_rung(self, status: TrialStatus) -> Counter[RungKey]:
+        return Counter((r.iteration, r.bracket, r.rung) for r in self._with_status(status))
+
+    def _keep(self, name: str, compute: Callable[[], T]) -> T:
+        """Return what was computed since the last event, or compute it."""
+        version = self.version
+        kept = self._kept.get(name)
+        if kept is None or kept[0] != version:
+            kept = (version, compute())
+            self._kept[name] = kept
+        value: T = kept[1]
+        return value
 
 
 def _device(value: Any) -> str:

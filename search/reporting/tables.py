@@ -27,6 +27,7 @@ from search.reporting.wording import (
 )
 
 GOOD, BAD, DIM, HEAD, DOCUMENTED = "green", "red", "dim", "bold", "yellow"
+RUNNING = "cyan"
 OUTCOME_STYLES = {"better": GOOD, "worse": BAD, "mixed": DOCUMENTED}
 SHOWN_FAILURES = 5
 
@@ -36,6 +37,15 @@ def simple_table(*columns: str, numbers: Sequence[str] = ()) -> Table:
     table = Table(box=box.SIMPLE_HEAD, header_style=HEAD, pad_edge=False, padding=(0, 1))
     for name in columns:
         table.add_column(name, justify="right" if name in numbers else "left", overflow="fold")
+    return table
+
+
+def live_table(*columns: str) -> Table:
+    """Return an empty table of the live view: no lines, and the last column takes the rest."""
+    table = Table(box=None, header_style=DIM, pad_edge=False, padding=(0, 2, 0, 0), expand=True)
+    for name in columns[:-1]:
+        table.add_column(Text(name), no_wrap=True)
+    table.add_column(Text(columns[-1]), ratio=1, no_wrap=True, overflow="ellipsis")
     return table
 
 

@@ -1,5 +1,6 @@
 """Small made-up runs: the events, records and evaluations that reports are tested with."""
 
+import heapq
 import random
 
 import numpy as np
@@ -17,6 +18,7 @@ from search.records import (
     TrialStatus,
     to_json,
 )
+from search.tuning.halving import Halving
 from search.tuning.schedule import hyperband
 
 DOCUMENTED = {
@@ -186,7 +188,6 @@ class FakeRun:
                 )
         yield self.event(
             EventKind.SEARCH_ENDED,
-            best="0010",
             trials=number,
             failed=len(self.failing),
             epochs=self.plan["epochs"],
@@ -215,15 +216,132 @@ class FakeRun:
                     role=role,
                     seed=seed,
                     kept_epoch=6,
-                    score=0.2,
                     epochs=6,
                     parameters=200_000,
                     seconds=12.0,
-                    weights_file="w",
+                    failure=None,
                 )
         yield self.event(
             EventKind.TEST_SCORED,
             scorings=[{"role": "winner", "seed": 0, "accuracy": 0.912, "auc": 0.972}],
+        )
+
+
+class PooledRun(FakeRun):
+    """Plays a search by several workers: their events interleave, and some workers are lost."""
+
+    def __init__(self, workers=2, losing=(), **options):
+        """`losing` has the numbers of the epochs, counted over the run, that end a worker."""
+        super().__init__(**options)
+        self.workers = workers
+        self.losing = set(losing)
+        self.plan = {**self.plan, "workers": workers, "refit_epochs": 12}
+        self.halving = Halving(self.schedule)
+        self.tried = {}
+
+    def search(self):
+        free, busy, queue, ids, epochs, closed = list(range(self.workers)), [], [], {}, 0, set()
+        while True:
+            while len(busy) + len(queue) < self.workers:
+                slot = self.halving.next_slot()
+                if slot is None:
+                    break
+                self.halving.start(slot)
+                bracket = self.schedule.brackets[slot.bracket_index]
+                rung = bracket.rungs[slot.rung]
+                trial_id = f"{slot.configuration:04d}-{rung.epochs:03d}"
+                parent = ids.get((slot.configuration, slot.rung - 1))
+                ids[slot.configuration, slot.rung] = trial_id
+                drawn = DOCUMENTED if slot.configuration == 0 else values(self.rng)
+                tried = self.tried.setdefault(slot.configuration, drawn)
+                yield self.event(
+                    EventKind.TRIAL_CREATED,
+                    0.01,
+                    trial_id=trial_id,
+                    configuration=slot.configuration,
+                    iteration=bracket.iteration,
+                    bracket=bracket.bracket,
+                    rung=slot.rung,
+                    parent=parent,
+                    values=tried,
+                    initial_epoch=rung.initial_epoch,
+                    target_epochs=rung.epochs,
+                    seed=1,
+                )
+                queue.append([slot, trial_id, rung.initial_epoch, rung.epochs])
+            while queue and free:
+                worker, job = free.pop(0), queue.pop(0)
+                yield self.event(
+                    EventKind.TRIAL_STARTED,
+                    0.01,
+                    trial_id=job[1],
+                    worker=worker,
+                    pid=1000 + worker,
+                    device="CPU, 2 cores (tensorflow)",
+                )
+                heapq.heappush(busy, (self.time + self.rng.uniform(1.5, 2.5), worker, job))
+            if not busy:
+                break
+            time, worker, job = heapq.heappop(busy)
+            self.time, epochs = max(self.time, time), epochs + 1
+            slot, trial_id, done, target = job
+            if epochs in self.losing:
+                yield self.event(
+                    EventKind.WORKER_LOST,
+                    trial_id=trial_id,
+                    worker=worker,
+                    pid=1000 + worker,
+                    reason="killed by SIGKILL",
+                    retry=True,
+                )
+                queue.insert(0, job)
+                free.append(worker)
+                continue
+            job[2] = done = done + 1
+            score = 0.2 + 0.05 * (slot.configuration % 7) + 0.5 / done + self.rng.uniform(0, 0.05)
+            yield self.event(
+                EventKind.EPOCH,
+                trial_id=trial_id,
+                epoch=done,
+                metrics=epoch_metrics(score),
+                seconds=2.0,
+            )
+            if done < target:
+                heapq.heappush(busy, (self.time + self.rng.uniform(1.5, 2.5), worker, job))
+                continue
+            yield self.event(
+                EventKind.TRIAL_ENDED,
+                0.1,
+                trial_id=trial_id,
+                status="completed",
+                score=score,
+                epochs=target,
+                parameters=200_000,
+                seconds=2.0 * target,
+                costs={},
+                failure=None,
+                notes=[],
+            )
+            self.halving.complete(slot, score=score, parameters=1)
+            free.append(worker)
+            for index, bracket in enumerate(self.schedule.brackets):
+                for rung in range(len(bracket.rungs)):
+                    if self.halving.closed(index, rung) and (index, rung) not in closed:
+                        closed.add((index, rung))
+                        yield self.event(
+                            EventKind.RUNG_CLOSED,
+                            iteration=bracket.iteration,
+                            bracket=bracket.bracket,
+                            rung=rung,
+                            ranked=[ids[c, rung] for c in self.halving.ranked(index, rung)],
+                            promoted=[ids[c, rung] for c in self.halving.promoted(index, rung)],
+                        )
+        yield self.event(
+            EventKind.SEARCH_ENDED,
+            trials=self.schedule.trials,
+            failed=0,
+            epochs=self.schedule.epochs,
+            seconds=300.0,
         )
 
 
@@ -303,7 +421,7 @@ def evaluation(seeds=1, synthetic=False, difference=None, same=False):
                 "validation": [],
             },
             "difference": difference,
-            "mcnemar": {"first_only": 52, "second_only": 9, "p_value": 0.0004},
+            "mcnemar": {"only_winner_right": 52, "only_documented_right": 9, "p_value": 0.0004},
         }
     )
 

@@ -5,12 +5,9 @@ import re
 
 import fake_runs as fake
 import pytest
-from rich.console import Console as RichConsole
 
 from search.records import SYNTHETIC_NOTICE
 from search.reporting.console import Console
-from search.reporting.live import live_view
-from search.reporting.progress import RunProgress
 
 DATED = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  ")
 
@@ -27,13 +24,6 @@ def plain(**options):
     return Console(live=False, file=out, **options), out
 
 
-def state(events):
-    progress = RunProgress()
-    for event in events:
-        progress.apply(event)
-    return progress
-
-
 def first(count, **options):
     run = fake.FakeRun(**options)
     events = []
@@ -42,12 +32,6 @@ def first(count, **options):
         if len(events) == count:
             break
     return events
-
-
-def screen(progress, width=80, now=1.79e9 + 100):
-    console = RichConsole(width=width, file=io.StringIO(), record=True, force_terminal=True)
-    console.print(live_view(progress, now=now, data="4,185 films"))
-    return console.export_text()
 
 
 def test_a_file_gets_plain_lines_even_when_colour_is_forced(monkeypatch):
@@ -81,7 +65,7 @@ def test_a_plain_run_has_dated_lines_for_trials_rungs_and_the_retraining():
     assert "bracket 2 rung 0 closed: best" in text
     assert "3 go on" in text
     assert "search ended: " in text
-    assert "retrained winner, seed 0: epoch 6 kept" in text
+    assert "retrained winner, seed 0: epoch 6 kept, robust_loss 0.250, 12 s" in text
     assert "test set opened: winner, seed 0: accuracy 0.912, AUC 0.972" in text
 
 
@@ -116,46 +100,6 @@ def test_no_event_raises(event, live):
     console.close()
 
 
-def test_the_live_view_fits_the_screen_at_any_moment():
-    for width in (80, 60, 120):
-        progress = RunProgress()
-        for i, event in enumerate(fake.FakeRun(max_epochs=81).events()):
-            progress.apply(event)
-            if i % 60 == 0:
-                lines = screen(progress, width).splitlines()
-                assert max(map(len, lines)) <= width
-                assert len(lines) <= 24
-
-
-def test_the_live_view_shows_progress_brackets_running_trials_the_best_and_failures():
-    text = screen(state(first(120, max_epochs=27)))
-    assert "robust_loss ↓" in text
-    assert "4,185 films" in text
-    assert re.search(r"\d+/\d+ epochs · 2\.\d s each", text)
-    assert "bracket 3" in text
-    assert "/27 @1" in text
-    assert "documented configuration" in text
-    assert "failed 0005 error:" in text
-    assert "<script>" in text
-
-
-def test_a_running_trial_has_a_sparkline_with_its_parents_epochs():
-    events = first(10**6, max_epochs=9)
-    last = max(i for i, e in enumerate(events) if e["event"] == "epoch" and e["epoch"] == 8)
-    progress = state(events[: last + 1])
-    (running,) = progress.running
-    assert len(progress.scores(running)) == 8
-    assert re.search(r"epoch 9/9 [▁▂▃▄▅▆▇█ ]{8}", screen(progress))
-
-
-def test_the_live_view_of_a_retraining_counts_epochs():
-    events = list(fake.FakeRun().events())
-    text = screen(state(events[:-1]))
-    assert "retrain winner, seed 0" in text
-    assert "epoch 6/6" in text
-    assert "done" in text
-
-
 def test_a_live_console_draws_and_leaves_a_clean_screen():
     out = io.StringIO()
     console = Console(live=True, file=out)
@@ -165,11 +109,14 @@ def test_a_live_console_draws_and_leaves_a_clean_screen():
             console.listen(event)
         console.warn("look out")
     text = out.getvalue()
-    assert "best so far" in text
+    assert "done + training / planned" in text
+    assert "search 0%" in text
+    assert "retrained winner, seed 0: epoch 6 kept" in text
     assert "look out" in text
     assert "Search: done in" in text
     assert text.endswith("\n")
     assert text.count("\x1b[?25l") == text.count("\x1b[?25h")
+    assert text.count("\x1b[?2026h") == text.count("\x1b[?2026l") > 0
 
 
 def test_no_color_is_respected(monkeypatch):
@@ -179,32 +126,6 @@ def test_no_color_is_respected(monkeypatch):
     console.show_trials([fake.trial("0000")], objective="val_auc", direction="max")
     console.error("bad")
     assert not re.search(r"\x1b\[[\d;]*3\dm", out.getvalue())
-
-
-def test_the_time_left_follows_the_measured_pace():
-    progress = state(first(200, max_epochs=27))
-    assert progress.seconds_per_epoch == pytest.approx(2.1, abs=0.5)
-    expected = progress.epochs_left * progress.seconds_per_epoch
-    assert progress.seconds_left() == pytest.approx(expected)
-    assert progress.seconds_left(progress.last + 1) == pytest.approx(expected - 1)
-    assert progress.epochs_done + progress.epochs_left == pytest.approx(357, abs=6)
-
-
-def test_before_the_first_epoch_the_plan_gives_the_time_left():
-    progress = state(first(2, max_epochs=27))
-    assert progress.seconds_left() == 357 * 2.0
-
-
-def test_time_between_a_kill_and_the_resumption_is_not_counted():
-    events = first(60)
-    progress = state(events)
-    before = progress.seconds_per_epoch
-    later = events[-1]["time"] + 90_000
-    progress.apply({"event": "run_started", "time": later, "device": {"name": "GPU"}})
-    progress.apply({**events[-1], "time": later + 5})
-    assert progress.seconds_per_epoch == pytest.approx(before, rel=0.2)
-    assert progress.elapsed(later + 7) == 7
-    assert progress.device == "GPU"
 
 
 def test_quiet_prints_only_notices_warnings_errors_and_the_verdict():
@@ -256,6 +177,16 @@ def test_live_progress_shows_a_bar():
     console.close()
     assert "Decoding [images]" in out.getvalue()
     assert "10/10" in out.getvalue()
+
+
+def test_a_bar_of_unknown_length_that_stays_on_the_screen_is_full():
+    out = io.StringIO()
+    console = Console(live=True, file=out)
+    console.progress("Checking", 0, 0)
+    console.close()
+    last = [line for line in out.getvalue().splitlines() if "Checking" in line][-1]
+    assert "-:--:--" not in last
+    assert "0:00:00" in last
 
 
 def test_markup_in_texts_is_printed_as_it_is():

@@ -1,0 +1,317 @@
+"""`python -m search.watch`: another process's run, live, in lines, once, and at its end."""
+
+import contextlib
+import fcntl
+import json
+import os
+import pty
+import re
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import termios
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent / "reporting"))
+import fake_runs as fake
+
+from search import watch
+from search.journal import RunDirectory
+
+pytestmark = pytest.mark.timeout(60)
+
+ROOT = Path(__file__).parents[1]
+EVENTS = list(fake.PooledRun(losing=(9,), start=time.time() - 100).events())
+EVENTS[0]["host"] = socket.gethostname()
+ENDED = next(i for i, event in enumerate(EVENTS) if event["event"] == "search_ended")
+
+
+@pytest.fixture(autouse=True)
+def plain_terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(watch, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(watch, "STATE_SECONDS", 0.05)
+    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def run(tmp_path):
+    made = RunDirectory(tmp_path / "first")
+    made.create()
+    made.write_json("config.json", {"objective": "robust_loss"})
+    made.write_json("dataset.json", fake.dataset(synthetic=True))
+    append(made, EVENTS[:60])
+    return made
+
+
+def append(run, events):
+    with run.journal_file.open("a") as handle:
+        for event in events:
+            handle.write(json.dumps(event) + "\n")
+
+
+@contextlib.contextmanager
+def meanwhile(act):
+    """Do something in the background while the run is watched."""
+    thread = threading.Thread(target=act)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+
+
+def flat(text):
+    return " ".join(text.split())
+
+
+def test_a_missing_run_is_one_line_and_exit_code_2(tmp_path, capsys):
+    assert watch.main(["nothing", "--results-dir", str(tmp_path)]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "no such run" in captured.err
+    assert f"{tmp_path}/nothing" in captured.err
+
+
+def test_once_prints_one_frame_and_where_the_run_stands(run, capsys):
+    with run.lock():
+        assert watch.main(["first", "--results-dir", str(run.root.parent), "--once"]) == 0
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    lines = out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[0].startswith("first · hyperband · robust_loss ↓ · SYNTHETIC, 4,185 films")
+    assert "2 workers" in lines[0]
+    assert re.search(r"search \d+%", out)
+    assert "is gone" not in out
+
+
+def test_once_says_that_a_process_died(run, capsys):
+    assert watch.main([str(run.root), "--once"]) == 0
+    out = capsys.readouterr().out
+    assert "epochs · dead" in out
+    assert f"process 1 on {socket.gethostname()} is gone and the run is unfinished" in flat(out)
+    assert "--resume --name first" in flat(out)
+
+
+def test_a_run_is_followed_in_dated_lines_to_its_verdict(run, capsys):
+    held = threading.Event()
+
+    def go_on():
+        with run.lock():
+            held.set()
+            for event in EVENTS[60:]:
+                append(run, [event])
+            time.sleep(0.2)
+            run.write_json("evaluation.json", fake.evaluation(synthetic=True))
+            run.write_json("manifest.json", {})
+
+    with meanwhile(go_on):
+        held.wait()
+        assert watch.main([str(run.root)]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  watching first: search: ", out)
+    assert "search ended: 22 trials, 69 epochs" in out
+    assert "; 1 worker lost on the way" in out
+    assert "retrained winner, seed 0: epoch 6 kept" in out
+    assert "is better than the documented" in flat(out)
+    assert "report.html" in out
+
+
+def test_a_run_that_was_stopped_in_order_is_told_with_exit_code_0(run, capsys):
+    held = threading.Event()
+
+    def stop():
+        with run.lock():
+            held.set()
+            time.sleep(0.2)
+            append(run, [{"event": "stopped", "time": time.time(), "reason": "as asked"}])
+
+    with meanwhile(stop):
+        held.wait()
+        assert watch.main([str(run.root), "--no-live"]) == 0
+    assert "the run was stopped (as asked); the command" in capsys.readouterr().out
+
+
+def test_a_run_whose_process_is_gone_is_told_with_exit_code_1(run, capsys):
+    held = threading.Event()
+
+    def die():
+        with run.lock():
+            held.set()
+            time.sleep(0.2)
+
+    with meanwhile(die):
+        held.wait()
+        assert watch.main([str(run.root)]) == 1
+    assert "is gone and the run is unfinished" in capsys.readouterr().out
+
+
+def test_a_run_that_is_removed_ends_the_watching_with_exit_code_2(run, capsys):
+    held = threading.Event()
+
+    def remove():
+        with run.lock():
+            held.set()
+            time.sleep(0.2)
+            # At once, where `rm -r` may leave the journal last and look like a dead run first.
+            run.root.rename(run.root.with_name("elsewhere"))
+
+    with meanwhile(remove):
+        held.wait()
+        assert watch.main([str(run.root)]) == 2
+    assert "removed or renamed while it was watched" in capsys.readouterr().err
+
+
+def test_a_run_that_is_begun_again_is_followed_from_its_new_beginning(run, capsys):
+    held = threading.Event()
+
+    def begin_again():
+        with run.lock():
+            held.set()
+            time.sleep(0.2)
+            run.journal_file.unlink()
+            append(run, [{**event, "time": event["time"] + 9} for event in EVENTS[:ENDED]])
+            time.sleep(0.2)
+
+    with meanwhile(begin_again):
+        held.wait()
+        assert watch.main([str(run.root)]) == 1
+    out = capsys.readouterr().out
+    assert "begun again" in out
+    assert "first: search: 69/69 epochs" in out
+
+
+def test_control_c_leaves_the_run_alone(run, capsys, monkeypatch):
+    def interrupt(_seconds):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(watch.time, "sleep", interrupt)
+    before = run.journal_file.read_bytes()
+    with run.lock():
+        assert watch.main([str(run.root)]) == 0
+    assert "no longer watching; the run is left alone" in capsys.readouterr().out
+    assert run.journal_file.read_bytes() == before
+
+
+def test_a_complete_run_shows_its_verdict_at_once(run, capsys):
+    append(run, EVENTS[60:])
+    run.write_json("evaluation.json", fake.evaluation(synthetic=True))
+    run.write_json("manifest.json", {})
+    assert watch.main([str(run.root)]) == 0
+    out = capsys.readouterr().out
+    assert "is better than the documented" in flat(out)
+    assert "synthetic demo data" in out
+
+
+def test_a_run_that_has_only_begun_is_shown(tmp_path, capsys):
+    young = RunDirectory(tmp_path / "young")
+    young.create()
+    young.write_json("config.json", {"objective": "val_auc"})
+    with young.lock():
+        assert watch.main([str(young.root), "--once"]) == 0
+    assert "val_auc ↑" in capsys.readouterr().out
+
+
+def test_the_command_loads_no_keras_and_answers_in_well_under_a_second(run):
+    code = (
+        "import sys, time; from search import watch; watch.main([sys.argv[1], '--once'])\n"
+        "heavy = {'keras', 'keras_tuner', 'tensorflow', 'jax', 'sklearn', 'matplotlib'}\n"
+        "print(sorted(heavy & set(sys.modules)), time.process_time())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, run.root.as_posix()],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    loaded, _, seconds = done.stdout.splitlines()[-1].rpartition(" ")
+    assert loaded == "[]"
+    # It takes 0.3 s of a processor; a slow test machine gets some slack.
+    assert float(seconds) < 2
+
+
+class Terminal:
+    """A pseudo terminal with a program in it, and what the program wrote."""
+
+    def __init__(self, *command, columns=80, lines=24, **environment):
+        self.leader, follower = pty.openpty()
+        fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+        kept = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
+        self.process = subprocess.Popen(
+            command,
+            stdin=follower,
+            stdout=follower,
+            stderr=follower,
+            cwd=ROOT,
+            env={**kept, "TERM": "xterm-256color", **environment},
+            start_new_session=True,
+        )
+        os.close(follower)
+        self.text = ""
+
+    def read_until(self, pattern, seconds=30.0):
+        deadline = time.monotonic() + seconds
+        while not re.search(pattern, self.text):
+            assert time.monotonic() < deadline, self.text[-3000:]
+            ready, _, _ = select.select([self.leader], [], [], 0.1)
+            if ready:
+                try:
+                    self.text += os.read(self.leader, 65536).decode(errors="replace")
+                except OSError:
+                    assert re.search(pattern, self.text), self.text[-3000:]
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+        os.close(self.leader)
+
+
+@pytest.mark.parametrize("no_color", ["", "1"])
+def test_on_a_terminal_the_view_is_redrawn_and_taken_away_at_control_c(run, no_color):
+    environment = {"NO_COLOR": no_color} if no_color else {}
+    with run.lock():
+        terminal = Terminal(
+            sys.executable, "-m", "search.watch", run.root.as_posix(), **environment
+        )
+        try:
+            terminal.read_until("documented configuration")
+            before = len(terminal.text)
+            append(run, EVENTS[60:ENDED])
+            terminal.read_until(r"search 100%")
+            terminal.process.send_signal(signal.SIGINT)
+            terminal.read_until("left alone")
+            assert terminal.process.wait(10) == 0
+        finally:
+            terminal.close()
+    assert before > 0
+    colours = re.findall(r"\x1b\[[\d;]*3\dm", terminal.text)
+    assert bool(colours) == (not no_color)
+    # The cursor is shown again, and the last thing on the screen is a whole line.
+    assert terminal.text.rindex("\x1b[?25h") > terminal.text.rindex("\x1b[?25l")
+    assert terminal.text.endswith("\n")
+
+
+def test_a_quiet_screen_costs_next_to_nothing(run):
+    """Nothing happens in the run: the clock alone is redrawn, once a second."""
+    with run.lock():
+        terminal = Terminal(sys.executable, "-m", "search.watch", run.root.as_posix())
+        try:
+            terminal.read_until("documented configuration")
+            terminal.text = ""
+            begin = time.monotonic()
+            with contextlib.suppress(AssertionError):
+                terminal.read_until("never", seconds=3.0)
+            passed = time.monotonic() - begin
+        finally:
+            terminal.close()
+    assert 1 <= terminal.text.count("\x1b[?2026h") <= passed + 2
