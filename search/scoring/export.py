@@ -1,9 +1,9 @@
-"""Writes a trained network as one file that takes raw images, and loads such files.
+"""Writes a trained network as one file that takes raw images, and loads exported models.
 
 The file is Keras 3's own format, loads in Keras' safe mode on any backend, and needs no module of
 this project besides `search.scoring.preprocessing`: the augmentation, which does nothing after
 training, is left out. Before the file gets its name it is loaded back and must give the network's
-probabilities.
+probabilities. The other formats are made from this file, see `conversion`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import zipfile
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,40 +20,22 @@ import numpy as np
 from search.errors import ModelError
 from search.journal import storage_errors
 from search.records import CLASS_NAMES, Threshold, to_json
-from search.scoring.preprocessing import RawImages
-
-TOLERANCE = 1e-4
-"""Largest difference of a probability between the network and its exported file."""
+from search.scoring.calibration import scaled
+from search.scoring.conversion import TOLERANCE, answers
+from search.scoring.formats import (
+    KERAS,
+    Export,
+    ExportStatus,
+    LoadedModel,
+    Predictor,
+    format_of,
+    read_threshold,
+)
+from search.scoring.preprocessing import RawImages, TemperatureScaling
+from search.scoring.runtimes import load_export
 
 _CHECKED = 4
 _LAYER = "search>RawImages"
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoadedModel:
-    """An exported model, ready to predict.
-
-    Attributes:
-        path: The file it came from.
-        model: (batch, height, width, 1 or 3), 0–255, to float32 (batch, 1), the probability of
-            PNEUMONIA.
-        threshold: The stored threshold.
-        image_size: Side S in pixels of the network's input.
-        class_names: Names of label 0 and label 1.
-        metadata: What was stored with it, see `export_model`.
-    """
-
-    path: Path
-    model: keras.Model
-    threshold: Threshold
-    image_size: int
-    class_names: tuple[str, ...]
-    metadata: dict[str, Any]
-
-    @property
-    def notice(self) -> str:
-        """Return what must be said with every answer of the model, or ""."""
-        return str(self.metadata.get("notice") or "")
 
 
 def export_model(
@@ -64,6 +45,7 @@ def export_model(
     image_size: int,
     threshold: Threshold,
     metadata: dict[str, Any],
+    temperature: float = 1.0,
 ) -> Path:
     """Write the network, its preprocessing, its threshold and its papers to one file.
 
@@ -74,6 +56,7 @@ def export_model(
         threshold: The decision threshold.
         metadata: JSON values. "notice", a sentence or None, is read again by
             `LoadedModel.notice`; the rest, e.g. "run" and "versions", is only carried along.
+        temperature: By which the network's logit is divided, see `calibration`; 1 changes nothing.
 
     Returns:
         `path`.
@@ -90,7 +73,10 @@ def export_model(
         metadata=to_json(metadata),
         name="raw_images",
     )
-    model = keras.Model(inputs, _for_inference(network)(raw(inputs)), name="xray_search")
+    outputs = _for_inference(network)(raw(inputs))
+    if temperature != 1:
+        outputs = TemperatureScaling(temperature, name="temperature")(outputs)
+    model = keras.Model(inputs, outputs, name="xray_search")
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp.keras")
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -98,19 +84,45 @@ def export_model(
             model.save(temporary)
             with open(temporary, "rb") as handle:
                 os.fsync(handle.fileno())
-            _check_same(network, load_model(temporary), path)
+            _check_same(network, load_model(temporary), path, temperature)
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
     return path
 
 
+def keras_export(path: Path, *, images: np.ndarray, probabilities: np.ndarray) -> Export:
+    """Describe an exported Keras model as a row of `exports.json`.
+
+    Args:
+        path: The file.
+        images: `uint8` (n, S, S, 1), validation images.
+        probabilities: `float64` (n,), the run's own for them.
+
+    Raises:
+        ModelError: See `load_model`.
+    """
+    difference = float(np.abs(answers(load_model(path).model, images) - probabilities).max())
+    return Export(
+        format=KERAS.name,
+        path=path.name,
+        status=ExportStatus.WRITTEN,
+        bytes=path.stat().st_size,
+        images=len(images),
+        max_difference=difference,
+        max_difference_from_run=difference,
+        runtime=KERAS.runtime_version,
+    )
+
+
 def load_model(path: Path) -> LoadedModel:
-    """Load an exported model in Keras' safe mode.
+    """Load an exported model: Keras' own in safe mode, the others by their runtimes.
 
     Raises:
         ModelError: Missing, damaged, of another kind, or made by a newer version.
     """
+    if format_of(path) is not KERAS:
+        return load_export(path)
     described = _describe(path)
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
@@ -125,14 +137,10 @@ def load_model(path: Path) -> LoadedModel:
     if len(layers) != 1:
         raise _foreign(path)
     (layer,) = layers
-    try:
-        threshold = Threshold(**{f.name: layer.threshold[f.name] for f in fields(Threshold)})
-    except KeyError as error:
-        raise ModelError(f"{path}: its threshold has no {error}; export the model again") from error
     return LoadedModel(
         path=path,
         model=model,
-        threshold=threshold,
+        threshold=read_threshold(layer.threshold, path),
         image_size=layer.image_size,
         class_names=tuple(layer.class_names),
         metadata=dict(layer.papers),
@@ -141,10 +149,6 @@ def load_model(path: Path) -> LoadedModel:
 
 def _describe(path: Path) -> str:
     """Check that a file is an exported model before Keras opens it; return its Keras version."""
-    if not path.exists():
-        raise ModelError(f"{path}: no such file; give a run directory or a .keras file")
-    if path.is_dir():
-        raise ModelError(f"{path}: a folder, not a .keras file")
     try:
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()
@@ -182,18 +186,17 @@ def _for_inference(network: keras.Model) -> keras.Model:
         is_ours = ">" in keras.saving.get_registered_name(type(layer))
         return args[0] if is_ours and not layer.weights else layer(*args, **kwargs)
 
-    graph = keras.Model(network.inputs, network.outputs, name=network.name)
+    graph = keras.Model(network.inputs, network.outputs[0], name=network.name)
     copy = keras.models.clone_model(graph, call_function=call)
     copy.set_weights(graph.get_weights())
     return copy
 
 
-def _check_same(network: keras.Model, loaded: LoadedModel, path: Path) -> None:
+def _check_same(network: Predictor, loaded: LoadedModel, path: Path, temperature: float) -> None:
     size = loaded.image_size
     images = np.random.default_rng(0).integers(0, 256, (_CHECKED, size, size, 1), dtype=np.uint8)
-    wanted = np.asarray(network.predict_on_batch(images), dtype=np.float64)
-    given = np.asarray(loaded.model.predict_on_batch(images), dtype=np.float64)
-    largest = float(np.abs(wanted - given).max())
+    wanted = scaled(answers(network, images), temperature)
+    largest = float(np.abs(wanted - answers(loaded.model, images)).max())
     if not largest <= TOLERANCE:
         raise ModelError(
             f"{path}: the exported model differs from the network by {largest:.2g} in "

@@ -1,0 +1,131 @@
+"""Temperature scaling: one number that makes a network's probabilities mean what they say.
+
+Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern Neural Networks", ICML 2017: the logit
+is divided by a temperature T > 0 that minimizes the log loss on validation images. The order of
+the images stays, and with it the ROC curve and every decision at 0.5; log loss, Brier score,
+calibration error and the value of the threshold change.
+
+Fitted on the clean validation images, which no weight has seen, and before the threshold is
+chosen; the test set plays no part. The images count as they are, whatever their share of ill
+children. NumPy and SciPy; knows Keras no more than `Predictor` says.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from search.scoring.formats import Predictor
+from search.scoring.metrics import check_images, ranking_metrics
+from search.scoring.preprocessing import CLIP
+
+LIMITS = (0.05, 20.0)
+"""The temperature is looked for between these."""
+
+REPORTED = ("expected_calibration_error", "loss", "brier")
+"""Metrics that are reported before and after."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """A fitted temperature.
+
+    Attributes:
+        temperature: The logit's divisor; above 1 for a network too sure of itself, 1 where no
+            temperature could be fitted.
+        images: How many validation images it was fitted on.
+        note: Why none could be fitted, or "".
+    """
+
+    temperature: float = 1.0
+    images: int = 0
+    note: str = ""
+
+
+class Calibrated:
+    """A model whose probabilities are scaled; the exported file does the same inside."""
+
+    def __init__(self, model: Predictor, temperature: float) -> None:
+        """Wrap a model."""
+        self._model = model
+        self._temperature = temperature
+
+    def predict_on_batch(self, x: Any) -> np.ndarray:
+        """Return (batch, 1) scaled probabilities of (batch, S, S, 1) images."""
+        return scaled(np.asarray(self._model.predict_on_batch(x)), self._temperature)
+
+
+def scaled(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """Return the probabilities whose logits are the given ones' divided by a temperature.
+
+    The same clipping and formula as `preprocessing.TemperatureScaling`, in `float64`; a
+    temperature of 1 gives the probabilities as they are.
+    """
+    if temperature == 1:
+        return probabilities
+    return _sigmoid(_logits(probabilities) / temperature)
+
+
+def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> Calibration:
+    """Fit the temperature on validation images.
+
+    Args:
+        labels: (n,), 0 or 1.
+        probabilities: (n,), uncalibrated.
+
+    Returns:
+        Temperature 1 and a note where there is no best one: a class is missing, the network is
+        right at 0.5 on every image (colder is always better), or worse than a coin (hotter is).
+
+    Raises:
+        ValueError: See `metrics.check_images`.
+    """
+    from scipy.optimize import minimize_scalar
+
+    labels, probabilities = check_images(labels, probabilities)
+    if len(np.unique(labels)) < 2:
+        return Calibration(images=len(labels), note="validation lacks a class; not calibrated")
+    # Signed so that a positive logit is right: the loss is then log(1 + exp(−logit / T)).
+    signed = np.where(labels == 1, 1, -1) * _logits(probabilities)
+
+    def loss(inverse: float) -> float:
+        return float(np.logaddexp(0, -signed * inverse).mean())
+
+    # Convex in 1 / T, so that there is one minimum.
+    low, high = 1 / LIMITS[1], 1 / LIMITS[0]
+    found = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-6})
+    if found.x > 0.99 * high:
+        note = f"every validation image is on its side of 0.5 (n = {len(labels)}); not calibrated"
+        return Calibration(images=len(labels), note=note)
+    if found.x < 1.01 * low:
+        note = "the network is no better than a coin on validation; not calibrated"
+        return Calibration(images=len(labels), note=note)
+    return Calibration(temperature=float(1 / found.x), images=len(labels))
+
+
+def before_and_after(
+    labels: np.ndarray, probabilities: np.ndarray, temperature: float
+) -> dict[str, dict[str, float]]:
+    """Return `REPORTED` of the uncalibrated and of the given, calibrated probabilities.
+
+    Args:
+        labels: (n,), 0 or 1.
+        probabilities: (n,), calibrated with `temperature`, which is undone for "before".
+        temperature: The divisor.
+    """
+    said = {"before": scaled(probabilities, 1 / temperature), "after": probabilities}
+    return {
+        when: {name: ranking_metrics(labels, values)[name] for name in REPORTED}
+        for when, values in said.items()
+    }
+
+
+def _logits(probabilities: np.ndarray) -> np.ndarray:
+    clipped = np.clip(np.asarray(probabilities, dtype=np.float64), CLIP, 1 - CLIP)
+    return np.log(clipped) - np.log1p(-clipped)
+
+
+def _sigmoid(logits: np.ndarray) -> np.ndarray:
+    return np.exp(-np.logaddexp(0, -logits))
