@@ -12,6 +12,7 @@ from typing import Any
 from search.config import RunConfig, direction
 from search.records import SYNTHETIC_NOTICE, TrialRecord, to_json
 from search.reporting.facts import mapping
+from search.reporting.insights.insight import LOCAL, Insight, read_insights
 from search.reporting.verdict import Verdict, read_verdict
 from search.reporting.wording import duration, is_number, one_line, setting
 
@@ -48,7 +49,9 @@ class RunContent:
         plan: Fields of the PLAN event.
         records: The trials.
         evaluation: The content of `evaluation.json`.
-        pictures: The plots.
+        pictures: The plots that may be shown anywhere.
+        insights: Everything the run teaches, in the order of the report: the plots again, tables
+            without one, and pictures that must stay in the run directory.
         manifest: What the manifest says or will say.
     """
 
@@ -62,6 +65,7 @@ class RunContent:
     evaluation: dict[str, Any]
     pictures: tuple[Picture, ...]
     manifest: dict[str, Any]
+    insights: tuple[Insight, ...] = ()
 
     @property
     def objective(self) -> str:
@@ -111,7 +115,10 @@ def gather(
         plan=plan,
         records=tuple(records),
         evaluation=evaluation,
-        pictures=tuple(picture(path) for path in plots if path.exists()),
+        pictures=tuple(
+            picture(path) for path in plots if path.exists() and path.parent.name != LOCAL
+        ),
+        insights=tuple(read_insights(root / "plots")),
         manifest=mapping(to_json(manifest_like)),
     )
 

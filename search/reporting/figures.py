@@ -7,71 +7,61 @@ too.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from search.journal import storage_errors, write_json
+from search.config import direction
+from search.journal import storage_errors, write_json, write_text
 from search.records import SYNTHETIC_NOTICE
+from search.reporting.insights.insight import LOCAL, Insight, as_json
 
 BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 SKY, AMBER, GRAY, INK, GRID = "#56B4E9", "#E69F00", "#888888", "#222222", "#E2E2E2"
 BRACKET_COLOURS = (SKY, GREEN, AMBER, PINK, GRAY)
 FINALIST_COLOURS = (GREEN, PINK, AMBER, SKY)
 STAMP = "#B00020"
+MARKERS = ("s", "o", "^", "D")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Plot:
-    """A drawn figure with its numbers.
+def save(insight: Insight, root: Path, *, place: int, synthetic: bool) -> Path | None:
+    """Write an insight: its numbers as JSON and, if it has one, its picture as PNG.
 
-    Attributes:
-        name: File name without its ending.
-        title: Heading in the report.
-        caption: What is seen and how to read it.
-        figure: The drawing.
-        columns: Names of the numbers' columns.
-        rows: The numbers.
-    """
+    Args:
+        insight: What to write.
+        root: The run directory.
+        place: Its place in the report.
+        synthetic: Whether to stamp the picture.
 
-    name: str
-    title: str
-    caption: str
-    figure: Figure
-    columns: tuple[str, ...]
-    rows: list[tuple[Any, ...]]
-
-
-def save(plot: Plot, folder: Path, *, synthetic: bool) -> Path:
-    """Write a plot as PNG and its numbers as JSON; stamp it when the data is synthetic.
+    Returns:
+        The PNG file, or None.
 
     Raises:
         StorageError: The disk is full or read-only.
     """
-    if synthetic:
-        stamp(plot.figure)
-    path = folder / f"{plot.name}.png"
-    temporary = folder / f".{plot.name}.tmp.png"
-    with storage_errors(path):
-        folder.mkdir(parents=True, exist_ok=True)
-        plot.figure.savefig(temporary, dpi=130, facecolor="white")
-        temporary.replace(path)
-    write_json(
-        path.with_suffix(".json"),
-        {
-            "title": plot.title,
-            "caption": plot.caption,
-            "columns": plot.columns,
-            "rows": plot.rows,
-        },
-    )
-    return path
+    folder = root / "plots"
+    if insight.local:
+        folder /= LOCAL
+        # Radiographs must not slip into a repository with the rest of a run directory.
+        write_text(folder / ".gitignore", "*\n")
+    path = folder / f"{insight.name}.png"
+    if insight.draw is not None:
+        figure = insight.draw()
+        if synthetic:
+            stamp(figure)
+        temporary = folder / f".{insight.name}.tmp.png"
+        with storage_errors(path):
+            folder.mkdir(parents=True, exist_ok=True)
+            figure.savefig(temporary, dpi=130, facecolor="white")
+            temporary.replace(path)
+    write_json(path.with_suffix(".json"), as_json(insight, place=place))
+    return None if insight.draw is None else path
 
 
 def stamp(figure: Figure) -> None:
@@ -98,9 +88,9 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def finish(figure: Figure) -> None:
-    """Fit the axes to the figure, with room for the stamp at the foot."""
-    figure.tight_layout(rect=(0, 0.03, 1, 1))
+def finish(figure: Figure, *, top: float = 1.0) -> None:
+    """Fit the axes to the figure, with room for the stamp at the foot and above `top`."""
+    figure.tight_layout(rect=(0, 0.03, 1, top))
 
 
 def house_style(axes: Axes) -> None:
@@ -130,3 +120,66 @@ def role_colour(name: str) -> str:
     if role == "winner":
         return BLUE
     return FINALIST_COLOURS[sum(map(ord, role)) % len(FINALIST_COLOURS)]
+
+
+def objective_label(objective: str) -> str:
+    """Return an axis label that says which way is better."""
+    better = "lower is better" if direction(objective) == "min" else "higher is better"
+    return f"{objective} ({better})"
+
+
+def intervals(
+    axes: Axes,
+    names: Sequence[str],
+    sides: Sequence[tuple[str, Sequence[tuple[float, float, float]]]],
+) -> None:
+    """Draw estimates with their intervals, a line a name, the sides one above the other.
+
+    Args:
+        axes: Where; the first name comes on top.
+        names: n names.
+        sides: (candidate, n of (value, low, high)); NaN is left out.
+    """
+    step = 0.32 if len(sides) > 1 else 0.0
+    for i, (side, estimates) in enumerate(sides):
+        shift = step * (i - (len(sides) - 1) / 2)
+        places = [row + shift for row in range(len(names))]
+        for place, (value, low, high) in zip(places, estimates, strict=True):
+            axes.plot([low, high], [place, place], color=role_colour(side), linewidth=2, alpha=0.6)
+            axes.plot(
+                value,
+                place,
+                marker=MARKERS[i % len(MARKERS)],
+                markersize=6,
+                color=role_colour(side),
+                markeredgecolor="white",
+            )
+        axes.plot([], [], color=role_colour(side), marker=MARKERS[i % len(MARKERS)], label=side)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    house_style(axes)
+
+
+def legend_above(figure: Figure, axes: Axes | None = None, handles: Sequence[Any] = ()) -> None:
+    """Put a legend above the axes, where it hides nothing, and fit the figure."""
+    drawn, labels = axes.get_legend_handles_labels() if axes is not None else ([], [])
+    drawn = [*drawn, *handles]
+    labels = [*labels, *(str(handle.get_label()) for handle in handles)]
+    figure.legend(drawn, labels, loc="upper center", ncols=len(labels), fontsize=8.5, frameon=False)
+    finish(figure, top=1 - 0.3 / figure.get_figheight())
+
+
+def log_ticks(axes: Axes, low: float, high: float) -> None:
+    """Use a logarithmic x axis with a few plain numbers."""
+    axes.set_xscale("log")
+    steps = (1, 3) if high / low > 30 else (1, 2, 5)
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ticks = [step * 10.0**power for power in powers for step in steps]
+    axes.xaxis.set_major_locator(FixedLocator([t for t in ticks if low * 0.9 <= t <= high * 1.1]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def role_style(name: str) -> str:
+    """Return the line style of a candidate, so that colour is not needed to tell them apart."""
+    return "--" if name.startswith("documented") else "-"

@@ -79,15 +79,19 @@ class StoredRun:
         return sorted(found, key=lambda p: order.index(p.stem) if p.stem in order else len(order))
 
 
-def locate(name: str) -> RunDirectory:
-    """Find a run by its path, or by its name under `results/`.
+def locate(name: str, results_dir: Path = Path("results")) -> RunDirectory:
+    """Find a run by its path, or by its name.
+
+    Args:
+        name: A path, or a name.
+        results_dir: Where a name is looked for.
 
     Raises:
         RunDirectoryError: There is none; the message says where was looked.
     """
     places = [Path(name)]
     if Path(name).name == name:
-        places.append(Path("results") / name)
+        places.append(results_dir / name)
     for place in places:
         run = RunDirectory(place)
         if place.is_dir() and run.exists:

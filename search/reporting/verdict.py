@@ -289,7 +289,7 @@ def _mcnemar(result: dict[str, Any]) -> list[str]:
     if not is_number(p):
         return []
     text = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
-    first, second = result.get("first_only"), result.get("second_only")
+    first, second = result.get("only_winner_right"), result.get("only_documented_right")
     counts = ""
     if is_number(first) and is_number(second):
         counts = (

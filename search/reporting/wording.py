@@ -20,6 +20,8 @@ SHORT = {
     "conv_dropout": "drop",
     "global_average": "average",
     "dense_layers": "dense",
+    **{f"dense_units_{i}": f"units_{i}" for i in (1, 2, 3)},
+    **{f"dense_dropout_{i}": f"drop_{i}" for i in (1, 2, 3)},
     "crop_min_area": "crop",
     "tone_jitter": "tone",
     "learning_rate": "lr",
@@ -55,6 +57,12 @@ def clock(seconds: Any) -> str:
         return "–:––:––"
     whole = int(max(0.0, float(seconds)))
     return f"{whole // 3600}:{whole % 3600 // 60:02d}:{whole % 60:02d}"
+
+
+def stopwatch(seconds: float) -> str:
+    """Write a short time that ticks as m:ss, from an hour on as h:mm:ss."""
+    whole = int(max(0.0, seconds))
+    return clock(whole) if whole >= 3600 else f"{whole // 60}:{whole % 60:02d}"
 
 
 def size(count: Any) -> str:
@@ -187,6 +195,22 @@ def sparkline(values: Sequence[float], width: int = 16) -> str:
         else:
             drawn.append(SPARKS[round((value - low) / span * (len(SPARKS) - 1))])
     return "".join(drawn)
+
+
+def fitting(parts: Sequence[tuple[int, str]], width: int, separator: str = " · ") -> str:
+    """Join texts, leaving out the least important ones until they fit.
+
+    Args:
+        parts: (importance, text) in the order of the line; 0 is the most important.
+        width: Columns there are.
+        separator: What stands between two.
+    """
+    kept = list(parts)
+    while True:
+        line = separator.join(text for _, text in kept)
+        if len(line) <= width or len(kept) <= 1:
+            return line
+        kept.remove(max(kept, key=lambda part: part[0]))
 
 
 def one_line(text: Any, limit: int = 200) -> str:

@@ -3,8 +3,12 @@
 Films of one child resemble each other, so children are drawn with replacement, each with all its
 films. Intervals are the 2.5th and 97.5th percentiles of the resampled metric (Efron & Tibshirani,
 An Introduction to the Bootstrap, 1993, chapter 13). They describe chance in who came to the test,
-not chance in training; the spread over seeds is that. A metric at its bound, e.g. a sensitivity of
-1, gets an interval of no width: resampling cannot draw a miss that was never seen.
+not chance in training; the spread over seeds is that.
+
+Resampling cannot draw a miss that was never seen, so a sensitivity of 1 would get an interval of no
+width. A share that is exactly 0 or 1 gets the exact binomial interval over its n patients instead
+(Clopper & Pearson, Biometrika 26, 1934): the other end lies at 0.025^(1/n), or 1 minus that. The
+areas, F1 and the balanced accuracy have no such formula: at their bound, the width is 0.
 """
 
 from __future__ import annotations
@@ -22,6 +26,9 @@ from search.scoring.metrics import (
 
 REPEATS = 1000
 """Resamples where the caller does not say otherwise."""
+
+LIMITS = (2.5, 97.5)
+"""Percentiles between which an interval lies."""
 
 _BLOCK_CELLS = 2_000_000
 """Weights held at once, 16 MB as `float64`, whatever the number of images."""
@@ -60,10 +67,14 @@ def bootstrap_intervals(
         _values(labels, probabilities, threshold, weights)
         for weights in _resamples(codes, repeats=repeats, seed=seed)
     ]
-    return {
-        name: _estimate(value[0], np.concatenate([block[name] for block in blocks]))
+    found = {
+        name: estimate(value[0], np.concatenate([block[name] for block in blocks]))
         for name, value in values.items()
     }
+    for name, counted in _shares(labels, probabilities >= threshold).items():
+        if found[name].value in (0.0, 1.0):
+            found[name] = _exact(found[name].value, len(np.unique(codes[counted])))
+    return found
 
 
 def paired_difference(
@@ -105,7 +116,7 @@ def paired_difference(
     values = differences(np.ones((1, labels.size)))
     blocks = [differences(weights) for weights in _resamples(codes, repeats=repeats, seed=seed)]
     return {
-        name: _estimate(value[0], np.concatenate([block[name] for block in blocks]))
+        name: estimate(value[0], np.concatenate([block[name] for block in blocks]))
         for name, value in values.items()
     }
 
@@ -156,6 +167,47 @@ def subtype_recall(
     return found
 
 
+def patient_resamples(
+    patients: Sequence[str], *, repeats: int = REPEATS, seed: int
+) -> Iterator[np.ndarray]:
+    """Yield how often each image is drawn when patients are drawn with replacement.
+
+    Args:
+        patients: n identifiers.
+        repeats: Number of resamples.
+        seed: Seed of the resampling; the same one gives the resamples of `bootstrap_intervals`.
+
+    Yields:
+        `float64` (r, n), in blocks that add up to `repeats` rows.
+    """
+    yield from _resamples(_codes(patients, len(patients)), repeats=repeats, seed=seed)
+
+
+def estimate(value: float, resampled: np.ndarray) -> Estimate:
+    """Return a value with the percentile interval of its resamples, undefined ones left out."""
+    defined = resampled[np.isfinite(resampled)]
+    low, high = np.percentile(defined, LIMITS) if defined.size else (np.nan, np.nan)
+    return Estimate(value=float(value), low=float(low), high=float(high))
+
+
+def _shares(labels: np.ndarray, called: np.ndarray) -> dict[str, np.ndarray]:
+    """Return, `bool` (n,), the images that each metric is a share of."""
+    return {
+        "accuracy": np.ones(labels.size, dtype=bool),
+        "recall": labels == 1,
+        "specificity": labels == 0,
+        "precision": called,
+        "npv": ~called,
+    }
+
+
+def _exact(value: float, patients: int) -> Estimate:
+    """Return the Clopper–Pearson interval of a share that is 0 or 1."""
+    reach = 0.025 ** (1 / patients)
+    low, high = (reach, 1.0) if value == 1 else (0.0, 1 - reach)
+    return Estimate(value=value, low=low, high=high)
+
+
 def _values(
     labels: np.ndarray, probabilities: np.ndarray, threshold: float, weights: np.ndarray
 ) -> dict[str, np.ndarray]:
@@ -187,9 +239,3 @@ def _resamples(codes: np.ndarray, *, repeats: int, seed: int) -> Iterator[np.nda
             patients, np.full(patients, 1 / patients), size=min(rows, repeats - start)
         )
         yield drawn[:, codes].astype(np.float64)
-
-
-def _estimate(value: float, resampled: np.ndarray) -> Estimate:
-    defined = resampled[np.isfinite(resampled)]
-    low, high = np.percentile(defined, (2.5, 97.5)) if defined.size else (np.nan, np.nan)
-    return Estimate(value=float(value), low=float(low), high=float(high))

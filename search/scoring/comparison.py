@@ -6,7 +6,7 @@ Computes from predictions and evaluations; knows no model, no image and no file.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,13 +21,22 @@ from search.records import (
     Values,
 )
 from search.scoring.bootstrap import REPEATS, paired_difference, subtype_recall
-from search.scoring.metrics import THRESHOLD_METRICS, mcnemar, ppv_at_prevalence
+from search.scoring.metrics import (
+    PREVALENCES,
+    RANKING_METRICS,
+    THRESHOLD_METRICS,
+    mcnemar,
+    npv_at_prevalence,
+    ppv_at_prevalence,
+)
 
-PREVALENCES = (0.01, 0.05, 0.1, 0.2, 0.5)
-"""Shares of ill children for which the positive predictive value is reported."""
-
-COMPARED = ("accuracy", "auc", "specificity", "recall", "loss")
-"""Metrics whose difference at 0.5 is reported; the accuracy also at each model's threshold."""
+FIRST = ("accuracy", "auc", "specificity", "recall", "loss")
+COMPARED = (
+    *FIRST,
+    *(name for name in (*THRESHOLD_METRICS, *RANKING_METRICS) if name not in FIRST),
+)
+"""Metrics whose difference is reported, the ones most asked for first; those that depend on the
+threshold at 0.5 and at each model's own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +162,14 @@ def evaluation_report(
             for side in (winner, documented)
         },
         "test_scorings": test_scorings,
-        "ppv_at_prevalence": {side.role: _ppv(side.exported) for side in (winner, documented)},
+        "ppv_at_prevalence": {
+            side.role: _predictive(side.exported, ppv_at_prevalence)
+            for side in (winner, documented)
+        },
+        "npv_at_prevalence": {
+            side.role: _predictive(side.exported, npv_at_prevalence)
+            for side in (winner, documented)
+        },
     }
 
 
@@ -204,9 +220,11 @@ def _subtypes(scored: Scored, *, seed: int, repeats: int) -> dict[str, Any]:
     }
 
 
-def _ppv(evaluation: Evaluation) -> dict[str, dict[str, float]]:
+def _predictive(
+    evaluation: Evaluation, value: Callable[..., dict[str, float]]
+) -> dict[str, dict[str, float]]:
     return {
-        place: ppv_at_prevalence(
+        place: value(
             sensitivity=table["recall"].value,
             specificity=table["specificity"].value,
             prevalences=PREVALENCES,

@@ -14,11 +14,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from search.errors import ModelError
+from search.errors import ModelError, RunDirectoryError
 from search.journal import write_text
 from search.records import Estimate, Evaluation, Predictions, Split, Subset, Threshold
 from search.scoring.bootstrap import REPEATS, bootstrap_intervals
-from search.scoring.metrics import RANKING_METRICS, THRESHOLD_METRICS, confusion
+from search.scoring.metrics import RANKING_METRICS, THRESHOLD_METRICS, check_images, confusion
 
 
 class Predictor(Protocol):
@@ -117,19 +117,63 @@ def evaluate(
 
 
 def write_predictions_csv(path: Path, predictions: Sequence[Predictions]) -> Path:
-    """Write `predictions.csv`: path, patient, label (0 or 1), probability, split.
+    """Write `predictions.csv`: path, patient, label (0 or 1), probability, split, subtype.
 
     Raises:
         StorageError: The disk is full or read-only.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("path", "patient", "label", "probability", "split"))
+    writer.writerow(("path", "patient", "label", "probability", "split", "subtype"))
     for part in predictions:
         columns = (part.paths, part.patients, part.labels.tolist(), part.probabilities.tolist())
-        for row in zip(*columns, strict=True):
-            writer.writerow((*row, part.split.value))
+        for *row, subtype in zip(*columns, part.subtypes, strict=True):
+            writer.writerow((*row, part.split.value, subtype))
     return write_text(path, text.getvalue())
+
+
+def read_predictions_csv(path: Path) -> dict[Split, Predictions]:
+    """Read what `write_predictions_csv` wrote.
+
+    Args:
+        path: The file; files of earlier versions have no subtypes, which are then "".
+
+    Returns:
+        Predictions by split; {} if there is no file.
+
+    Raises:
+        RunDirectoryError: The file is damaged.
+    """
+    if not path.exists():
+        return {}
+    try:
+        with open(path, encoding="utf-8", newline="") as handle:
+            rows = list(csv.DictReader(handle))
+        found = {}
+        for split in Split:
+            mine = [row for row in rows if row["split"] == split.value]
+            if mine:
+                found[split] = _from_rows(split, mine)
+    except (KeyError, ValueError, TypeError, UnicodeDecodeError, csv.Error) as error:
+        raise RunDirectoryError(
+            f"{path}: damaged ({error!r}); run `python -m search.evaluate` to score again"
+        ) from None
+    return found
+
+
+def _from_rows(split: Split, rows: Sequence[dict[str, str]]) -> Predictions:
+    labels, probabilities = check_images(
+        np.array([int(row["label"]) for row in rows]),
+        np.array([float(row["probability"]) for row in rows]),
+    )
+    return Predictions(
+        split=split,
+        paths=tuple(row["path"] for row in rows),
+        patients=tuple(row["patient"] for row in rows),
+        subtypes=tuple(row.get("subtype") or "" for row in rows),
+        labels=labels.astype(np.int8),
+        probabilities=probabilities,
+    )
 
 
 def _predict(

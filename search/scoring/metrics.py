@@ -35,6 +35,9 @@ LOSS_CLIP = 1e-7
 
 CALIBRATION_BINS = 10
 
+PREVALENCES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
+"""Shares of ill children for which predictive values are reported."""
+
 
 def threshold_metrics(
     labels: np.ndarray, probabilities: np.ndarray, threshold: float
@@ -155,6 +158,23 @@ def ppv_at_prevalence(
         called = true + (1 - specificity) * (1 - prevalence)
         found[f"{prevalence:g}"] = true / called if called > 0 else math.nan
     return found
+
+
+def npv_at_prevalence(
+    *, sensitivity: float, specificity: float, prevalences: Iterable[float]
+) -> dict[str, float]:
+    """Return the negative predictive value where the disease is rarer or more common.
+
+    By Bayes' theorem: sp·(1 − p) / (sp·(1 − p) + (1 − se)·p); arguments and result as
+    `ppv_at_prevalence`. NaN where nobody would be called healthy.
+    """
+    # Exchanging the classes exchanges the two predictive values.
+    found = ppv_at_prevalence(
+        sensitivity=specificity,
+        specificity=sensitivity,
+        prevalences=(share := [1 - p for p in prevalences]),
+    )
+    return {f"{1 - p:g}": value for p, value in zip(share, found.values(), strict=True)}
 
 
 def check_images(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -125,7 +125,7 @@ def test_predictions_are_written_with_every_digit(tmp_path):
     file = write_predictions_csv(tmp_path / "run" / "predictions.csv", parts)
     with open(file, newline="") as handle:
         rows = list(csv.DictReader(handle))
-    assert list(rows[0]) == ["path", "patient", "label", "probability", "split"]
+    assert list(rows[0]) == ["path", "patient", "label", "probability", "split", "subtype"]
     assert [row["split"] for row in rows] == ["val", "val", "test"]
     assert [float(row["probability"]) for row in rows] == [0.1, 1 / 3, 0.9]
     assert [row["label"] for row in rows] == ["0", "1", "1"]

@@ -1,0 +1,135 @@
+"""Grad-CAM finds what a network looks at."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from tiny import make_predictions
+
+from search.errors import ModelError
+from search.scoring.gradcam import PER_GROUP, chosen_images, explain_images, gradcam
+
+SIZE = 32
+
+
+def bright_spot_network(weight=8.0, bias=-2.0):
+    """Calls PNEUMONIA where there is a bright spot: a convolution that passes light on."""
+    import keras
+
+    inputs = keras.Input((SIZE, SIZE, 1), dtype="uint8")
+    x = keras.layers.Rescaling(1 / 255)(inputs)
+    x = keras.layers.Conv2D(2, 3, padding="same", activation="relu", name="last")(x)
+    x = keras.layers.AveragePooling2D(4)(x)
+    x = keras.layers.GlobalMaxPooling2D()(x)
+    outputs = keras.layers.Dense(1, activation="sigmoid")(x)
+    model = keras.Model(inputs, outputs)
+    kernel = np.zeros((3, 3, 1, 2), np.float32)
+    kernel[1, 1, 0] = (1.0, -1.0)  # the second map is dark everywhere
+    model.get_layer("last").set_weights([kernel, np.zeros(2, np.float32)])
+    model.layers[-1].set_weights(
+        [np.array([[weight], [0.0]], np.float32), np.array([bias], np.float32)]
+    )
+    return model
+
+
+def spotted(row, column):
+    image = np.zeros((SIZE, SIZE, 1), np.uint8)
+    image[row : row + 4, column : column + 4] = 255
+    return image
+
+
+def test_heat_lies_on_the_spot_the_decision_rests_on():
+    images = np.stack([spotted(4, 4), spotted(20, 24)])
+    heat = gradcam(bright_spot_network(), images, called=[True, True])
+    assert heat.shape == (2, SIZE, SIZE)
+    assert heat.dtype == np.float32
+    for found, (row, column) in zip(heat, ((4, 4), (20, 24)), strict=True):
+        top = np.unravel_index(found.argmax(), found.shape)
+        assert row - 1 <= top[0] <= row + 4
+        assert column - 1 <= top[1] <= column + 4
+        assert found.max() > 0.95
+        assert found[-1, 0] < 0.05
+
+
+def test_nothing_bright_speaks_for_normal():
+    heat = gradcam(bright_spot_network(), np.stack([spotted(4, 4)]), called=[False])
+    assert heat.max() == 0
+
+
+def test_a_saturated_sigmoid_still_has_a_heatmap():
+    network = bright_spot_network(weight=200.0, bias=50.0)
+    image = np.stack([spotted(8, 8)])
+    assert float(np.asarray(network.predict_on_batch(image))[0, 0]) == 1.0
+    assert gradcam(network, image, called=[True]).max() > 0.95
+
+
+def test_the_documented_network_is_explained():
+    import keras_tuner as kt
+
+    from hypermodels import DocumentedCNN
+
+    for head in ("flatten", "global_average"):
+        hp = kt.HyperParameters()
+        hp.Fixed("base_filters", 8)
+        hp.Fixed("head", head)
+        hp.Fixed("crop_min_area", 0.36)
+        network = DocumentedCNN(image_size=SIZE).build(hp)
+        images = np.random.default_rng(0).integers(0, 256, (3, SIZE, SIZE, 1), dtype=np.uint8)
+        heat = gradcam(network, images, called=[True, False, True])
+        assert heat.shape == (3, SIZE, SIZE)
+        assert np.isfinite(heat).all()
+
+
+def test_the_most_confident_misses_and_evenly_spread_hits_are_shown():
+    said = np.concatenate([np.linspace(0.0, 0.4, 10), np.linspace(0.6, 1.0, 10)])
+    labels = np.array([1] * 6 + [0] * 4 + [0] * 6 + [1] * 4)
+    chosen = chosen_images(make_predictions(labels, said), threshold=0.5)
+    missed, alarms = chosen[:PER_GROUP], chosen[PER_GROUP : 2 * PER_GROUP]
+    assert missed.tolist() == [0, 1, 2, 3]
+    assert alarms.tolist() == [15, 14, 13, 12]
+    assert len(set(chosen.tolist())) == len(chosen) == 4 * PER_GROUP
+    assert chosen[2 * PER_GROUP :].tolist() == [16, 17, 18, 19, 6, 7, 8, 9]
+
+
+def test_images_come_with_their_names_and_decisions():
+    images = np.stack([spotted(4, 4), spotted(4, 4) // 255, spotted(16, 16)])
+    network = bright_spot_network()
+    said = np.asarray(network.predict_on_batch(images)).reshape(-1).astype(float)
+    found = explain_images(network, make_predictions([1, 1, 0], said), images, threshold=0.5)
+    assert [(m.path, m.label, m.called) for m in found] == [
+        ("test/1.jpeg", 1, 0),
+        ("test/2.jpeg", 0, 1),
+        ("test/0.jpeg", 1, 1),
+    ]
+    assert found[0].image.shape == found[0].heat.shape == (SIZE, SIZE)
+
+
+def test_a_network_without_convolution_is_refused():
+    import keras
+
+    inputs = keras.Input((8, 8, 1))
+    outputs = keras.layers.Dense(1, activation="sigmoid")(keras.layers.Flatten()(inputs))
+    with pytest.raises(ModelError, match="needs a convolution"):
+        gradcam(keras.Model(inputs, outputs), np.zeros((1, 8, 8, 1), np.uint8), called=[True])
+
+
+@pytest.mark.slow
+def test_jax_gives_the_same_heatmaps(tmp_path):
+    pytest.importorskip("jax")
+    code = (
+        "import sys, numpy as np; sys.path[:0] = ['tests/scoring', 'tests'];"
+        "import test_gradcam as t;"
+        "images = np.stack([t.spotted(4, 4), t.spotted(20, 24)]);"
+        "np.save(sys.argv[1], t.gradcam(t.bright_spot_network(), images, called=[True, False]))"
+    )
+    found = {}
+    for backend in ("tensorflow", "jax"):
+        file = tmp_path / f"{backend}.npy"
+        subprocess.run(
+            [sys.executable, "-c", code, str(file)],
+            check=True,
+            env={"KERAS_BACKEND": backend, "PYTHONPATH": ".", "PATH": "", "HOME": str(tmp_path)},
+        )
+        found[backend] = np.load(file)
+    np.testing.assert_allclose(found["tensorflow"], found["jax"], atol=1e-4)
