@@ -7,7 +7,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from search.records import TrialMessage, TrialResult, TrialSpec, TrialStarted, Values
+from search.records import TrialResult, TrialSpec, Values
+from search.tuning.messages import TrialMessage, TrialStarted
 from search.tuning.timing import Pace, measure_pace
 from search.tuning.trial import Setting, ShouldStop, train_trial
 

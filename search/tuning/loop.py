@@ -19,16 +19,15 @@ from search.history import Event, created, ended, with_epoch
 from search.journal import EventKind, RunDirectory
 from search.records import (
     EpochRecord,
-    TrialMessage,
     TrialRecord,
     TrialResult,
     TrialSpec,
-    TrialStarted,
     TrialStatus,
     to_json,
 )
 from search.tuning import checkpoint
 from search.tuning.executors import Executor
+from search.tuning.messages import TrialMessage, TrialStarted
 from search.tuning.oracles import ScheduleOracle
 from search.tuning.space import trial_seed
 

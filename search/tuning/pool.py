@@ -29,11 +29,10 @@ from search.records import (
     FailureKind,
     TrialResult,
     TrialSpec,
-    TrialStarted,
     Values,
-    WorkerLost,
 )
 from search.tuning.executors import OnMessage
+from search.tuning.messages import TrialStarted, WorkerLost
 from search.tuning.timing import Pace
 from search.tuning.trial import Setting, ShouldStop
 from search.tuning.worker import Beat, Broken, Measure, Ready, Stop, Stopped, serve

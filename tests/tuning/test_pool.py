@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from search.errors import StopRequestedError, WorkerError
-from search.records import EpochRecord, FailureKind, TrialSpec, TrialStarted, WorkerLost
+from search.records import EpochRecord, FailureKind, TrialSpec
 from search.tuning.devices import worker_environments
+from search.tuning.messages import TrialStarted, WorkerLost
 from search.tuning.pool import PoolLimits, WorkerPool
 from search.tuning.trial import Setting, train_trial
 from tests.tuning.fakes import TinyHyperModel
