@@ -2,6 +2,5 @@
 
 from hypermodels.configuration import DOCUMENTED, Configuration
 from hypermodels.documented_cnn import DocumentedCNN, ModelTooLargeError
-from hypermodels.seeding import reseed
 
-__all__ = ["DOCUMENTED", "Configuration", "DocumentedCNN", "ModelTooLargeError", "reseed"]
+__all__ = ["DOCUMENTED", "Configuration", "DocumentedCNN", "ModelTooLargeError"]

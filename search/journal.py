@@ -234,12 +234,15 @@ class RunDirectory:
     def write_manifest(self, content: dict[str, Any]) -> None:
         """Write `manifest.json` with the list of files and their SHA-256; the last write of a run.
 
-        Files under `tuner/`, `refit/` and `logs/` are working state and are not listed.
+        Files under `tuner/`, `refit/` and `logs/` are working state and are not listed, nor are
+        those under `plots/local/`, which show radiographs and may be taken out.
         """
         files = {}
         for path in sorted(self.root.rglob("*")):
             inside = path.relative_to(self.root)
             if inside.parts[0] in ("tuner", "refit", "logs", "manifest.json", ".lock"):
+                continue
+            if inside.parts[:2] == ("plots", "local"):
                 continue
             if path.is_file():
                 files[inside.as_posix()] = {
@@ -285,28 +288,33 @@ def write_text(path: Path, text: str) -> Path:
 
 
 @contextlib.contextmanager
-def storage_errors(place: Path) -> Iterator[None]:
+def storage_errors(place: Path, *, option: str = "--results-dir") -> Iterator[None]:
     """Turn the operating system's refusals to write into StorageError, with the remedy.
+
+    Args:
+        place: What was to be written.
+        option: The option that moves it elsewhere.
 
     Raises:
         StorageError: No space, read-only, no permission, or a file where a folder should be.
     """
-    remedies = {
+    reasons = {
         errno.ENOSPC: "no space left on the disk; free some",
         errno.EDQUOT: "the disk quota is used up; free some space",
-        errno.EROFS: "the file system is read-only; choose another --results-dir",
-        errno.EACCES: "no permission to write; choose another --results-dir",
-        errno.EPERM: "no permission to write; choose another --results-dir",
-        errno.ENOTDIR: "a file is where a folder should be; choose another --results-dir",
-        errno.EEXIST: "a file is where a folder should be; choose another --results-dir",
+        errno.EROFS: "the file system is read-only",
+        errno.EACCES: "no permission to write",
+        errno.EPERM: "no permission to write",
+        errno.ENOTDIR: "a file is where a folder should be",
+        errno.EEXIST: "a file is where a folder should be",
     }
     try:
         yield
     except OSError as error:
-        remedy = remedies.get(error.errno or 0)
-        if remedy is None:
+        reason = reasons.get(error.errno or 0)
+        if reason is None:
             raise
+        way = ", or choose another" if ";" in reason else "; choose another"
         raise StorageError(
-            f"{place}: {remedy}. What is finished is kept; run the same command with --resume "
-            "to go on"
+            f"{place}: {reason}{way} {option}. What is finished is kept; run the same command "
+            "with --resume to go on"
         ) from error

@@ -11,7 +11,6 @@ Knows no splits and no layouts.
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import json
@@ -19,13 +18,14 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from search.data.decode import load_gray
-from search.errors import StorageError
+from search.journal import storage_errors
 
 __all__ = [
     "ArrayFile",
@@ -75,29 +75,9 @@ class ArrayFile:
     damaged: str
 
 
-@contextlib.contextmanager
-def cache_errors(place: Path) -> Iterator[None]:
-    """Turn a refusal to write into the cache into an error with the remedy.
-
-    Raises:
-        StorageError: No space, read-only, no permission, or a file where a folder should be.
-    """
-    remedies = {
-        errno.ENOSPC: "no space left on the disk; free some, or choose another --cache-dir",
-        errno.EDQUOT: "the disk quota is used up; free some, or choose another --cache-dir",
-        errno.EROFS: "the file system is read-only; choose another --cache-dir",
-        errno.EACCES: "no permission to write; choose another --cache-dir",
-        errno.EPERM: "no permission to write; choose another --cache-dir",
-        errno.ENOTDIR: "a file is where a folder should be; choose another --cache-dir",
-        errno.EEXIST: "a file is where a folder should be; choose another --cache-dir",
-    }
-    try:
-        yield
-    except OSError as error:
-        remedy = remedies.get(error.errno or 0)
-        if remedy is None:
-            raise
-        raise StorageError(f"{place}: {remedy}") from error
+def cache_errors(place: Path) -> AbstractContextManager[None]:
+    """Turn a refusal to write into the cache into StorageError, which names `--cache-dir`."""
+    return storage_errors(place, option="--cache-dir")
 
 
 @contextlib.contextmanager

@@ -6,7 +6,8 @@ import keras
 import numpy as np
 
 from hypermodels.augmentation import augmentation_layers
-from hypermodels.seeding import layer_seed, reseed
+from hypermodels.seeding import layer_seed
+from search.tuning.trial import reseed
 
 
 def test_layer_seed_depends_on_seed_and_name_and_fits_31_bits():

@@ -8,10 +8,8 @@ import sys
 from pathlib import Path
 
 import keras_tuner as kt
-import numpy as np
 
 from search.journal import RunDirectory
-from search.records import Dataset, StressedViews, Subset
 from search.tuning import space as spaces
 from search.tuning.devices import worker_environments
 from search.tuning.executors import Executor, InProcessExecutor
@@ -21,49 +19,10 @@ from search.tuning.pool import PoolLimits, WorkerPool
 from search.tuning.schedule import hyperband
 from search.tuning.sources import DrawnSource
 from search.tuning.trial import Setting
+from tests.tiny_data import tiny_data
 from tests.tuning.fakes import TinyHyperModel
 
 SCHEDULE = hyperband(max_epochs=9, factor=3)
-
-
-def dataset(folder: Path) -> Dataset:
-    """Return sixty images, written once."""
-    images, views = folder / "images.npy", folder / "views.npy"
-    labels = (np.arange(60) % 3 > 0).astype(np.int8)
-    if not views.exists():
-        drawn = np.random.default_rng(0).integers(0, 90, (60, 32, 32, 1)).astype(np.uint8)
-        drawn[labels == 1, :, 16:] += 60
-        np.save(images, drawn)
-        np.save(views, drawn[:24])
-
-    def subset(rows: np.ndarray) -> Subset:
-        names = tuple(map(str, rows))
-        return Subset(
-            array_file=images,
-            rows=rows,
-            labels=labels[rows],
-            paths=names,
-            patients=names,
-            subtypes=("",) * len(rows),
-        )
-
-    return Dataset(
-        image_size=32,
-        train=subset(np.arange(24, 60)),
-        val=subset(np.arange(24)),
-        views=StressedViews(
-            array_file=views,
-            names=("a", "b"),
-            view=(np.arange(24) % 2).astype(np.int8),
-            source=np.arange(24),
-            labels=labels[:24],
-        ),
-        class_weights={0: 1.5, 1: 0.75},
-        prevalence=2 / 3,
-        fingerprint="tiny",
-        synthetic=True,
-        report={},
-    )
 
 
 def executor(setting: Setting, run: RunDirectory) -> Executor:
@@ -88,7 +47,7 @@ def main() -> None:
     space = kt.HyperParameters()
     TinyHyperModel().declare(space)
     setting = Setting(
-        dataset=dataset(data),
+        dataset=tiny_data(data, contrast=60),
         hypermodel=TinyHyperModel(),
         objective="robust_loss",
         prevalence=2 / 3,
