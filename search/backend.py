@@ -80,7 +80,10 @@ def _limit_gpu_memory(backend: str) -> None:
 def device() -> str:
     """Return what training runs on, e.g. "2 × CPU core (tensorflow)" or "gpu:0 (jax)"."""
     keras = load()
-    gpus = keras.distribution.list_devices("gpu")
+    try:
+        gpus = keras.distribution.list_devices("gpu")
+    except RuntimeError:  # JAX has no empty list: without a GPU, "gpu" is unknown to it
+        gpus = []
     name = keras.backend.backend()
     return f"{', '.join(gpus)} ({name})" if gpus else f"CPU, {os.cpu_count()} cores ({name})"
 

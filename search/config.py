@@ -28,6 +28,15 @@ class TunerKind(StrEnum):
     """Every combination of a (narrowed) space, in order."""
 
 
+class ExecutorKind(StrEnum):
+    """Where trials are trained."""
+
+    LOCAL = "local"
+    """On this machine: in worker processes, or in this one."""
+    RAY = "ray"
+    """In workers on the nodes of a Ray cluster."""
+
+
 class Precision(StrEnum):
     """In which number format networks are trained; weights and the loss are float32 always."""
 
@@ -37,6 +46,48 @@ class Precision(StrEnum):
     """Layers compute in bfloat16; the documented configuration stays in float32."""
     AUTO = "auto"
     """mixed_bfloat16 where a short measurement finds it clearly faster."""
+
+
+class RefitSchedule(StrEnum):
+    """The learning rate while the finalists are retrained."""
+
+    AS_SEARCHED = "as-searched"
+    """As the configuration has it."""
+    CONSTANT = "constant"
+    """The same from beginning to end."""
+    COSINE = "cosine"
+    """A short warm-up and a half cosine over all epochs of the retraining."""
+
+
+class RefitOn(StrEnum):
+    """The images that the exported model is trained on."""
+
+    TRAIN = "train"
+    """The training images."""
+    TRAIN_AND_VALIDATION = "train+val"
+    """Both, for the epochs that validation found best on the training images alone."""
+
+
+class CalibrationKind(StrEnum):
+    """What is done to make probabilities mean what they say."""
+
+    NONE = "none"
+    """Nothing: the network's own."""
+    TEMPERATURE = "temperature"
+    """Logits divided by one number fitted on clean validation (Guo et al., ICML 2017)."""
+
+
+class ExportFormat(StrEnum):
+    """What the trained model is written as; see `scoring/formats.py`."""
+
+    KERAS = "keras"
+    """Always written: the others are made from it."""
+    SAVED_MODEL = "saved_model"
+    """TensorFlow's."""
+    ONNX = "onnx"
+    """Needs the extra `onnx`."""
+    LITERT = "litert"
+    """Formerly TensorFlow Lite; needs the extra `litert`."""
 
 
 class SplitKind(StrEnum):
@@ -89,6 +140,12 @@ class RunConfig:
         choose_by: Metric by which the finalists are chosen; "" is the objective.
         refit_epochs: Epochs of retraining.
         refit_seeds: How many seeds the finalists and the control are retrained with.
+        refit_schedule: Learning rate of the finalists' retraining.
+        refit_patience: Epochs without a better objective after which the retraining of a finalist
+            stops, 0 for never.
+        ema: Decay of an average of the finalists' weights that is kept in their place, 0 for none.
+        ensemble: Export the mean probability of all seeds' networks as one model.
+        refit_on: The images that the exported model is trained on in the end.
         top: How many of the search's best are retrained.
         seed: Seed of everything; 0 is a seed like any other.
         name: Name of the run directory.
@@ -96,6 +153,8 @@ class RunConfig:
         preset: The preset that gave the defaults, "" for none.
         cache_dir: Where decoded images are kept, "" for the user's cache directory.
         threshold_rule: "sensitivity=0.95", "specificity=…", "youden" or "0.5".
+        calibrate: What is done to the probabilities before the threshold is chosen.
+        export: Formats of the trained model, "keras" always among them.
         prevalence: Prior of PNEUMONIA for the log losses; None: that of the training files.
         views: Kinds of stressed view, of crop, shift, zoom_out and tone.
         views_per_image: Stressed views made of each validation image, at most one a kind.
@@ -107,11 +166,16 @@ class RunConfig:
         search: If not empty, only these hyperparameters vary.
         enqueue: Configurations to try first, each a mapping of values.
         precision: Number format of training.
+        executor: Where trials are trained.
+        address: Of the Ray cluster; "" for this machine's, started if there is none.
+        cpus_per_trial: CPU cores that a trial takes of a Ray cluster.
+        gpus_per_trial: Share of a GPU that a trial takes of a Ray cluster, 0 to train on CPUs.
         workers: Worker processes that train trials; 0: this process; None: chosen by a short
-            measurement.
+            measurement, or on Ray as many as have room.
         trial_timeout: Seconds a trial may take in one worker, 0 for no limit.
         stall_timeout: Seconds without a sign of life after which a worker counts as hung.
         retries: How often a trial is started again after losing its worker.
+        tensorboard: Whether to write the run for TensorBoard too.
     """
 
     tuner: TunerKind = TunerKind.HYPERBAND
@@ -128,6 +192,11 @@ class RunConfig:
     choose_by: str = ""
     refit_epochs: int = 25
     refit_seeds: int = 3
+    refit_schedule: RefitSchedule = RefitSchedule.AS_SEARCHED
+    refit_patience: int = 0
+    ema: float = 0.0
+    ensemble: bool = False
+    refit_on: RefitOn = RefitOn.TRAIN
     top: int = 1
     seed: int = 8
     name: str = "run"
@@ -135,6 +204,8 @@ class RunConfig:
     preset: str = ""
     cache_dir: str = ""
     threshold_rule: str = "sensitivity=0.95"
+    calibrate: CalibrationKind = CalibrationKind.NONE
+    export: tuple[ExportFormat, ...] = (ExportFormat.KERAS,)
     prevalence: float | None = None
     views: tuple[str, ...] = ("crop", "shift", "zoom_out", "tone")
     views_per_image: int = 2
@@ -145,10 +216,15 @@ class RunConfig:
     search: tuple[str, ...] = ()
     enqueue: tuple[dict[str, Any], ...] = ()
     precision: Precision = Precision.FLOAT32
+    executor: ExecutorKind = ExecutorKind.LOCAL
+    address: str = ""
+    cpus_per_trial: int = 1
+    gpus_per_trial: float = 0.0
     workers: int | None = None
     trial_timeout: float = 0.0
     stall_timeout: float = 600.0
     retries: int = 2
+    tensorboard: bool = False
 
     def __post_init__(self) -> None:
         """Check every value.
@@ -166,12 +242,20 @@ class RunConfig:
         _in_range("--max-trials", self.max_trials, 1, 1_000_000)
         _in_range("--refit-epochs", self.refit_epochs, 1, 100_000)
         _in_range("--refit-seeds", self.refit_seeds, 1, 100)
+        _in_range("--refit-patience", self.refit_patience, 0, 100_000)
+        _in_range("--ema", self.ema, 0, 0.99999)
+        if self.ensemble and self.refit_seeds < 2:
+            raise ConfigurationError(
+                f"--ensemble with --refit-seeds {self.refit_seeds}: an ensemble needs at least 2 "
+                "networks; give --refit-seeds 3"
+            )
         _in_range("--top", self.top, 1, 100)
         _in_range("--seed", self.seed, 0, 2**31 - 1)
         _in_range("--views-per-image", self.views_per_image, 1, 4)
         _in_range("--max-parameters", self.max_parameters, 0, 10**12)
         if self.workers is not None:
             _in_range("--workers", self.workers, 0, 1024)
+        self._check_executor()
         _in_range("--trial-timeout", self.trial_timeout, 0, 10**7)
         _in_range("--stall-timeout", self.stall_timeout, 0, 10**7)
         _in_range("--retries", self.retries, 0, 1000)
@@ -197,6 +281,23 @@ class RunConfig:
             raise ConfigurationError(
                 f"--budget {self.budget}: write a time such as 90m or 2h, or 300epochs"
             )
+
+    def _check_executor(self) -> None:
+        """Check what concerns a Ray cluster."""
+        _in_range("--cpus-per-trial", self.cpus_per_trial, 1, 1024)
+        _in_range("--gpus-per-trial", self.gpus_per_trial, 0, 1)
+        ray = self.executor is ExecutorKind.RAY
+        if ray and self.workers == 0:
+            raise ConfigurationError(
+                "--workers 0 --executor ray: 0 trains in this process; give a number, or auto"
+            )
+        if not ray and (self.address or self.gpus_per_trial or self.cpus_per_trial != 1):
+            raise ConfigurationError(
+                "--address, --cpus-per-trial, --gpus-per-trial: only with --executor ray"
+            )
+        for place in (self.results_dir, self.cache_dir):
+            if "://" in place:
+                raise ConfigurationError(f"{place}: must be a folder; mount what is elsewhere")
 
     @property
     def direction(self) -> str:
@@ -246,13 +347,25 @@ HARMLESS = frozenset(
         "choose_by",
         "refit_epochs",
         "refit_seeds",
+        "refit_schedule",
+        "refit_patience",
+        "ema",
+        "ensemble",
+        "refit_on",
         "top",
         "threshold_rule",
+        "calibrate",
+        "export",
         "preset",
+        "executor",
+        "address",
+        "cpus_per_trial",
+        "gpus_per_trial",
         "workers",
         "trial_timeout",
         "stall_timeout",
         "retries",
+        "tensorboard",
     }
 )
 """Fields that may change on `--resume`: they act after the search or outside it."""

@@ -18,7 +18,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from search import backend
 from search.data.cache import default_cache_dir, load_gray
 from search.data.listing import list_labelled
 from search.data.prepare import labelled_folder
@@ -27,7 +26,8 @@ from search.journal import write_json
 from search.records import CLASS_NAMES, Estimate, Evaluation, Split, Subset, to_json
 from search.scoring.bootstrap import subtype_recall
 from search.scoring.evaluate import evaluate, predict_subset
-from search.scoring.predict import NOT_FOR_DIAGNOSIS, find_model
+from search.scoring.formats import FORMATS, KERAS
+from search.scoring.predict import NOT_FOR_DIAGNOSIS, find_model, open_model, unchecked_note
 
 INTERRUPTED = 130
 SHOWN_REJECTED = 10
@@ -74,8 +74,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = _parser().parse_args(argv)
     try:
-        model_file = find_model(Path(arguments.model), results_dir=arguments.results_dir)
+        model_file = find_model(
+            Path(arguments.model), results_dir=arguments.results_dir, form=arguments.format
+        )
         outcome = _score(model_file, arguments)
+        if note := unchecked_note(model_file):
+            print(note, file=sys.stderr)
         if arguments.json:
             write_json(arguments.json, _as_json(model_file, arguments.data, outcome))
         _print(Console(), model_file, arguments.data, outcome)
@@ -95,7 +99,10 @@ def _parser() -> argparse.ArgumentParser:
         f"a bootstrap over patients. {NOT_FOR_DIAGNOSIS}",
     )
     parser.add_argument(
-        "model", metavar="RUN_OR_MODEL", help="a run directory, its name, or a .keras file"
+        "model", metavar="RUN_OR_MODEL", help="a run directory, its name, or an exported model"
+    )
+    parser.add_argument(
+        "--format", choices=list(FORMATS), default=KERAS.name, help="of a run's exports (keras)"
     )
     parser.add_argument(
         "--data",
@@ -133,10 +140,7 @@ def _score(model_file: Path, arguments: argparse.Namespace) -> Outcome:
                 f"{arguments.data}: no {name} images; looked for test/{name} and for {name}. "
                 "Scoring needs both classes"
             )
-    backend.load()
-    from search.scoring.export import load_model  # imports Keras, which takes seconds
-
-    loaded = load_model(model_file)
+    loaded = open_model(model_file)
     subset = labelled_folder(
         arguments.data,
         image_size=loaded.image_size,

@@ -1,32 +1,37 @@
 """Gathers what a run is explained with, from its directory: records, predictions, their curves.
 
-Stands between the command lines and the rooms: `scoring` computes the curves and their bands,
-`reporting` makes insights of them. The same for a run that just ended and for one that is rebuilt,
-whichever version made it; what a directory lacks is left out.
+Stands between the command lines and the rooms: `scoring` computes the curves, their bands and the
+heatmaps, `reporting` makes insights of them. The same for a run that just ended and for one that is
+rebuilt, whichever version made it; what a directory lacks is left out.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from search.errors import RunDirectoryError
+import numpy as np
+
+from search import backend
+from search.data.decode import load_gray
+from search.errors import DataError, ModelError, RunDirectoryError
 from search.evidence import Heatmap, ScoreCurves
-from search.history import trial_records
 from search.journal import RunDirectory
 from search.records import Predictions, Split
+from search.reporting.facts import mapping
 from search.reporting.insights.material import Material
 from search.reporting.insights.scores import exported
+from search.reporting.progress import RunProgress
 from search.reporting.trials import refit_histories, refit_rows
 from search.reporting.wording import is_number
 from search.scoring.bands import score_curves
-from search.scoring.evaluate import read_predictions_csv
-from search.scoring.refit import DOCUMENTED, WINNER
+from search.scoring.evaluate import PREDICTION_FILES, read_predictions_csv
+from search.scoring.exemplars import chosen_images
+from search.scoring.refit import WINNER
 
-FILES = {DOCUMENTED: "predictions_documented.csv", WINNER: "predictions.csv"}
-"""Where each candidate's predictions lie, the documented configuration's first."""
+MODEL = "model.keras"
 
 
 def material(root: Path, *, heatmaps: Sequence[Heatmap] = ()) -> Material:
@@ -34,34 +39,32 @@ def material(root: Path, *, heatmaps: Sequence[Heatmap] = ()) -> Material:
 
     Args:
         root: The run directory.
-        heatmaps: What the network looked at; needs the model, and is not kept on disk but as a
-            picture.
+        heatmaps: Those of `look`; they are not kept on disk but as a picture.
 
     Raises:
-        RunDirectoryError: `predictions.csv` is damaged.
+        RunDirectoryError: A file of predictions is damaged.
     """
     run = RunDirectory(root)
     config, evaluation = _read(run, "config.json"), _read(run, "evaluation.json")
-    events = [e for e in run.events() if isinstance(e, dict) and "event" in e]
+    objective = str(config.get("objective") or evaluation.get("objective") or "robust_loss")
+    progress = RunProgress(objective)
+    events: list[dict[str, Any]] = []
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        events = [e for e in run.events() if isinstance(e, dict) and progress.apply(e)]
     curves: dict[str, ScoreCurves] = {}
     predictions: dict[str, Predictions] = {}
-    for role, name in FILES.items():
-        by_split = read_predictions_csv(root / name)
-        said = by_split.get(Split.TEST) or by_split.get(Split.VALIDATION)
+    for role in PREDICTION_FILES:
+        said = _predictions(root, role)
         if said is None:
             continue
         predictions[role] = said
-        threshold = (exported(evaluation, role).get("threshold") or {}).get("value")
-        found = score_curves(
-            said,
-            float(threshold) if is_number(threshold) else 0.5,
-            seed=int(config.get("seed") or 0),
-        )
+        threshold, seed = _threshold(evaluation, role), config.get("seed")
+        found = score_curves(said, threshold, seed=int(seed) if is_number(seed) else 0)
         if found is not None:
             curves[role] = found
     return Material(
-        objective=str(config.get("objective") or evaluation.get("objective") or "robust_loss"),
-        records=trial_records(events),
+        objective=objective,
+        records=progress.records,
         events=events,
         histories=refit_histories(refit_rows(events)),
         evaluation=evaluation,
@@ -69,6 +72,69 @@ def material(root: Path, *, heatmaps: Sequence[Heatmap] = ()) -> Material:
         curves=curves,
         heatmaps=heatmaps,
     )
+
+
+def look(root: Path, *, warn: Callable[[str], None]) -> list[Heatmap]:
+    """Return where the exported model found the reason for some of its decisions.
+
+    The few images are decoded anew from the data folder, so that this works as long as that and
+    `model.keras` are there, however old the run is.
+
+    Args:
+        root: The run directory.
+        warn: Told why there are none, where the run has a model.
+
+    Returns:
+        The most confident misses of both kinds and some hits, see `exemplars`; [] where the model
+        or an image is not to be had.
+
+    Raises:
+        RunDirectoryError: `predictions.csv` is damaged.
+    """
+    run = RunDirectory(root)
+    dataset, evaluation = _read(run, "dataset.json"), _read(run, "evaluation.json")
+    folder = mapping(dataset.get("source")).get("root")
+    size = _read(run, "config.json").get("image_size")
+    said = _predictions(root, WINNER)
+    if said is None or not folder or not is_number(size) or not (root / MODEL).exists():
+        return []
+    threshold = _threshold(evaluation, WINNER)
+    shown = _taken(said, chosen_images(said, threshold=threshold))
+    if not shown.paths:
+        return []
+    try:
+        pixels = [load_gray(Path(folder) / path, int(size)) for path in shown.paths]
+        images = np.stack(pixels)[..., None]
+        backend.load()
+        from search.scoring.export import load_model  # both import Keras, which takes seconds
+        from search.scoring.gradcam import explain_images
+
+        return explain_images(load_model(root / MODEL).model, shown, images, threshold=threshold)
+    except (DataError, ModelError) as error:
+        warn(f"no heatmaps: {error}")
+        return []
+
+
+def _predictions(root: Path, role: str) -> Predictions | None:
+    """Return what a role's exported seed said of the test, or of validation without a test."""
+    by_split = read_predictions_csv(root / PREDICTION_FILES[role])
+    return by_split.get(Split.TEST) or by_split.get(Split.VALIDATION)
+
+
+def _taken(said: Predictions, rows: np.ndarray) -> Predictions:
+    return Predictions(
+        split=said.split,
+        paths=tuple(said.paths[i] for i in rows),
+        patients=tuple(said.patients[i] for i in rows),
+        subtypes=tuple(said.subtypes[i] for i in rows),
+        labels=said.labels[rows],
+        probabilities=said.probabilities[rows],
+    )
+
+
+def _threshold(evaluation: dict[str, Any], role: str) -> float:
+    value = mapping(exported(evaluation, role).get("threshold")).get("value")
+    return float(value) if is_number(value) else 0.5
 
 
 def _read(run: RunDirectory, name: str) -> dict[str, Any]:

@@ -1,44 +1,46 @@
 """`python -m search.predict RUN_OR_MODEL IMAGE…`: a trained model's answer for image files.
 
 Files are decoded by the function that decoded the training images, so that the answer here is the
-one that was scored. Keras is imported once the arguments are known to make sense.
+one that was scored. Rows are written as they come, and a bad file costs its own row only. Keras is
+imported once the arguments are known to make sense.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import io
-import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
-from search import backend
 from search.data.cache import load_gray
 from search.data.listing import IMAGE_SUFFIXES
 from search.errors import SearchError
-from search.journal import write_text
+from search.scoring.formats import FORMATS, KERAS, LoadedModel
 from search.scoring.predict import (
     NOT_FOR_DIAGNOSIS,
     FilePrediction,
     find_images,
     find_model,
+    open_model,
     predict_files,
+    unchecked_note,
 )
-
-if TYPE_CHECKING:
-    from search.scoring.export import LoadedModel
+from search.scoring.rows import WriteRow, check_suffix, json_rows, row_file
 
 SOME_FAILED = 2
 INTERRUPTED = 130
+SHOWN_BAD = 10
+
+COLUMNS = ("file", "probability", "verdict", "error", "threshold", "notice")
+"""Keys of a row, which can be understood without the others."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,11 +70,18 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Exit code 2 if any file could not be predicted; the others still are.",
     )
     parser.add_argument(
-        "model", metavar="RUN_OR_MODEL", help="a run directory, its name, or a .keras file"
+        "model", metavar="RUN_OR_MODEL", help="a run directory, its name, or an exported model"
     )
-    parser.add_argument("images", metavar="IMAGE", nargs="+", help="files, folders or globs")
+    parser.add_argument(
+        "images", metavar="IMAGE", nargs="+", help="files, folders or globs; DICOM with pydicom"
+    )
+    parser.add_argument(
+        "--format", choices=list(FORMATS), default=KERAS.name, help="of a run's exports (keras)"
+    )
     parser.add_argument("--json", action="store_true", help="print a JSON array, not a table")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the rows to FILE too")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="write rows to FILE.csv or FILE.json as they come"
+    )
     parser.add_argument(
         "--results-dir",
         type=Path,
@@ -84,46 +93,85 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _predict(arguments: argparse.Namespace) -> int:
-    model_file = find_model(Path(arguments.model), results_dir=arguments.results_dir)
+    if arguments.out:
+        check_suffix("--out", arguments.out)
+    model_file = find_model(
+        Path(arguments.model), results_dir=arguments.results_dir, form=arguments.format
+    )
     files = find_images(arguments.images, suffixes=IMAGE_SUFFIXES)
-    backend.load()
-    from search.scoring.export import load_model  # imports Keras, which takes seconds
-
-    loaded = load_model(model_file)
+    loaded = open_model(model_file)
     stderr = Console(stderr=True)
-    answers = list(
-        track(
+    if note := unchecked_note(model_file):
+        stderr.print(Text(note))
+    tally = _Tally(keep=not (arguments.out or arguments.json))
+    with ExitStack() as stack:
+        writers: list[WriteRow] = []
+        if arguments.out:
+            writers.append(stack.enter_context(row_file(arguments.out, COLUMNS)))
+        if arguments.json:
+            writers.append(stack.enter_context(json_rows(sys.stdout)))
+        answers = track(
             predict_files(loaded, files, decode=load_gray),
             description="Predicting",
             total=len(files),
             console=stderr,
             transient=True,
-            disable=not stderr.is_terminal,
+            # Rows and a moving bar on one terminal would write over each other.
+            disable=not stderr.is_terminal or (arguments.json and sys.stdout.isatty()),
         )
-    )
-    if arguments.csv:
-        write_text(arguments.csv, _as_csv(loaded, answers))
-    if arguments.json:
-        print(json.dumps([_as_row(loaded, answer) for answer in answers], indent=2))
-        stderr.print(_footer(loaded), highlight=False, markup=False)
+        tally.take(answers, loaded, writers)
+    if tally.keep:
+        _print_table(Console(), loaded, tally.kept)
     else:
-        _print_table(Console(), loaded, answers)
-    return SOME_FAILED if any(answer.error for answer in answers) else 0
+        _print_tally(Console(stderr=arguments.json), loaded, tally, arguments.out)
+    return SOME_FAILED if tally.bad else 0
+
+
+class _Tally:
+    """Counts the answers while they are written; keeps those that a table will show."""
+
+    def __init__(self, *, keep: bool) -> None:
+        self.keep = keep
+        self.kept: list[FilePrediction] = []
+        self.bad: list[FilePrediction] = []
+        self.verdicts: dict[str, int] = {}
+
+    def take(
+        self, answers: Iterable[FilePrediction], loaded: LoadedModel, writers: Sequence[WriteRow]
+    ) -> None:
+        """Count, keep and write every answer as it comes."""
+        for answer in answers:
+            if answer.error:
+                self.bad.append(answer)
+            else:
+                verdict = str(answer.verdict)
+                self.verdicts[verdict] = self.verdicts.get(verdict, 0) + 1
+            if self.keep:
+                self.kept.append(answer)
+            for write in writers:
+                write(_as_row(loaded, answer))
 
 
 def _as_row(loaded: LoadedModel, answer: FilePrediction) -> dict[str, Any]:
-    """Return a row that can be understood without the others."""
-    return {**asdict(answer), "threshold": loaded.threshold.value, "notice": loaded.notice or None}
+    row = {
+        **asdict(answer),
+        "file": _printable(answer.file),
+        "threshold": loaded.threshold.value,
+        "notice": loaded.notice or None,
+    }
+    return {column: row[column] for column in COLUMNS}
 
 
-def _as_csv(loaded: LoadedModel, answers: Sequence[FilePrediction]) -> str:
-    text = io.StringIO()
-    rows = [_as_row(loaded, answer) for answer in answers]
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({**row, "file": _printable(row["file"])})
-    return text.getvalue()
+def _print_tally(console: Console, loaded: LoadedModel, tally: _Tally, out: Path | None) -> None:
+    if out:
+        counts = [f"{count} {name}" for name, count in sorted(tally.verdicts.items())]
+        counts += [f"{len(tally.bad)} without an answer"] if tally.bad else []
+        console.print(Text(f"{out}: {', '.join(counts)}, at {loaded.threshold.value:.3f}"))
+        for answer in tally.bad[:SHOWN_BAD]:
+            console.print(Text(f"  {_printable(answer.file)}: {answer.error}", style="red"))
+        if len(tally.bad) > SHOWN_BAD:
+            console.print(Text(f"  … {len(tally.bad) - SHOWN_BAD} more, in {out}"))
+    console.print(_footer(loaded), highlight=False, markup=False)
 
 
 def _print_table(console: Console, loaded: LoadedModel, answers: Sequence[FilePrediction]) -> None:

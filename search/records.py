@@ -159,6 +159,8 @@ class TrialSpec:
             inference; the last one's are for training to go on.
         precision: Keras dtype policy, "float32" or "mixed_bfloat16": weights, loss and output are
             float32 under both.
+        average: Decay of an exponential moving average of the weights, which is then what is
+            validated and kept; 0 is none.
     """
 
     trial_id: str
@@ -171,6 +173,7 @@ class TrialSpec:
     early_stopping: int = 0
     keep_best: bool = False
     precision: str = "float32"
+    average: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -291,29 +294,6 @@ class Estimate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Candidate:
-    """A configuration retrained with one seed.
-
-    Attributes:
-        role: "documented" or "winner" (with several finalists, "finalist_2" and so on).
-        seed: The seed of this repetition, 0, 1, …
-        values: Hyperparameter values.
-        result: What the retraining gave.
-        weights_file: Checkpoint of the epoch that is kept.
-        kept_epoch: Number of that epoch.
-        score: Objective on validation by which candidates are compared.
-    """
-
-    role: str
-    seed: int
-    values: Values
-    result: TrialResult
-    weights_file: Path
-    kept_epoch: int
-    score: float
-
-
-@dataclass(frozen=True, kw_only=True)
 class Predictions:
     """Probabilities of PNEUMONIA for one split.
 
@@ -357,7 +337,7 @@ class Evaluation:
 
     Attributes:
         role: "documented" or "winner".
-        seed: Which repetition.
+        seed: Which repetition; None for the ensemble of all.
         split: The split scored.
         count: Number of images.
         ranking: Threshold-free metrics by name: auc, average_precision, loss, brier,
@@ -370,7 +350,7 @@ class Evaluation:
     """
 
     role: str
-    seed: int
+    seed: int | None
     split: Split
     count: int
     ranking: dict[str, Estimate]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,11 +13,15 @@ from search.errors import RunDirectoryError, SearchError
 from search.journal import file_sha256, write_text
 from search.records import SYNTHETIC_NOTICE
 from search.reporting.console import Console
-from search.reporting.content import picture
-from search.reporting.documents import write_reports
-from search.reporting.stored import StoredRun, locate, read_predictions, read_run
-from search.reporting.trials import history_csv, refit_histories, trials_csv
+from search.reporting.content import RunContent, gather, picture
+from search.reporting.documents import write_content
+from search.reporting.html import render_html
+from search.reporting.stored import StoredRun, locate, read_run
+from search.reporting.trials import history_csv, trials_csv
 from search.reporting.wording import plural
+
+UNUSED = ("best_hyperparameters.json",)
+"""Originals that no report is made from."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,27 +31,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: What follows the command's name; None: those of the process.
 
     Returns:
-        The exit code: 0, or 2 when there is no such run.
+        The exit code: 0; 2 when there is no such run, when it was changed since it ended, or when
+        what was asked for cannot be done.
     """
     options = parser().parse_args(arguments)
     console = Console(live=False, dated=False)
     try:
         stored = read_run(locate(options.run))
+        page = stored.run.root / "report.html"
+        # Of an unfinished run the page on disk, if any, is of an earlier moment.
+        stale = options.html and (not stored.run.complete or not page.exists())
+        if options.rebuild or options.share or stale:
+            refuse_tampered(stored)
         if options.rebuild:
             with stored.run.lock():
-                rebuild(stored)
+                rebuild(stored, console)
             stored = read_run(stored.run)
-        page = stored.run.root / "report.html"
-        if options.html and (not stored.run.complete or not page.exists()):
-            # Of an unfinished run the page on disk, if any, is of an earlier moment.
+        if stale and not options.rebuild:
             write_documents(stored)
+        if options.share:
+            write_text(options.share, render_html(content_of(stored), local=False))
     except SearchError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     show(stored, console)
     if options.html or options.rebuild:
         console.info(f"report: {page.resolve().as_posix()}")
-    return 0
+    if options.share:
+        console.info(f"without radiographs: {options.share.resolve().as_posix()}")
+    changed = stored.integrity.records or stored.integrity.derived
+    damaged = stored.run.complete and not stored.manifest
+    return 2 if changed or damaged else 0
 
 
 def parser() -> argparse.ArgumentParser:
@@ -64,7 +79,14 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--rebuild",
         action="store_true",
-        help="make trials.csv, history.csv, the plots and the reports again from the records",
+        help="make trials.csv, history.csv, the plots, the reports and the model card again from "
+        "the records",
+    )
+    made.add_argument(
+        "--share",
+        type=Path,
+        metavar="FILE.html",
+        help="write the report without radiographs and without this computer's name and folders",
     )
     return made
 
@@ -72,7 +94,7 @@ def parser() -> argparse.ArgumentParser:
 def show(stored: StoredRun, console: Console) -> None:
     """Print what a run directory holds, and what is missing."""
     console.follow(stored.objective)
-    for problem in stored.problems:
+    for problem in (*stored.problems, *stored.integrity.sentences):
         console.warn(problem)
     if stored.synthetic:
         console.notice(str(stored.evaluation.get("notice") or SYNTHETIC_NOTICE))
@@ -111,41 +133,67 @@ def unfinished(stored: StoredRun) -> str:
     )
 
 
-def rebuild(stored: StoredRun) -> None:
-    """Make everything derived again, and correct its checksums in the manifest.
+def refuse_tampered(stored: StoredRun) -> None:
+    """Refuse to make anything from records that are not the run's own.
 
     Raises:
-        RunDirectoryError: The predictions are damaged, or nothing can be written.
+        RunDirectoryError: One was changed; a report made from it, with a fresh checksum, would
+            pass for the run's.
+    """
+    used = [name for name in stored.integrity.records if name not in UNUSED]
+    if used:
+        raise RunDirectoryError(
+            f"{stored.run.root / used[0]}: changed since the run ended, by the checksums in "
+            "manifest.json; nothing is made from it. Put the original back, or run again"
+        )
+
+
+def rebuild(stored: StoredRun, console: Console) -> None:
+    """Make everything derived again, and correct its checksums in the manifest.
+
+    Args:
+        stored: The run.
+        console: Told what cannot be made.
+
+    Raises:
+        RunDirectoryError: The journal is gone, the predictions are damaged, or nothing can be
+            written.
     """
     # Matplotlib takes most of a second to import, which printing a report should not cost.
+    from search import explaining
     from search.reporting.plots import draw_all
 
     root = stored.run.root
-    predictions = read_predictions(root / "predictions.csv")
+    if stored.run.complete and not stored.run.journal_file.exists():
+        raise RunDirectoryError(
+            f"{stored.run.journal_file}: no such file, and trials.csv, history.csv and the plots "
+            "are made from it; nothing is made again, so that they are not lost. Put it back, or "
+            "leave --rebuild out"
+        )
+    heatmaps = explaining.look(root, warn=console.warn)
+    material = explaining.material(root, heatmaps=heatmaps)
     drawn = {row[0] for row in picture(root / "plots" / "roc.png").rows}
-    if not drawn <= predictions.keys():
-        # The file keeps the winner's alone: the picture with the control beside it stays.
-        predictions = {}
+    if not drawn <= material.predictions.keys():
+        # Earlier versions kept the winner's alone: the picture with the control beside it stays.
+        material = dataclasses.replace(material, predictions={})
     written = [write_text(root / "trials.csv", trials_csv(stored.records))]
     if stored.refit:
         written.append(write_text(root / "history.csv", history_csv(stored.refit)))
-    plots = draw_all(
-        root,
-        records=stored.records,
-        refit_histories=refit_histories(stored.refit),
-        predictions=predictions,
-        evaluation=stored.evaluation,
-        objective=stored.objective,
-        synthetic=stored.synthetic,
-    )
-    written += [*plots, *(path.with_suffix(".json") for path in plots), *write_documents(stored)]
+    files = draw_all(root, material, synthetic=stored.synthetic)
+    written += [path for path in files if path.parent == stored.run.plots_dir]
+    written += write_documents(stored)
     if stored.run.complete:
         update_manifest(stored, written)
 
 
 def write_documents(stored: StoredRun) -> list[Path]:
-    """Write `report.md` and `report.html` from what there is."""
-    return write_reports(
+    """Write the reports and the model card from what there is."""
+    return write_content(content_of(stored))
+
+
+def content_of(stored: StoredRun) -> RunContent:
+    """Return what a report of a stored run is made of."""
+    return gather(
         stored.run.root,
         config=stored.config,
         dataset=stored.dataset,

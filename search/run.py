@@ -14,9 +14,23 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from search.config import PRESETS, Precision, RunConfig, SplitKind, TunerKind, with_preset
+from search.config import (
+    PRESETS,
+    CalibrationKind,
+    ExecutorKind,
+    ExportFormat,
+    Precision,
+    RefitOn,
+    RefitSchedule,
+    RunConfig,
+    SplitKind,
+    TunerKind,
+    with_preset,
+)
 from search.errors import ConfigurationError, SearchError
 from search.reporting.console import Console
+from search.reporting.tensorboard import require_tensorboard
+from search.scoring.formats import require
 
 EPILOG = """\
 examples:
@@ -95,6 +109,20 @@ def parser() -> argparse.ArgumentParser:
         help="worker processes; auto measures, 0 trains in this process (auto)",
     )
     machine.add_argument(
+        "--executor",
+        choices=[k.value for k in ExecutorKind],
+        help="ray: workers on a Ray cluster, see search/tuning/RAY.md (local)",
+    )
+    machine.add_argument(
+        "--address", metavar="HOST:PORT", help="of the Ray cluster (this machine's)"
+    )
+    machine.add_argument(
+        "--cpus-per-trial", type=int, metavar="N", help="of a Ray node's CPU cores (1)"
+    )
+    machine.add_argument(
+        "--gpus-per-trial", type=float, metavar="F", help="of a Ray node's GPU, e.g. 0.25 (0)"
+    )
+    machine.add_argument(
         "--trial-timeout", type=float, metavar="S", help="seconds a trial may take (no limit)"
     )
     machine.add_argument(
@@ -110,11 +138,43 @@ def parser() -> argparse.ArgumentParser:
     final.add_argument("--choose-by", metavar="METRIC", help="chooses the finalists (objective)")
     final.add_argument("--refit-epochs", type=int, metavar="N", help=_default(25))
     final.add_argument("--refit-seeds", type=int, metavar="N", help=_default(3))
+    final.add_argument(
+        "--refit-schedule",
+        choices=[k.value for k in RefitSchedule],
+        help="learning rate of the finalists' retraining (as-searched)",
+    )
+    final.add_argument(
+        "--refit-patience",
+        type=int,
+        metavar="N",
+        help="stop a finalist after N epochs without a better objective (0: never)",
+    )
+    final.add_argument(
+        "--ema", type=float, metavar="DECAY", help="keep an average of weights, e.g. 0.999 (0: no)"
+    )
+    final.add_argument(
+        "--ensemble", action="store_true", help="export the mean of all seeds as one model"
+    )
+    final.add_argument(
+        "--refit-on",
+        choices=[k.value for k in RefitOn],
+        help="train+val trains the exported model once more on both (train)",
+    )
     final.add_argument("--top", type=int, metavar="N", help="finalists retrained (1)")
     final.add_argument(
         "--threshold-rule",
         metavar="RULE",
         help="youden, sensitivity=…, specificity=…, 0.5 (sensitivity=0.95)",
+    )
+    final.add_argument(
+        "--calibrate",
+        choices=[k.value for k in CalibrationKind],
+        help="temperature: scale the logits on clean validation first (none)",
+    )
+    final.add_argument(
+        "--export",
+        metavar="FORMAT,FORMAT",
+        help=f"of {', '.join(ExportFormat)} (keras, which is always written)",
     )
     place = new.add_argument_group("run directory and terminal")
     place.add_argument("--name", metavar="NAME", help="of the run directory (a time stamp)")
@@ -124,6 +184,11 @@ def parser() -> argparse.ArgumentParser:
     place.add_argument("--plan", action="store_true", help="say what would be done, and stop")
     place.add_argument("--no-live", action="store_true", help="plain lines, no live view")
     place.add_argument("--quiet", action="store_true", help="only warnings and the verdict")
+    place.add_argument(
+        "--tensorboard",
+        action="store_true",
+        help="write scalars and HParams to RUN/tensorboard (pip install '.[tensorboard]')",
+    )
     return new
 
 
@@ -152,8 +217,18 @@ def explicit_options(options: argparse.Namespace) -> dict[str, Any]:
     given = {key: value for key, value in vars(options).items() if key not in FLAGS}
     if "tuner" in given:
         given["tuner"] = TunerKind(given["tuner"])
+    if "executor" in given:
+        given["executor"] = ExecutorKind(given["executor"])
     if "precision" in given:
         given["precision"] = Precision(given["precision"])
+    if "refit_schedule" in given:
+        given["refit_schedule"] = RefitSchedule(given["refit_schedule"])
+    if "refit_on" in given:
+        given["refit_on"] = RefitOn(given["refit_on"])
+    if "calibrate" in given:
+        given["calibrate"] = CalibrationKind(given["calibrate"])
+    if "export" in given:
+        given["export"] = _formats(given["export"])
     if "split" in given:
         given["split"] = SplitKind(given["split"])
     if "fix" in given:
@@ -168,6 +243,22 @@ def explicit_options(options: argparse.Namespace) -> dict[str, Any]:
         given["enqueue"] = _queue(Path(given["enqueue"]))
     given.setdefault("name", datetime.now().strftime("%Y%m%d-%H%M%S"))
     return given
+
+
+def _formats(text: str) -> tuple[ExportFormat, ...]:
+    """Read the formats, "keras" first whether named or not.
+
+    Raises:
+        ConfigurationError: There is no such format.
+    """
+    known = {form.value: form for form in ExportFormat}
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in known:
+            raise ConfigurationError(
+                f"--export {text}: no format {name}; choose of {', '.join(known)}"
+            )
+    return tuple(dict.fromkeys([ExportFormat.KERAS, *(known[name] for name in names)]))
 
 
 def _assignment(option: str, text: str) -> tuple[str, str]:
@@ -255,6 +346,9 @@ def _start(options: argparse.Namespace, console: Console, interrupt: Interrupt) 
     preset = getattr(options, "preset", "")
     # Checked before anything slow, so that a typing mistake is told at once.
     config = with_preset(preset, given)
+    require(config.export)
+    if config.tensorboard:
+        require_tensorboard()
     resume, overwrite = getattr(options, "resume", False), getattr(options, "overwrite", False)
     if resume and overwrite:
         raise ConfigurationError("--resume and --overwrite: give one of them")

@@ -8,21 +8,26 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from functools import partial
 
 import keras_tuner as kt
 
-from search.config import BUDGET_IN_TIME, RunConfig
+from search.config import BUDGET_IN_TIME, ExecutorKind, RefitOn, RunConfig
+from search.data.prepare import with_validation_trained
 from search.journal import EventKind, RunDirectory
 from search.records import Dataset, TrialRecord, Values
 from search.reporting.console import Console
+from search.retraining import Crew
 from search.tuning import space as spaces
 from search.tuning.executors import Executor
 from search.tuning.loop import SearchLoop
 from search.tuning.oracles import ScheduleOracle
 from search.tuning.planning import PlannedSearch, plan_search
-from search.tuning.pool import PoolLimits
-from search.tuning.scaling import Staffing, Wishes, staff
+from search.tuning.pooling import PoolLimits
+from search.tuning.ray_cluster import RayWishes
+from search.tuning.ray_executor import open_on_ray, staff_on_ray
+from search.tuning.scaling import Staffing, Wishes, open_executor, staff
 from search.tuning.timing import Pace, measure_pace
 from search.tuning.trial import Setting, ShouldStop
 
@@ -33,7 +38,6 @@ class Searching:
     Attributes:
         config: What was asked for.
         search_setting: Data and HyperModel of the trials.
-        refit_setting: The same, with the learning-rate schedule spanning the retraining.
         documented: Values of the documented configuration.
         space: The search space, narrowed as asked.
         queue: Configurations that are tried first.
@@ -45,7 +49,7 @@ class Searching:
         config: RunConfig,
         dataset: Dataset,
         *,
-        hypermodel: Callable[[int], kt.HyperModel],
+        hypermodel: Callable[[int, int], kt.HyperModel],
         measured: Pace | None = None,
         precision: str = "",
     ) -> None:
@@ -54,7 +58,8 @@ class Searching:
         Args:
             config: What was asked for.
             dataset: Training and validation images.
-            hypermodel: Gives the HyperModel whose learning-rate schedule spans some epochs.
+            hypermodel: Gives the HyperModel whose learning-rate schedule spans some epochs of some
+                training images.
             measured: The pace, where an earlier process of the run measured it.
             precision: The precision, where an earlier process of the run settled it.
 
@@ -64,15 +69,11 @@ class Searching:
         self.config = config
         self.search_setting = Setting(
             dataset=dataset,
-            hypermodel=hypermodel(config.max_epochs),
+            hypermodel=hypermodel(config.max_epochs, len(dataset.train)),
             objective=config.objective,
             prevalence=config.prevalence or dataset.prevalence,
         )
-        self.refit_setting = dataclasses.replace(
-            self.search_setting,
-            hypermodel=hypermodel(config.refit_epochs),
-            objective=config.choice,
-        )
+        self._hypermodel = hypermodel
         declared = kt.HyperParameters()
         self.search_setting.hypermodel.declare(declared)
         self.documented: Values = spaces.defaults(declared)
@@ -95,6 +96,79 @@ class Searching:
             )
         return self._measured
 
+    def refit_setting(self, *, epochs: int = 0, on_everything: bool = False) -> Setting:
+        """Return what the retraining trains with.
+
+        Args:
+            epochs: Epochs that the learning-rate schedule spans; 0 is those of the retraining.
+            on_everything: Train on the validation images as well, and validate on nothing.
+        """
+        dataset = self.search_setting.dataset
+        if on_everything:
+            dataset = with_validation_trained(dataset)
+        return dataclasses.replace(
+            self.search_setting,
+            dataset=dataset,
+            hypermodel=self._hypermodel(epochs or self.config.refit_epochs, len(dataset.train)),
+            objective=self.config.choice,
+            validated=not on_everything,
+        )
+
+    def crew(self, directory: RunDirectory, should_stop: ShouldStop) -> Crew:
+        """Return what hires workers for the retraining, as many as the search had.
+
+        Args:
+            directory: The run directory, whose journal says how many there were; workers' logs
+                go there.
+            should_stop: Asked after each epoch.
+        """
+        workers = self.config.workers
+        if workers is None:
+            plans = [e for e in directory.events() if e["event"] == EventKind.PLAN]
+            workers = max((int(plan.get("workers") or 1) for plan in plans), default=1)
+
+        @contextmanager
+        def hire(setting: Setting, *, trainings: int) -> Iterator[Executor]:
+            executor: Executor
+            # Where nothing is left to train, no cluster is bothered.
+            if self.config.executor is ExecutorKind.RAY and trainings:
+                executor = open_on_ray(
+                    setting,
+                    self._ray_wishes,
+                    min(workers, trainings),
+                    log_dir=directory.logs_dir,
+                    should_stop=should_stop,
+                    limits=self._limits,
+                )
+            else:
+                executor = open_executor(
+                    setting,
+                    min(workers, trainings),
+                    log_dir=directory.logs_dir,
+                    should_stop=should_stop,
+                    limits=self._limits,
+                )
+            with closing(executor):
+                yield executor
+
+        return hire
+
+    @property
+    def _ray_wishes(self) -> RayWishes:
+        return RayWishes(
+            address=self.config.address,
+            cpus=self.config.cpus_per_trial,
+            gpus=self.config.gpus_per_trial,
+        )
+
+    @property
+    def _limits(self) -> PoolLimits:
+        return PoolLimits(
+            retries=self.config.retries,
+            trial_timeout=self.config.trial_timeout,
+            stall_timeout=self.config.stall_timeout,
+        )
+
     @contextmanager
     def executor(self, directory: RunDirectory, should_stop: ShouldStop) -> Iterator[Staffing]:
         """Hold what trials are trained by, for the plan's estimate and for the search.
@@ -106,23 +180,22 @@ class Searching:
         Raises:
             WorkerError: No worker can be started.
         """
-        staffing = staff(
+        finished = self._finished(directory)
+        wishes = Wishes(
+            workers=0 if finished else self.config.workers,
+            precision=self.precision or self.config.precision.value,
+            epochs=self._expected_epochs(),
+            pace=self._measured,
+        )
+        on_ray = self.config.executor is ExecutorKind.RAY and not finished
+        staffing = (partial(staff_on_ray, ray_wishes=self._ray_wishes) if on_ray else staff)(
             self.search_setting,
-            Wishes(
-                workers=0 if self._finished(directory) else self.config.workers,
-                precision=self.precision or self.config.precision.value,
-                epochs=self._expected_epochs(),
-                pace=self._measured,
-            ),
+            wishes,
             documented=self.documented,
             seed=self.config.seed,
             log_dir=directory.logs_dir,
             should_stop=should_stop,
-            limits=PoolLimits(
-                retries=self.config.retries,
-                trial_timeout=self.config.trial_timeout,
-                stall_timeout=self.config.stall_timeout,
-            ),
+            limits=self._limits,
         )
         self._staffing = staffing
         self.precision = staffing.precision
@@ -159,11 +232,14 @@ class Searching:
     def show_plan(self, console: Console, directory: RunDirectory | None = None) -> None:
         """Print the schedule with its estimated time, and journal it."""
         planned = self.plan().schedule.plan(self.pace.epoch, self.pace.trial)
-        refit_epochs = self.config.refit_epochs * self.config.refit_seeds * (1 + self.config.top)
+        twice = self.config.refit_on is RefitOn.TRAIN_AND_VALIDATION
+        rounds = 1 + self.config.top + twice
+        refit_epochs = self.config.refit_epochs * self.config.refit_seeds * rounds
         planned["notes"] = [
             *planned["notes"],
             f"then {self.config.top} + the documented configuration × {self.config.refit_seeds} "
-            f"seed(s) × {self.config.refit_epochs} epochs of retraining: about "
+            f"seed(s) × {self.config.refit_epochs} epochs of retraining"
+            f"{', the winner once more on train + val' if twice else ''}: about "
             f"{self.pace.epoch * refit_epochs / 60:.0f} min more",
         ]
         planned["refit_epochs"] = refit_epochs

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from hypermodels import DocumentedCNN
-from search import backend
+from search import backend, explaining
 from search.config import RunConfig, differences
 from search.data.prepare import SealedTest, default_cache_dir, prepare
 from search.data.sources import Source
@@ -30,9 +30,12 @@ from search.judging import Judging
 from search.records import SYNTHETIC_NOTICE, Dataset, to_json
 from search.reporting.console import Console
 from search.reporting.documents import write_reports
-from search.reporting.plots import draw_all
-from search.reporting.trials import history_csv, refit_histories, refit_rows, trials_csv
+from search.reporting.plots import draw_all, pictures
+from search.reporting.tensorboard import TensorBoardLog
+from search.reporting.trials import history_csv, refit_rows, trials_csv
+from search.retraining import Retraining, recipe
 from search.searching import Searching
+from search.tuning.space import ranges
 from search.tuning.timing import Pace
 
 ShouldStop = Callable[[], bool]
@@ -77,9 +80,9 @@ def run(job: Job, console: Console, *, should_stop: ShouldStop) -> None:
         console.notice(SYNTHETIC_NOTICE)
     if job.plan_only:
         with console.stage("Data"):
-            dataset, _ = _prepare(job, console)
+            dataset, _ = prepare_data(job, console)
             console.show_data(dataset.report)
-        _searching(job.config, dataset).show_plan(console)
+        make_searching(job.config, dataset).show_plan(console)
         return
     _views(job.config)  # what is wrong with the options is told before anything is written
     directory = RunDirectory(Path(job.config.results_dir) / job.config.name)
@@ -138,8 +141,8 @@ def _run_locked(
     clock = _Clock(directory, console)
     try:
         with clock.stage("data", "Data"):
-            dataset, sealed = _prepare(job, console)
-            _check_same_data(directory, dataset)
+            dataset, sealed = prepare_data(job, console)
+            check_same_data(directory, dataset)
             directory.write_json("dataset.json", dataset.report)
             console.show_data(dataset.report)
         directory.append(
@@ -150,27 +153,41 @@ def _run_locked(
             versions=backend.versions(),
             device=backend.device(),
         )
-        searching = _searching(job.config, dataset, before=_first_plan(directory))
+        searching = make_searching(job.config, dataset, before=first_plan(directory))
+        if job.config.tensorboard:
+            _show_in_tensorboard(directory, searching, console)
         with searching.executor(directory, should_stop) as staffing:
             with clock.stage("plan", "Plan"):
                 searching.show_plan(console, directory)
             with clock.stage("search", "Search"):
                 records = searching.search(directory, console, staffing.executor)
         console.show_trials(records, objective=job.config.objective, direction=job.config.direction)
+        with clock.stage("retrain", "Retrain with class weights"):
+            candidates = Retraining(
+                job.config,
+                documented=searching.documented,
+                precision=searching.precision,
+                directory=directory,
+                listener=console.listen,
+            ).retrain(
+                records,
+                searching.crew(directory, should_stop),
+                setting=searching.refit_setting(),
+                final_setting=searching.refit_setting(on_everything=True),
+            )
         judging = Judging(
             job.config,
             dataset,
-            setting=searching.refit_setting,
-            documented=searching.documented,
+            setting=searching.refit_setting(),
+            candidates=candidates,
+            retraining=recipe(job.config, candidates, precision=searching.precision),
             directory=directory,
             console=console,
         )
-        with clock.stage("retrain", "Retrain with class weights"):
-            judging.retrain(records, should_stop)
         with clock.stage("score", "Threshold, test, export"):
             judging.score(sealed)
         with clock.stage("report", "Report"):
-            about = _report(job, directory, dataset, judging, clock)
+            about = _report(job, directory, dataset, judging, clock, console)
         directory.write_manifest({**about, "seconds": clock.seconds()})
         console.show_verdict(judging.evaluation)
         console.info(f"Report: {directory.root / 'report.html'}")
@@ -206,7 +223,7 @@ def _views(config: RunConfig) -> ViewSettings:
     )
 
 
-def _check_same_data(directory: RunDirectory, dataset: Dataset) -> None:
+def check_same_data(directory: RunDirectory, dataset: Dataset) -> None:
     """Refuse to continue a run on other images than it began with.
 
     Raises:
@@ -223,12 +240,13 @@ def _check_same_data(directory: RunDirectory, dataset: Dataset) -> None:
         )
 
 
-def _first_plan(directory: RunDirectory) -> Event | None:
+def first_plan(directory: RunDirectory) -> Event | None:
     """Return the plan of the first process of this run: what was measured then holds."""
     return next((e for e in directory.events() if e["event"] == EventKind.PLAN), None)
 
 
-def _prepare(job: Job, console: Console) -> tuple[Dataset, SealedTest]:
+def prepare_data(job: Job, console: Console) -> tuple[Dataset, SealedTest]:
+    """Return what a search may see, and the test, sealed."""
     return prepare(
         job.source,
         split=job.config.split,
@@ -241,12 +259,21 @@ def _prepare(job: Job, console: Console) -> tuple[Dataset, SealedTest]:
     )
 
 
-def _searching(config: RunConfig, dataset: Dataset, *, before: Event | None = None) -> Searching:
-    def hypermodel(epochs: int) -> DocumentedCNN:
+def make_searching(
+    config: RunConfig, dataset: Dataset, *, before: Event | None = None
+) -> Searching:
+    """Return the search of a run, with the HyperModel of this project.
+
+    Args:
+        config: What was asked for.
+        dataset: Its images.
+        before: The plan of the run's first process, see `first_plan`.
+    """
+    def hypermodel(epochs: int, images: int) -> DocumentedCNN:
         return DocumentedCNN(
             image_size=config.image_size,
             channels=config.channels,
-            train_size=len(dataset.train),
+            train_size=images,
             epochs=epochs,
             max_parameters=config.max_parameters or None,
         )
@@ -258,6 +285,19 @@ def _searching(config: RunConfig, dataset: Dataset, *, before: Event | None = No
         )
         precision = before.get("precision", "")
     return Searching(config, dataset, hypermodel=hypermodel, measured=measured, precision=precision)
+
+
+def _show_in_tensorboard(directory: RunDirectory, searching: Searching, console: Console) -> None:
+    """Write what happened so far for TensorBoard, and whatever is going to happen."""
+    log = TensorBoardLog(
+        directory.root / "tensorboard",
+        space=ranges(searching.space),
+        objective=searching.config.objective,
+        warn=console.warn,
+    )
+    log.replay(directory.events())
+    console.also(log.listen)
+    console.info(f"TensorBoard: tensorboard --logdir {log.folder}")
 
 
 class _Clock:
@@ -299,7 +339,12 @@ def _costs(events: list[Event]) -> dict[str, float]:
 
 
 def _report(
-    job: Job, directory: RunDirectory, dataset: Dataset, judging: Judging, clock: _Clock
+    job: Job,
+    directory: RunDirectory,
+    dataset: Dataset,
+    judging: Judging,
+    clock: _Clock,
+    console: Console,
 ) -> dict[str, Any]:
     """Write tables, plots and reports; return what the manifest says of the run."""
     events = directory.events()
@@ -307,17 +352,9 @@ def _report(
     rows = refit_rows(events)
     write_text(directory.root / "trials.csv", trials_csv(records))
     write_text(directory.root / "history.csv", history_csv(rows))
-    plots = draw_all(
-        directory.root,
-        records=records,
-        refit_histories=refit_histories(rows),
-        predictions={
-            role: (said.labels, said.probabilities) for role, said in judging.predictions.items()
-        },
-        evaluation=judging.evaluation,
-        objective=job.config.objective,
-        synthetic=dataset.synthetic,
-    )
+    heatmaps = explaining.look(directory.root, warn=console.warn)
+    material = explaining.material(directory.root, heatmaps=heatmaps)
+    drawn = draw_all(directory.root, material, synthetic=dataset.synthetic)
     plan = next(event for event in reversed(events) if event["event"] == EventKind.PLAN)
     about = {
         "name": directory.name,
@@ -339,7 +376,7 @@ def _report(
         plan=plan,
         records=records,
         evaluation=judging.evaluation,
-        plots=plots,
+        plots=pictures(drawn),
         manifest_like=about,
     )
     return about

@@ -179,6 +179,7 @@ def test_the_plan_is_printed_and_nothing_written(folder, capsys):
         (("--fix", "flip"), "NAME=VALUE"),
         (("--fix", "flop=1"), "flop"),
         (("--enqueue", "/no/such.json"), "/no/such.json"),
+        (("--export", "keras,stone"), "no format stone"),
         (("--resume", "--overwrite"), "give one of them"),
         (("--resume", "--name", "never"), "no run to resume"),
     ],

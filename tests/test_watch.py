@@ -52,6 +52,20 @@ def run(tmp_path):
     return made
 
 
+@pytest.fixture
+def watching(monkeypatch):
+    """Set once the run is being followed; without it a busy machine lets the run end before."""
+    begun = threading.Event()
+    take_in = watch.Watched._take_in
+
+    def noted(self):
+        begun.set()
+        take_in(self)
+
+    monkeypatch.setattr(watch.Watched, "_take_in", noted)
+    return begun
+
+
 def append(run, events):
     with run.journal_file.open("a") as handle:
         for event in events:
@@ -102,12 +116,13 @@ def test_once_says_that_a_process_died(run, capsys):
     assert "--resume --name first" in flat(out)
 
 
-def test_a_run_is_followed_in_dated_lines_to_its_verdict(run, capsys):
+def test_a_run_is_followed_in_dated_lines_to_its_verdict(run, capsys, watching):
     held = threading.Event()
 
     def go_on():
         with run.lock():
             held.set()
+            watching.wait(30)
             for event in EVENTS[60:]:
                 append(run, [event])
             time.sleep(0.2)
@@ -126,13 +141,13 @@ def test_a_run_is_followed_in_dated_lines_to_its_verdict(run, capsys):
     assert "report.html" in out
 
 
-def test_a_run_that_was_stopped_in_order_is_told_with_exit_code_0(run, capsys):
+def test_a_run_that_was_stopped_in_order_is_told_with_exit_code_0(run, capsys, watching):
     held = threading.Event()
 
     def stop():
         with run.lock():
             held.set()
-            time.sleep(0.2)
+            watching.wait(30)
             append(run, [{"event": "stopped", "time": time.time(), "reason": "as asked"}])
 
     with meanwhile(stop):
@@ -141,13 +156,13 @@ def test_a_run_that_was_stopped_in_order_is_told_with_exit_code_0(run, capsys):
     assert "the run was stopped (as asked); the command" in capsys.readouterr().out
 
 
-def test_a_run_whose_process_is_gone_is_told_with_exit_code_1(run, capsys):
+def test_a_run_whose_process_is_gone_is_told_with_exit_code_1(run, capsys, watching):
     held = threading.Event()
 
     def die():
         with run.lock():
             held.set()
-            time.sleep(0.2)
+            watching.wait(30)
 
     with meanwhile(die):
         held.wait()
@@ -155,13 +170,13 @@ def test_a_run_whose_process_is_gone_is_told_with_exit_code_1(run, capsys):
     assert "is gone and the run is unfinished" in capsys.readouterr().out
 
 
-def test_a_run_that_is_removed_ends_the_watching_with_exit_code_2(run, capsys):
+def test_a_run_that_is_removed_ends_the_watching_with_exit_code_2(run, capsys, watching):
     held = threading.Event()
 
     def remove():
         with run.lock():
             held.set()
-            time.sleep(0.2)
+            watching.wait(30)
             # At once, where `rm -r` may leave the journal last and look like a dead run first.
             run.root.rename(run.root.with_name("elsewhere"))
 
@@ -171,13 +186,13 @@ def test_a_run_that_is_removed_ends_the_watching_with_exit_code_2(run, capsys):
     assert "removed or renamed while it was watched" in capsys.readouterr().err
 
 
-def test_a_run_that_is_begun_again_is_followed_from_its_new_beginning(run, capsys):
+def test_a_run_that_is_begun_again_is_followed_from_its_new_beginning(run, capsys, watching):
     held = threading.Event()
 
     def begin_again():
         with run.lock():
             held.set()
-            time.sleep(0.2)
+            watching.wait(30)
             run.journal_file.unlink()
             append(run, [{**event, "time": event["time"] + 9} for event in EVENTS[:ENDED]])
             time.sleep(0.2)

@@ -16,7 +16,7 @@ from search.errors import DataError
 from search.records import CLASS_NAMES
 
 IMAGE_SUFFIXES = frozenset(
-    {".jpeg", ".jpg", ".jpe", ".png", ".bmp", ".tif", ".tiff", ".gif", ".webp", ".dcm"}
+    {".jpeg", ".jpg", ".jpe", ".png", ".bmp", ".tif", ".tiff", ".gif", ".webp", ".dcm", ".dicom"}
 )
 """A file whose name ends in one of these is an image, or is rejected with a reason."""
 

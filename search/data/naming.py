@@ -27,7 +27,7 @@ class NameParts:
     matched: bool
 
 
-_SUFFIX = r"\.(?:jpe?g|jpe|png|bmp|tiff?|gif|webp)$"
+_SUFFIX = r"\.(?:jpe?g|jpe|png|bmp|tiff?|gif|webp|dcm|dicom)$"
 _PERSON = re.compile(r"^person(\d+)_(bacteria|virus)_\d+(?:_\d+)?" + _SUFFIX, re.IGNORECASE)
 _NORMAL = re.compile(r"^(NORMAL2-)?IM-(\d+)-\d+(?:-\d+)?" + _SUFFIX, re.IGNORECASE)
 _MENDELEY = re.compile(r"^(NORMAL|BACTERIA|VIRUS)-(\d+)-\d+" + _SUFFIX, re.IGNORECASE)

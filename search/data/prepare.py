@@ -5,6 +5,7 @@ The test is decoded into an array of its own and handed out sealed: nothing that
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,7 +31,13 @@ from search.data.stress import ViewSettings, cached_views
 from search.errors import DataError
 from search.records import CLASS_NAMES, SYNTHETIC_NOTICE, Dataset, Split, Subset
 
-__all__ = ["SealedTest", "default_cache_dir", "labelled_folder", "prepare"]
+__all__ = [
+    "SealedTest",
+    "default_cache_dir",
+    "labelled_folder",
+    "prepare",
+    "with_validation_trained",
+]
 
 MOST_REJECTED = 0.5
 """With a larger share of unusable files the folder is not what the user thinks it is."""
@@ -193,6 +200,30 @@ def prepare(
     )
     test = None if sealed is None or not test_films else _subset(sealed.array.path, test_films)
     return dataset, SealedTest(folder=source.root / "test", subset=test)
+
+
+def with_validation_trained(dataset: Dataset) -> Dataset:
+    """Return the data set with its validation images among the training images.
+
+    Class weights are those of the larger set. The validation images stay where they were, but
+    nothing that trains on this may be validated with them.
+
+    Args:
+        dataset: Training and validation images, rows of one array.
+    """
+    train, val = dataset.train, dataset.val
+    if train.array_file != val.array_file:
+        raise ValueError(f"{train.array_file} and {val.array_file} are not one array")
+    joined = Subset(
+        array_file=train.array_file,
+        rows=np.concatenate([train.rows, val.rows]),
+        labels=np.concatenate([train.labels, val.labels]),
+        paths=train.paths + val.paths,
+        patients=train.patients + val.patients,
+        subtypes=train.subtypes + val.subtypes,
+    )
+    weights = reporting.class_weights(joined.labels.tolist())
+    return dataclasses.replace(dataset, train=joined, class_weights=weights)
 
 
 def labelled_folder(

@@ -31,6 +31,8 @@ from search.data.cache import (
     temporary_file,
 )
 from search.data.decode import DECODER_VERSION, UnusableImageError, decode
+from search.data.dicom import NEEDS_PYDICOM
+from search.data.dicom import installed as dicom_installed
 from search.data.listing import FoundFile
 
 INDEX_VERSION = 1
@@ -197,7 +199,10 @@ def _known(
     entry = index.get(file.relative)
     if entry is None or signature is None or tuple(entry[:3]) != signature:
         return None
-    return FileRecord(*entry[3:])
+    record = FileRecord(*entry[3:])
+    if record.reason == NEEDS_PYDICOM and dicom_installed():
+        return None  # what it could not be read with has come since
+    return record
 
 
 def _read_index(path: Path) -> dict[str, list[Any]]:

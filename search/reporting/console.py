@@ -22,6 +22,7 @@ from rich.text import Text
 from search.journal import EventKind
 from search.records import TrialRecord
 from search.reporting import facts, tables
+from search.reporting.ablation import ablation_view
 from search.reporting.live import LiveView
 from search.reporting.plain import PlainLog, milestone, standing
 from search.reporting.progress import RunProgress
@@ -90,6 +91,7 @@ class Console:
         self._notices: list[str] = []
         self._data = ""
         self._watched = ""
+        self._also: list[Callable[[dict[str, Any]], None]] = []
 
     @property
     def width(self) -> int:
@@ -99,6 +101,10 @@ class Console:
     def follow(self, objective: str) -> None:
         """Name the metric that the search ranks by; the live view and the lines show it."""
         self.progress_state.objective = objective
+
+    def also(self, listener: Callable[[dict[str, Any]], None]) -> None:
+        """Pass every further event on to another listener, which must not raise."""
+        self._also.append(listener)
 
     def notice(self, text: str) -> None:
         """Print a banner nobody can miss, and again with the verdict."""
@@ -154,6 +160,8 @@ class Console:
     def listen(self, event: dict[str, Any]) -> None:
         """Take in a journal event, and show it live or as a line; never raises."""
         known = self.progress_state.apply(event)
+        for listener in self._also:
+            listener(event)
         if self.quiet or not known:
             return
         kind = event.get("event")
@@ -220,6 +228,11 @@ class Console:
         self._rich.print(tables.verdict_view(read_verdict(evaluation)))
         for text in notices:
             self._banner(text)
+
+    def show_answers(self, ablation: dict[str, Any]) -> None:
+        """Print the content of `ablation.json`, also when quiet."""
+        self._close_display()
+        self._rich.print(ablation_view(ablation))
 
     def info(self, text: str) -> None:
         """Print a line."""
@@ -318,7 +331,10 @@ class Console:
             )
         if isinstance(self._display, Progress):
             if label not in self._tasks:
-                self._tasks[label] = self._display.add_task(one_line(label, 36), count="")
+                # Unknown until it is said: rich would take 100 for it.
+                self._tasks[label] = self._display.add_task(
+                    one_line(label, 36), total=None, count=""
+                )
             self._display.update(
                 self._tasks[label],
                 completed=done,

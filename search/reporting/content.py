@@ -5,16 +5,25 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from search.config import RunConfig, direction
 from search.records import SYNTHETIC_NOTICE, TrialRecord, to_json
+from search.reporting import facts
 from search.reporting.facts import mapping
 from search.reporting.insights.insight import LOCAL, Insight, read_insights
 from search.reporting.verdict import Verdict, read_verdict
-from search.reporting.wording import duration, is_number, one_line, setting
+from search.reporting.wording import (
+    MISSING,
+    duration,
+    is_number,
+    one_line,
+    setting,
+    size,
+    whole,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +62,8 @@ class RunContent:
         insights: Everything the run teaches, in the order of the report: the plots again, tables
             without one, and pictures that must stay in the run directory.
         manifest: What the manifest says or will say.
+        exports: Rows of `exports.json`.
+        ablation: The content of `ablation/ablation.json`.
     """
 
     name: str
@@ -66,6 +77,8 @@ class RunContent:
     pictures: tuple[Picture, ...]
     manifest: dict[str, Any]
     insights: tuple[Insight, ...] = ()
+    exports: tuple[dict[str, Any], ...] = ()
+    ablation: dict[str, Any] = field(default_factory=dict)
 
     @property
     def objective(self) -> str:
@@ -120,7 +133,21 @@ def gather(
         ),
         insights=tuple(read_insights(root / "plots")),
         manifest=mapping(to_json(manifest_like)),
+        exports=tuple(row for row in _listed(root / "exports.json") if isinstance(row, dict)),
+        ablation=mapping(_json(root / "ablation" / "ablation.json")),
     )
+
+
+def _json(path: Path) -> Any:
+    """Return the content of a JSON file; None if it is missing or damaged."""
+    with contextlib.suppress(OSError, json.JSONDecodeError, UnicodeDecodeError):
+        return json.loads(path.read_text(encoding="utf-8"))
+    return None
+
+
+def _listed(path: Path) -> list[Any]:
+    found = _json(path)
+    return found if isinstance(found, list) else []
 
 
 def picture(path: Path) -> Picture:
@@ -149,22 +176,69 @@ def settings_rows(content: RunContent) -> list[tuple[str, str, str, bool]]:
     return rows
 
 
-def about_rows(content: RunContent) -> list[tuple[str, str]]:
-    """Return (what, text) of the options and of the manifest, nested keys joined by dots."""
-    options = {
-        key: value for key, value in content.config.items() if value not in ("", [], {}, None)
-    }
-    manifest = {key: value for key, value in content.manifest.items() if key != "files"}
-    return [*_flat(options, "option "), *_flat(manifest, "")]
+def export_rows(content: RunContent) -> list[tuple[str, ...]]:
+    """Return (format, file, size, largest difference, images, runtime, remark) of every export."""
+    rows: list[tuple[str, ...]] = []
+    for row in content.exports:
+        difference = row.get("max_difference")
+        failed = row.get("status") != "written"
+        remark = str(row.get("reason") or "") or ("failed" if failed else "")
+        rows.append(
+            (
+                str(row.get("format", MISSING)),
+                MISSING if failed else str(row.get("path", MISSING)),
+                size(row.get("bytes") or None),
+                f"{difference:.1e}" if is_number(difference) else MISSING,
+                whole(row.get("images")),
+                str(row.get("runtime") or MISSING),
+                one_line(remark),
+            )
+        )
+    return rows
 
 
-def _flat(value: Any, name: str) -> list[tuple[str, str]]:
-    if isinstance(value, dict):
-        joint = "" if not name or name.endswith(" ") else "."
-        return [row for key, item in value.items() for row in _flat(item, f"{name}{joint}{key}")]
-    if isinstance(value, list):
-        return [(name, one_line(", ".join(str(item) for item in value), 500))]
-    timed = "seconds" in name or name.startswith("stages.")
-    if is_number(value) and timed:
-        return [(name, duration(value))]
-    return [(name, one_line(value, 500))]
+LOCAL_FACTS = ("host", "results_dir", "cache_dir", "cache")
+"""What is left out of a report that is passed on: it names the computer or folders on it."""
+
+
+def data_rows(content: RunContent, *, local: bool = True) -> list[tuple[str, str]]:
+    """Return (what, text) of the data; `local` as for `about_rows`."""
+    rows = facts.data_facts(content.dataset)
+    return [row for row in rows if local or row[0] not in LOCAL_FACTS]
+
+
+def about_rows(content: RunContent, *, local: bool = True) -> list[tuple[str, str]]:
+    """Return (what, text) of the manifest: versions, device, seed, seconds; a line each.
+
+    Args:
+        content: The run.
+        local: Whether the report stays where the run is.
+    """
+    rows = []
+    for key, value in content.manifest.items():
+        if key in ("files", "notice") or (key in LOCAL_FACTS and not local):
+            continue
+        timed = key in ("seconds", "costs", "stages")
+        name = {"seconds": "time by stage", "costs": "time by kind"}.get(key, key)
+        if isinstance(value, dict):
+            parts = [f"{k} {duration(v) if timed else v}" for k, v in value.items()]
+            rows.append((name, one_line(" · ".join(parts), 500)))
+        elif value is not None:
+            rows.append((name, one_line(value, 500)))
+    return rows
+
+
+def option_rows(content: RunContent, *, local: bool = True) -> list[tuple[str, str]]:
+    """Return (option, value) of `config.json`, without those left empty."""
+    rows = []
+    for key, value in content.config.items():
+        if value in ("", [], {}, None) or (key in LOCAL_FACTS and not local):
+            continue
+        if isinstance(value, dict):
+            text = ", ".join(f"{name}={item}" for name, item in value.items())
+        elif isinstance(value, list):
+            text = ", ".join(str(item) for item in value)
+        else:
+            text = setting(value)
+        rows.append((f"--{key.replace('_', '-')}", one_line(text, 500)))
+    return rows

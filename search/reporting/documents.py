@@ -1,4 +1,4 @@
-"""Writes the reports a run leaves behind: `report.md` and `report.html`."""
+"""Writes the papers a run leaves behind: `report.md`, `report.html` and `model_card.md`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 from search.config import RunConfig
 from search.journal import write_text
 from search.records import TrialRecord
-from search.reporting.content import gather
+from search.reporting.card import render_card
+from search.reporting.content import RunContent, gather
 from search.reporting.html import render_html
 from search.reporting.markdown import render_markdown
 
@@ -25,7 +26,7 @@ def write_reports(
     plots: Sequence[Path],
     manifest_like: dict[str, Any],
 ) -> list[Path]:
-    """Write `report.md` and `report.html` into a run directory.
+    """Write `report.md`, `report.html` and, of a scored model, `model_card.md`.
 
     Args:
         root: The run directory.
@@ -43,17 +44,30 @@ def write_reports(
     Raises:
         StorageError: The disk is full or read-only.
     """
-    content = gather(
-        root,
-        config=config,
-        dataset=dataset,
-        plan=plan,
-        records=records,
-        evaluation=evaluation,
-        plots=plots,
-        manifest_like=manifest_like,
+    return write_content(
+        gather(
+            root,
+            config=config,
+            dataset=dataset,
+            plan=plan,
+            records=records,
+            evaluation=evaluation,
+            plots=plots,
+            manifest_like=manifest_like,
+        )
     )
-    return [
-        write_text(root / "report.md", render_markdown(content)),
-        write_text(root / "report.html", render_html(content)),
+
+
+def write_content(content: RunContent) -> list[Path]:
+    """Write what `write_reports` does from content that is gathered already.
+
+    Raises:
+        StorageError: The disk is full or read-only.
+    """
+    files = [
+        write_text(content.root / "report.md", render_markdown(content)),
+        write_text(content.root / "report.html", render_html(content)),
     ]
+    if content.evaluation:
+        files.append(write_text(content.root / "model_card.md", render_card(content)))
+    return files

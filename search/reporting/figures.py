@@ -30,7 +30,7 @@ STAMP = "#B00020"
 MARKERS = ("s", "o", "^", "D")
 
 
-def save(insight: Insight, root: Path, *, place: int, synthetic: bool) -> Path | None:
+def save(insight: Insight, root: Path, *, place: int, synthetic: bool) -> list[Path]:
     """Write an insight: its numbers as JSON and, if it has one, its picture as PNG.
 
     Args:
@@ -40,7 +40,7 @@ def save(insight: Insight, root: Path, *, place: int, synthetic: bool) -> Path |
         synthetic: Whether to stamp the picture.
 
     Returns:
-        The PNG file, or None.
+        The files: the picture first, if there is one, then the numbers.
 
     Raises:
         StorageError: The disk is full or read-only.
@@ -60,8 +60,8 @@ def save(insight: Insight, root: Path, *, place: int, synthetic: bool) -> Path |
             folder.mkdir(parents=True, exist_ok=True)
             figure.savefig(temporary, dpi=130, facecolor="white")
             temporary.replace(path)
-    write_json(path.with_suffix(".json"), as_json(insight, place=place))
-    return None if insight.draw is None else path
+    numbers = write_json(path.with_suffix(".json"), as_json(insight, place=place))
+    return [numbers] if insight.draw is None else [path, numbers]
 
 
 def stamp(figure: Figure) -> None:

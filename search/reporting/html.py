@@ -1,117 +1,120 @@
 """Writes `report.html`: one file that opens offline, the verdict first; pure but for the pictures.
 
-Every text passes `html.escape` on its way in: file names and error messages come from outside.
+Every text passes `html.escape` on its way in, in `elements` or here: file names and error messages
+come from outside.
 """
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
 from search.records import TrialRecord, TrialStatus
-from search.reporting import facts
-from search.reporting.content import Picture, RunContent, about_rows, settings_rows
+from search.reporting import claim, facts, purpose
+from search.reporting.content import (
+    RunContent,
+    about_rows,
+    data_rows,
+    export_rows,
+    option_rows,
+    settings_rows,
+)
+from search.reporting.elements import (
+    bullets,
+    details,
+    grid,
+    heads,
+    insight,
+    number_cell,
+    pairs,
+    scroll,
+)
+from search.reporting.insights.insight import Section
+from search.reporting.method import method_rows
 from search.reporting.page import page
+from search.reporting.questions import answer_columns, answer_notes, answered
 from search.reporting.trials import ordered, reason
 from search.reporting.verdict import COLUMNS
-from search.reporting.wording import (
-    described,
-    documented_values,
-    duration,
-    is_number,
-    metric,
-    whole,
+from search.reporting.wording import described, documented_values, duration, metric, whole
+
+LOCAL_NOTICE = (
+    "This copy shows radiographs. Keep it where the run is; to pass the report on, make one "
+    "without them: python -m search.report RUN --share FILE.html"
 )
+PARTS = {
+    "test": Section.TEST,
+    "failures": Section.FAILURES,
+    "search": Section.SEARCH,
+    "course": Section.COURSE,
+}
+"""Anchors of the parts that are made of insights."""
 
-NUMBER = ' class="n"'
-MARKED = ' class="marked"'
 
+def render_html(content: RunContent, *, local: bool = True) -> str:
+    """Return the report as one HTML document.
 
-def render_html(content: RunContent) -> str:
-    """Return the report as one HTML document."""
+    Args:
+        content: The run.
+        local: Whether it stays in the run directory, and may show radiographs.
+    """
     title = f"Run {content.name}"
-    top = (
-        f'<div class="stamp" role="alert">{escape(content.notice)}</div>' if content.notice else ""
-    )
+    films = local and not content.notice and any(shown.local for shown in content.insights)
+    top = f'<div class="stamp" role="note">{escape(content.notice)}</div>' if content.notice else ""
     tuner = str(content.plan.get("tuner") or content.config.get("tuner") or "")
-    sub = " · ".join(p for p in (tuner, content.objective, content.root.as_posix()) if p)
-    sections = [
-        ("verdict", "Verdict", _verdict(content)),
-        ("data", "Data", _data(content)),
-        ("plan", "Plan", _plan(content)),
-        ("trials-section", "Trials", _trials(content)),
-        *((p.path.stem, p.title, _picture(p)) for p in content.pictures),
-        ("about", "About this run", pairs(about_rows(content))),
-    ]
-    shown = [(anchor, heading, inner) for anchor, heading, inner in sections if inner]
-    links = "".join(f'<a href="#{escape(a)}">{escape(h)}</a> ' for a, h, _ in shown)
+    place = content.root.as_posix() if local else ""
+    sub = " · ".join(p for p in (tuner, content.objective, place) if p)
+    inner = {
+        "verdict": _verdict(content),
+        "data": _data(content, local=local),
+        "plan": _plan(content),
+        "trials-section": _trials(content),
+        **{anchor: _insights(content, part, local=local) for anchor, part in PARTS.items()},
+        "questions": _questions(content),
+        "method": pairs(method_rows(content), "method"),
+        "exports": _exports(content),
+        "use": _use(),
+        "limitations": bullets(purpose.limitations(content)),
+        "environment": _environment(content, local=local),
+    }
+    order = [anchor for anchor in ORDER if inner.get(anchor)]
+    inner["claim"] = _claim({*order, "claim"})
+    order.append("claim")
+    links = "".join(f'<a href="#{a}">{escape(claim.SECTIONS[a])}</a> ' for a in order)
     cards = "\n".join(
-        f'<section id="{escape(a)}"><h2>{escape(h)}</h2>{inner}</section>' for a, h, inner in shown
+        f'<section id="{a}"><h2>{escape(claim.SECTIONS[a])}</h2>{inner[a]}</section>' for a in order
     )
+    warning = f'<p class="films" role="note">{escape(LOCAL_NOTICE)}</p>' if films else ""
     body = (
         f"{top}<main><h1>{escape(title)}</h1>"
-        f'<p class="sub">{escape(sub)}</p><nav>{links}</nav>\n{cards}</main>'
+        f'<p class="lead">{escape(purpose.WHAT_IT_IS)}</p><p class="sub">{escape(sub)}</p>{warning}'
+        f'<nav aria-label="sections">{links}</nav>\n{cards}</main>'
     )
     return page(title, body)
 
 
-def grid(
-    columns: Sequence[str],
-    rows: Iterable[Sequence[str]],
-    *,
-    numbers: Sequence[int] = (),
-    marked: Sequence[int] = (),
-    style: str = "",
-) -> str:
-    """Return a table; cells are escaped here.
-
-    Args:
-        columns: Headings.
-        rows: Cells as plain text.
-        numbers: Positions of the columns that align right.
-        marked: Positions of the rows that stand out.
-        style: CSS class of the table.
-    """
-    kinds = [NUMBER if i in numbers else "" for i in range(len(columns))]
-    head = "".join(
-        f'<th scope="col"{kind}>{escape(c)}</th>' for kind, c in zip(kinds, columns, strict=True)
-    )
-    body = "".join(
-        f"<tr{MARKED if i in marked else ''}>"
-        + "".join(f"<td{kind}>{escape(cell)}</td>" for kind, cell in zip(kinds, row, strict=True))
-        + "</tr>"
-        for i, row in enumerate(rows)
-    )
-    return (
-        f'<div class="scroll"><table class="{style}"><thead><tr>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )
-
-
-def pairs(rows: Sequence[tuple[str, str]]) -> str:
-    """Return names and texts side by side; nothing for no rows."""
-    if not rows:
-        return ""
-    body = "".join(
-        f'<tr><th scope="row">{escape(name)}</th><td class="text">{escape(text)}</td></tr>'
-        for name, text in rows
-    )
-    return f'<div class="scroll"><table><tbody>{body}</tbody></table></div>'
-
-
-def bullets(lines: Sequence[str], kind: str = "") -> str:
-    """Return a list whose items have a CSS class; nothing for no lines."""
-    items = "".join(f'<li class="{kind}">{escape(line)}</li>' for line in lines)
-    return f"<ul>{items}</ul>" if items else ""
+ORDER = (
+    "verdict",
+    "data",
+    "plan",
+    "trials-section",
+    "test",
+    "failures",
+    "questions",
+    "search",
+    "course",
+    "method",
+    "exports",
+    "use",
+    "limitations",
+    "environment",
+)
+"""The sections, as far as there is something to say."""
 
 
 def _verdict(content: RunContent) -> str:
     verdict = content.verdict
     if verdict is None:
         return '<p class="verdict">There is none yet: the test set has not been scored.</p>'
-    head = "".join(f'<th scope="col" class="n">{escape(c)}</th>' for c in COLUMNS)
     body = "".join(
         f'<tr><th scope="row">{escape(name)}</th>'
         + "".join(
@@ -121,38 +124,47 @@ def _verdict(content: RunContent) -> str:
         + "</tr>"
         for name, cells in verdict.rows
     )
+    head = heads(("test", *COLUMNS), numbers=(1, 2, 3, 4))
+    table = f'<table class="fit metrics">{head}<tbody>{body}</tbody></table>'
     parts = [
         f'<p class="verdict {escape(verdict.outcome)}">{escape(verdict.sentence)}</p>',
-        '<div class="scroll"><table class="fit"><thead><tr><th scope="col">test</th>'
-        f"{head}</tr></thead><tbody>{body}</tbody></table></div>",
+        scroll(table, "metrics on the test set"),
         bullets(verdict.remarks),
     ]
     if verdict.spread:
         columns = ("test", "documented", "winner")
-        parts.append("<h3>Mean (range) over seeds, at threshold</h3>")
-        parts.append(grid(columns, verdict.spread, numbers=(1, 2), style="fit"))
+        heading = "Mean (range) over seeds, at threshold"
+        parts.append(f"<h3>{heading}</h3>")
+        parts.append(grid(columns, verdict.spread, label=heading, numbers=(1, 2), style="fit"))
     settings = settings_rows(content)
     if settings:
         changed = [i for i, row in enumerate(settings) if row[3]]
-        rows = [row[:3] for row in settings]
+        table = grid(
+            ("name", "documented", "winner"),
+            [row[:3] for row in settings],
+            label="hyperparameters",
+            numbers=(1, 2),
+            marked=changed,
+        )
         parts.append(
-            f"<details><summary>hyperparameters of the winner, {len(changed)} of "
-            f"{len(settings)} changed</summary>"
-            + grid(("name", "documented", "winner"), rows, numbers=(1, 2), marked=changed)
-            + "</details>"
+            details(
+                f"hyperparameters of the winner, {len(changed)} of {len(settings)} changed", table
+            )
         )
     return "".join(parts)
 
 
-def _data(content: RunContent) -> str:
+def _data(content: RunContent, *, local: bool) -> str:
     if not content.dataset:
         return "<p>Not prepared yet.</p>"
     columns = ("split", "NORMAL", "PNEUMONIA", "images", "patients")
+    counts = facts.class_counts(content.dataset)
     return (
-        grid(columns, facts.class_counts(content.dataset), numbers=(1, 2, 3, 4), style="fit")
+        grid(columns, counts, label="films by split", numbers=(1, 2, 3, 4), style="fit")
         + bullets(facts.data_alarms(content.dataset), "alarm")
         + bullets(facts.rejected_files(content.dataset))
-        + pairs(facts.data_facts(content.dataset))
+        + pairs(data_rows(content, local=local), "the data")
+        + "".join(f"<p>{escape(text)}</p>" for text in purpose.provenance(content))
     )
 
 
@@ -160,8 +172,9 @@ def _plan(content: RunContent) -> str:
     if not content.plan:
         return "<p>Not made yet.</p>"
     rows = [(a, b, whole(c), whole(d)) for a, b, c, d in facts.plan_rows(content.plan)]
+    columns = ("bracket", "configurations × epochs", "trials", "epochs")
     return (
-        grid(("bracket", "configurations × epochs", "trials", "epochs"), rows, numbers=(2, 3))
+        grid(columns, rows, label="brackets", numbers=(2, 3))
         + f"<p>{escape(facts.plan_sentence(content.plan))}</p>"
         + bullets(facts.plan_notes(content.plan))
     )
@@ -172,34 +185,23 @@ def _trials(content: RunContent) -> str:
         return "<p>None yet.</p>"
     documented = documented_values(content.records)
     columns = (
-        ("trial", False),
-        ("configuration", True),
-        ("bracket", True),
-        ("rung", True),
-        ("epochs", True),
-        ("status", False),
-        (content.objective, True),
-        ("val AUC", True),
-        ("stress AUC", True),
-        ("parameters", True),
-        ("time", True),
-        ("differs from documented", False),
+        *("trial", "config", "bracket", "rung", "epochs", "status", content.objective),
+        *("val AUC", "stress AUC", "parameters", "time", "differs from documented"),
     )
-    head = "".join(
-        f'<th scope="col"{NUMBER if number else ""}>'
-        f'<button type="button">{escape(name)}</button></th>'
-        for name, number in columns
-    )
+    head = heads(columns, numbers=(1, 2, 3, 4, 6, 7, 8, 9, 10), sortable=True)
     body = "\n".join(
         _trial(record, documented) for record in ordered(content.records, content.direction)
     )
+    table = f'<table id="trials" class="sortable wide">{head}<tbody>{body}</tbody></table>'
+    failed = [r for r in content.records if r.status is TrialStatus.FAILED]
+    reasons = bullets([f"{r.trial_id}: {reason(r)}" for r in failed], "alarm")
     return (
-        "<p>Best first at equal budget; click a heading to sort.</p>"
-        '<input id="filter" type="search" placeholder="filter, e.g. global completed" '
-        'aria-label="filter trials"> '
-        f'<span id="matches" aria-live="polite">{len(content.records)} shown</span>'
-        '<div class="scroll tall"><table id="trials" class="sortable wide">'
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        "<p>Best first at equal budget; a heading sorts, once more the other way.</p>"
+        '<label for="filter">Filter: words that a row must hold, e.g. completed gelu</label>'
+        '<input id="filter" type="search" autocomplete="off" spellcheck="false"> '
+        f'<span id="matches" role="status">{len(content.records)} shown</span>'
+        + scroll(table, "trials", tall=True)
+        + (f"<h3>Trials that failed</h3>{reasons}" if failed else "")
     )
 
 
@@ -209,45 +211,86 @@ def _trial(record: TrialRecord, documented: dict[str, Any]) -> str:
     text = "; ".join(
         part for part in (described(record, documented), reason(record), *record.notes) if part
     )
+    numbers = (record.configuration, record.bracket, record.rung, record.epochs)
+    scores = (record.score, record.metrics.get("val_auc"), record.metrics.get("stress_auc"))
     return (
         f'<tr class="{style}"><td>{escape(record.trial_id)}</td>'
-        + _number(record.configuration, str(record.configuration))
-        + _number(record.bracket, str(record.bracket))
-        + _number(record.rung, str(record.rung))
-        + _number(record.epochs, str(record.epochs))
+        + "".join(number_cell(value, str(value)) for value in numbers)
         + f"<td>{escape(record.status.value)}</td>"
-        + _number(record.score, metric(record.score))
-        + _number(record.metrics.get("val_auc"), metric(record.metrics.get("val_auc")))
-        + _number(record.metrics.get("stress_auc"), metric(record.metrics.get("stress_auc")))
-        + _number(record.parameters, whole(record.parameters))
-        + _number(record.seconds, duration(record.seconds))
+        + "".join(number_cell(value, metric(value)) for value in scores)
+        + number_cell(record.parameters or None, whole(record.parameters or None))
+        + number_cell(record.seconds, duration(record.seconds))
         + f'<td class="text">{escape(text)}</td></tr>'
     )
 
 
-def _number(value: Any, text: str) -> str:
-    key = f"{value:.10g}" if is_number(value) else ""
-    return f'<td class="n" data-key="{key}">{escape(text)}</td>'
-
-
-def _picture(picture: Picture) -> str:
-    data = base64.b64encode(picture.path.read_bytes()).decode("ascii")
-    numbers = ""
-    if picture.rows:
-        rows = [[_cell(value) for value in row] for row in picture.rows]
-        right = [
-            i
-            for i in range(len(picture.columns))
-            if all(value is None or is_number(value) for value in (r[i] for r in picture.rows))
-        ]
-        inner = grid(picture.columns, rows, numbers=right)
-        inner = inner.replace('class="scroll"', 'class="scroll tall"', 1)
-        numbers = f"<details><summary>the numbers</summary>{inner}</details>"
-    return (
-        f'<figure><img src="data:image/png;base64,{data}" alt="{escape(picture.title)}">'
-        f"<figcaption>{escape(picture.caption)}</figcaption></figure>{numbers}"
+def _insights(content: RunContent, part: Section, *, local: bool) -> str:
+    return "".join(
+        insight(shown)
+        for shown in content.insights
+        if shown.section == part and (local or not shown.local)
     )
 
 
-def _cell(value: Any) -> str:
-    return metric(value) if isinstance(value, float) else "–" if value is None else str(value)
+def _questions(content: RunContent) -> str:
+    found = answered(content.ablation)
+    if not found:
+        return ""
+    columns = answer_columns(content.ablation)
+    asked = "".join(
+        f"<article><h3>{escape(one.question)}</h3>"
+        f'<p class="reading">{escape(one.sentence)}</p>'
+        f"{grid(columns, one.rows, label=one.question, style='wide')}</article>"
+        for one in found
+    )
+    return asked + details("how this was found", bullets(answer_notes(content.ablation)))
+
+
+def _exports(content: RunContent) -> str:
+    rows = export_rows(content)
+    if not rows:
+        return ""
+    columns = ("format", "file", "size", "largest difference", "on images", "loaded by", "remark")
+    return (
+        "<p>Each export was loaded back by its own runtime; the difference is of probabilities on "
+        "validation films, from model.keras (of model.keras, from the network in memory).</p>"
+        + grid(columns, rows, label="exports", numbers=(2, 3, 4))
+    )
+
+
+def _environment(content: RunContent, *, local: bool) -> str:
+    options = option_rows(content, local=local)
+    chosen = details("the options", pairs(options, "options")) if options else ""
+    return pairs(about_rows(content, local=local), "environment") + chosen
+
+
+def _use() -> str:
+    paragraphs = "".join(f"<p>{escape(t)}</p>" for t in (purpose.AIM, *purpose.INTENDED_USE))
+    scope = bullets(purpose.OUT_OF_SCOPE)
+    cite = f"<p>{escape(purpose.CITATION)}</p>"
+    return f"{paragraphs}<h3>Out of scope</h3>{scope}{cite}"
+
+
+def _claim(anchors: set[str]) -> str:
+    """Return the checklist; items link to the sections that this report has."""
+    rows = []
+    for item in claim.ITEMS:
+        links = ", ".join(
+            f'<a href="#{a}">{escape(claim.SECTIONS[a])}</a>'
+            if a in anchors
+            else f"{escape(claim.SECTIONS[a])} (not in this report)"
+            for a in item.where
+        )
+        cells = (escape(item.about), escape(item.answer.value), links, escape(item.remark))
+        rows.append(
+            f'<tr><td class="n">{item.number}</td>'
+            + "".join(f'<td class="text">{cell}</td>' for cell in cells)
+            + "</tr>"
+        )
+    head = heads(("item", "asks for", "answer", "where", "remark"), numbers=(0,))
+    table = f'<table class="wide">{head}<tbody>{"".join(rows)}</tbody></table>'
+    return (
+        f"<p>{escape(claim.summary())} The table is search/reporting/CLAIM.md too.</p>"
+        + details("the items", scroll(table, "CLAIM 2024", tall=True))
+        + f'<p class="caption">{escape(claim.CITATION)}</p>'
+    )

@@ -1,4 +1,7 @@
-"""Writes `report.md`: the report for pull requests and for reading in a terminal; pure."""
+"""Writes `report.md`: the report for pull requests and for reading in a terminal; pure.
+
+Goes wherever the repository goes, so it names no file of `plots/local`, which show radiographs.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,19 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from search.records import TrialStatus
-from search.reporting import facts
-from search.reporting.content import RunContent, about_rows, settings_rows
+from search.reporting import claim, facts, purpose
+from search.reporting.content import (
+    RunContent,
+    about_rows,
+    data_rows,
+    export_rows,
+    option_rows,
+    settings_rows,
+)
+from search.reporting.elements import plain
+from search.reporting.insights.insight import Insight, Section
+from search.reporting.method import method_rows
+from search.reporting.questions import answer_columns, answer_notes, answered
 from search.reporting.tables import shortlist
 from search.reporting.trials import reason
 from search.reporting.verdict import COLUMNS
@@ -19,24 +33,39 @@ SHOWN_ROWS = 60
 
 def render_markdown(content: RunContent) -> str:
     """Return the report as GitHub-flavoured Markdown."""
-    parts = [f"# Run {escape(content.name)}"]
+    parts = [f"# Run {escape(content.name)}", escape(purpose.WHAT_IT_IS)]
     if content.notice:
         parts.append(f"> **{escape(content.notice)}**")
     parts += [*_verdict(content), *_data(content), *_plan(content), *_trials(content)]
-    for picture in content.pictures:
-        place = picture.path.relative_to(content.root).as_posix()
-        parts.append(f"## {escape(picture.title)}\n\n![{escape(picture.title)}]({place})")
-        parts.append(escape(picture.caption))
-        if picture.rows:
-            numbers = table(
-                picture.columns, [[_number(v) for v in r] for r in picture.rows[:SHOWN_ROWS]]
-            )
-            rest = len(picture.rows) - SHOWN_ROWS
-            note = f"\n\n… {rest} more rows in {place[:-4]}.json" if rest > 0 else ""
-            parts.append(f"<details><summary>numbers</summary>\n\n{numbers}{note}\n\n</details>")
-    about = about_rows(content)
+    for section in Section:
+        shown = [i for i in content.insights if i.section == section and not i.local]
+        if shown:
+            parts.append(f"## {section.value}")
+        for insight in shown:
+            parts += _insight(content, insight)
+    asked = answered(content.ablation)
+    if asked:
+        parts.append("## The notebook's five questions")
+        for one in asked:
+            parts += [f"### {escape(one.question)}", escape(one.sentence)]
+            parts.append(table(answer_columns(content.ablation), one.rows))
+        parts.append(folded("how this was found", bullets(answer_notes(content.ablation))))
+    method = method_rows(content)
+    if method:
+        parts += ["## Method", table(("what", "how"), method)]
+    exports = export_rows(content)
+    if exports:
+        columns = ("format", "file", "size", "largest difference", "on images", "by", "remark")
+        parts += ["## Exports", table(columns, exports)]
+    parts += ["## Purpose and intended use", escape(purpose.AIM), bullets(purpose.INTENDED_USE)]
+    parts += ["## Limitations", bullets(purpose.limitations(content))]
+    about = about_rows(content, local=False)
     if about:
-        parts.append("## About this run\n\n" + table(("what", "value"), about))
+        parts += ["## Environment", table(("what", "value"), about)]
+    options = option_rows(content, local=False)
+    if options:
+        parts.append(folded("options", table(("option", "value"), options)))
+    parts.append(f"[CLAIM 2024]({claim.DOCUMENT}): {escape(claim.summary())}")
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -57,23 +86,34 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     return "\n".join(lines)
 
 
-def _bullets(lines: Iterable[str]) -> str:
+def bullets(lines: Iterable[str]) -> str:
+    """Return a list; lines are escaped."""
     return "\n".join(f"- {escape(line)}" for line in lines)
+
+
+def folded(summary: str, inner: str) -> str:
+    """Return Markdown that opens on demand."""
+    return f"<details><summary>{escape(summary)}</summary>\n\n{inner}\n\n</details>"
+
+
+def verdict_rows(content: RunContent) -> list[tuple[str, ...]]:
+    """Return (metric, documented at 0.5, …) with the intervals in brackets."""
+    verdict = content.verdict
+    return [
+        (name, *(f"{c.value} ({c.interval})" if c.interval else c.value for c in cells))
+        for name, cells in (verdict.rows if verdict else ())
+    ]
 
 
 def _verdict(content: RunContent) -> list[str]:
     verdict = content.verdict
     if verdict is None:
         return ["## Verdict", "There is none yet: the test set has not been scored."]
-    rows = [
-        (name, *(f"{c.value} ({c.interval})" if c.interval else c.value for c in cells))
-        for name, cells in verdict.rows
-    ]
     parts = [
         "## Verdict",
         f"**{escape(verdict.sentence)}**",
-        table(("test", *COLUMNS), rows),
-        _bullets(verdict.remarks),
+        table(("test", *COLUMNS), verdict_rows(content)),
+        bullets(verdict.remarks),
     ]
     if verdict.spread:
         parts.append(
@@ -81,13 +121,8 @@ def _verdict(content: RunContent) -> list[str]:
         )
     settings = settings_rows(content)
     if settings:
-        parts.append(
-            "### Hyperparameters\n\n"
-            + table(
-                ("name", "documented", "winner", ""),
-                [(n, old, new, "changed" if changed else "") for n, old, new, changed in settings],
-            )
-        )
+        rows = [(n, old, new, "changed" if changed else "") for n, old, new, changed in settings]
+        parts.append(folded("hyperparameters", table(("name", "documented", "winner", ""), rows)))
     return parts
 
 
@@ -100,9 +135,10 @@ def _data(content: RunContent) -> list[str]:
             ("split", "NORMAL", "PNEUMONIA", "images", "patients"),
             facts.class_counts(content.dataset),
         ),
-        _bullets(f"{name}: {text}" for name, text in facts.data_facts(content.dataset)),
-        _bullets(facts.data_alarms(content.dataset)),
-        _bullets(facts.rejected_files(content.dataset)),
+        bullets(f"{name}: {text}" for name, text in data_rows(content, local=False)),
+        bullets(facts.data_alarms(content.dataset)),
+        bullets(facts.rejected_files(content.dataset)),
+        *(escape(text) for text in purpose.provenance(content)),
     ]
 
 
@@ -116,7 +152,7 @@ def _plan(content: RunContent) -> list[str]:
             facts.plan_rows(content.plan),
         ),
         escape(facts.plan_sentence(content.plan)),
-        _bullets(facts.plan_notes(content.plan)),
+        bullets(facts.plan_notes(content.plan)),
     ]
 
 
@@ -134,29 +170,35 @@ def _trials(content: RunContent) -> list[str]:
             "running" if r.status is TrialStatus.RUNNING else metric(r.score),
             metric(r.metrics.get("val_auc")),
             metric(r.metrics.get("stress_auc")),
-            whole(r.parameters),
+            whole(r.parameters or None),
             described(r, documented),
         )
         for r in shown
     ]
     columns = (
-        "trial",
-        "bracket/rung",
-        "epochs",
-        content.objective,
-        "val AUC",
-        "stress AUC",
-        "parameters",
-        "differs from documented",
+        *("trial", "bracket/rung", "epochs", content.objective, "val AUC", "stress AUC"),
+        *("parameters", "differs from documented"),
     )
     return [
         "## Trials",
         "Best first at equal budget.",
         table(columns, rows),
         f"… {hidden} more in trials.csv" if hidden else "",
-        _bullets(f"failed {r.trial_id}: {reason(r)}" for r in failed),
+        bullets(f"failed {r.trial_id}: {reason(r)}" for r in failed),
     ]
 
 
-def _number(value: Any) -> str:
-    return metric(value) if isinstance(value, float) else "–" if value is None else str(value)
+def _insight(content: RunContent, insight: Insight) -> list[str]:
+    parts = [f"### {escape(insight.title)}", escape(insight.reading)]
+    if insight.picture is not None:
+        place = insight.picture.relative_to(content.root).as_posix()
+        parts.append(f"![{escape(insight.title)}]({place})")
+    parts.append(escape(insight.caption))
+    rows = [row for row in insight.rows if len(row) >= len(insight.columns)]
+    if rows:
+        width = len(insight.columns)
+        cells = [[plain(value) for value in row[:width]] for row in rows[:SHOWN_ROWS]]
+        rest = len(rows) - SHOWN_ROWS
+        note = f"\n\n… {rest} more rows in plots/{insight.name}.json" if rest > 0 else ""
+        parts.append(folded("numbers", table(insight.columns, cells) + note))
+    return parts

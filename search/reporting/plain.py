@@ -38,7 +38,8 @@ class PlainLog:
             if time - self._last_epoch_line < EPOCH_INTERVAL:
                 return None
             self._last_epoch_line = time
-            return _epoch(event, progress) if kind == EventKind.EPOCH else _refit_epoch(event)
+            words = _epoch if kind == EventKind.EPOCH else _refit_epoch
+            return words(event, progress)
         if kind == EventKind.TRIAL_CREATED:
             return _created(event, progress)
         if kind == EventKind.TRIAL_STARTED:
@@ -76,7 +77,7 @@ def milestone(event: Event, progress: RunProgress) -> str | None:
         return _refitted(event, progress)
     if kind == EventKind.TEST_SCORED:
         scored = "; ".join(
-            f"{s['role']}, seed {s['seed']}: accuracy {metric(s['accuracy'])}, "
+            f"{s['role']}, {_which(s['seed'])}: accuracy {metric(s['accuracy'])}, "
             f"AUC {metric(s['auc'])}"
             for s in event["scorings"]
         )
@@ -171,10 +172,19 @@ def _refitted(event: Event, progress: RunProgress) -> str:
     )
 
 
-def _refit_epoch(event: Event) -> str:
+def _refit_epoch(event: Event, progress: RunProgress) -> str:
     metrics = mapping(event["metrics"])
-    return (
-        f"retraining {event['role']}, seed {event['seed']}, epoch {event['epoch']}: "
-        f"val_loss {metric(metrics.get('val_loss'))}, val_auc {metric(metrics.get('val_auc'))}, "
-        f"{duration(event['seconds'])}"
+    # Without validation images of its own, a training has its own loss only.
+    names = ("val_loss", "val_auc") if "val_loss" in metrics else ("loss",)
+    values = ", ".join(f"{name} {metric(metrics.get(name))}" for name in names)
+    done, left = progress.retraining.epochs_done, progress.retraining.epochs_left
+    text = (
+        f"retraining {event['role']}, seed {event['seed']}, epoch {event['epoch']}: {values}, "
+        f"{duration(event['seconds'])}; {whole(done)}/{whole(done + left)} epochs"
     )
+    seconds = progress.seconds_left() if progress.search_ended else None
+    return text if seconds is None else f"{text}, {duration(seconds)} left"
+
+
+def _which(seed: Any) -> str:
+    return "ensemble" if seed is None else f"seed {seed}"

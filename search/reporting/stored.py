@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from search.errors import RunDirectoryError
 from search.journal import RunDirectory
-from search.records import CLASS_NAMES, Split, TrialRecord
-from search.reporting.curves import Predicted
+from search.records import TrialRecord
 from search.reporting.facts import mapping
+from search.reporting.insights.insight import read_insights
+from search.reporting.integrity import Integrity, compare
 from search.reporting.progress import RunProgress
 from search.reporting.trials import Row, refit_rows
 
@@ -50,6 +47,7 @@ class StoredRun:
         manifest: `manifest.json`, {} if missing.
         missing: (file, what it holds) of the contract that is not there.
         problems: What could not be read, a sentence each.
+        integrity: What was changed since the run ended.
     """
 
     run: RunDirectory
@@ -64,6 +62,7 @@ class StoredRun:
     manifest: dict[str, Any]
     missing: tuple[tuple[str, str], ...]
     problems: tuple[str, ...]
+    integrity: Integrity = field(default_factory=Integrity)
 
     @property
     def synthetic(self) -> bool:
@@ -73,10 +72,9 @@ class StoredRun:
 
     @property
     def plots(self) -> list[Path]:
-        """Return the plots on disk, in the order of the report, unknown ones last."""
-        order = ("confusion", "roc", "trials_by_rung", "training_curves")
-        found = sorted(p for p in self.run.plots_dir.glob("*.png") if not p.name.startswith("."))
-        return sorted(found, key=lambda p: order.index(p.stem) if p.stem in order else len(order))
+        """Return the plots on disk that may be shown anywhere, in the order of the report."""
+        found = read_insights(self.run.plots_dir)
+        return [i.picture for i in found if i.picture is not None and not i.local]
 
 
 def locate(name: str, results_dir: Path = Path("results")) -> RunDirectory:
@@ -127,6 +125,7 @@ def read_run(run: RunDirectory) -> StoredRun:
     readable = [event for event in events if progress.apply(event)]
     if progress.strange:
         problems.append(f"{run.journal_file}: {progress.strange} events could not be read")
+    manifest = read("manifest.json")
     return StoredRun(
         run=run,
         config=config,
@@ -137,43 +136,8 @@ def read_run(run: RunDirectory) -> StoredRun:
         progress=progress,
         refit=tuple(refit_rows(readable)),
         evaluation=evaluation,
-        manifest=read("manifest.json"),
+        manifest=manifest,
         missing=tuple((n, what) for n, what in PARTS if not (run.root / n).exists()),
         problems=tuple(problems),
+        integrity=compare(run, manifest),
     )
-
-
-def read_predictions(path: Path) -> dict[str, Predicted]:
-    """Return labels and probabilities of the test by candidate, {} if there are none.
-
-    Args:
-        path: `predictions.csv`; a "role" column tells candidates apart, without it all rows are
-            the winner's.
-
-    Raises:
-        RunDirectoryError: The file is damaged.
-    """
-    if not path.exists():
-        return {}
-    try:
-        with open(path, encoding="utf-8", newline="") as handle:
-            return _by_candidate(csv.DictReader(handle))
-    except (KeyError, ValueError, UnicodeDecodeError) as error:
-        raise RunDirectoryError(
-            f"{path}: damaged ({error!r}); run `python -m search.evaluate` to score again"
-        ) from None
-
-
-def _by_candidate(rows: Iterable[dict[str, str]]) -> dict[str, Predicted]:
-    found: dict[str, tuple[list[int], list[float]]] = {}
-    for row in rows:
-        if row.get("split", Split.TEST.value) != Split.TEST.value:
-            continue
-        label = row["label"]
-        number = CLASS_NAMES.index(label) if label in CLASS_NAMES else int(float(label))
-        role = row.get("role") or "winner"
-        name = f"{role}, seed {row['seed']}" if row.get("seed") else role
-        labels, probabilities = found.setdefault(name, ([], []))
-        labels.append(number)
-        probabilities.append(float(row["probability"]))
-    return {name: (np.array(pair[0]), np.array(pair[1])) for name, pair in found.items()}

@@ -110,7 +110,9 @@ def scorings(part: dict[str, Any], split: str = "test") -> list[Scored]:
 
 
 def chosen(part: dict[str, Any], like: Any = None) -> Scored:
-    """Return the evaluation of the exported seed, else of the seed given, else the first."""
+    """Return the evaluation of what is exported, else of the seed given, else the first seed's."""
+    for ensemble in scorings(mapping(part.get("ensemble"))):
+        return ensemble
     tests = scorings(part)
     for seed in (part.get("exported_seed"), like):
         for item in tests:
@@ -261,10 +263,14 @@ def _remarks(evaluation: dict[str, Any], best: Scored, control: Scored) -> list[
             "difference of a few points."
         )
     elif seeds > 1:
+        shown = "the ensemble" if best.get("seed") is None else f"seed {best['seed']}"
         remarks.append(
-            f"Retrained with {seeds} seeds; the columns are seed {best.get('seed', MISSING)} of "
-            "the winner, which is exported."
+            f"Retrained with {seeds} seeds; the columns are {shown} of the winner, which is "
+            "exported."
         )
+    notes = mapping(evaluation.get("retraining")).get("notes")
+    if isinstance(notes, list):
+        remarks.extend(str(note) for note in notes)
     return remarks
 
 

@@ -5,6 +5,7 @@ Computes from predictions and evaluations; knows no model, no image and no file.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -46,25 +47,35 @@ class Scored:
     Attributes:
         role: "winner" or "documented".
         values: Hyperparameter values.
-        parameters: Parameter count of one network.
-        exported_seed: The repetition that is exported, or compared with the exported one.
+        parameters: Parameter count of what is exported.
+        exported_seed: The repetition that is exported, or compared with the exported one; None
+            for the ensemble of all.
         test: Evaluations on test, one a seed; empty where there is no test set.
         validation: Evaluations on validation, one a seed.
-        predictions: Predictions of `exported_seed` on test, or on validation without one.
+        predictions: Predictions of what is exported on test, or on validation without one.
+        ensemble_test: The ensemble's evaluation on test, () without one.
+        ensemble_validation: The same on validation.
     """
 
     role: str
     values: Values
     parameters: int
-    exported_seed: int
+    exported_seed: int | None
     test: tuple[Evaluation, ...]
     validation: tuple[Evaluation, ...]
     predictions: Predictions
+    ensemble_test: tuple[Evaluation, ...] = ()
+    ensemble_validation: tuple[Evaluation, ...] = ()
+
+    @property
+    def scored_on_test(self) -> tuple[Evaluation, ...]:
+        """Return every evaluation on test, the ensemble's last."""
+        return self.test + self.ensemble_test
 
     @property
     def exported(self) -> Evaluation:
-        """Return the exported seed's evaluation on test, or on validation without one."""
-        scored = self.test or self.validation
+        """Return the evaluation of what is exported, on test or without one on validation."""
+        scored = self.scored_on_test or self.validation + self.ensemble_validation
         return next(item for item in scored if item.seed == self.exported_seed)
 
 
@@ -123,6 +134,7 @@ def evaluation_report(
     synthetic: bool,
     test_scorings: int,
     bootstrap_seed: int,
+    retraining: dict[str, Any] | None = None,
     repeats: int = REPEATS,
 ) -> dict[str, Any]:
     """Return the content of `evaluation.json`.
@@ -134,6 +146,7 @@ def evaluation_report(
         synthetic: Whether the images are the built-in demo's.
         test_scorings: How many trained models this run has scored on the test set so far.
         bootstrap_seed: Seed of the intervals' resampling.
+        retraining: How the winner was retrained, see `retraining.recipe`.
         repeats: Number of resamples.
 
     Returns:
@@ -154,6 +167,7 @@ def evaluation_report(
         "notice": SYNTHETIC_NOTICE if synthetic else None,
         "objective": objective,
         "split": winner.predictions.split,
+        "retraining": retraining or {},
         "winner": _side(winner),
         "documented": _side(documented),
         **compared,
@@ -180,7 +194,22 @@ def _side(scored: Scored) -> dict[str, Any]:
         "exported_seed": scored.exported_seed,
         "test": list(scored.test),
         "validation": list(scored.validation),
-        "spread": _spread(scored.test),
+        "spread": _spread(scored.test or scored.validation),
+        **_ensemble(scored),
+    }
+
+
+def _ensemble(scored: Scored) -> dict[str, Any]:
+    """Return the ensemble's evaluations, set apart: they are no further seed."""
+    if scored.exported_seed is not None:
+        return {}
+    return {
+        "ensemble": {
+            "members": len(scored.validation),
+            "parameters": scored.parameters,
+            "test": list(scored.ensemble_test),
+            "validation": list(scored.ensemble_validation),
+        }
     }
 
 
@@ -191,6 +220,10 @@ def _spread(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
         found[table] = {}
         for name in getattr(evaluations[0], table) if evaluations else ():
             values = [getattr(item, table)[name].value for item in evaluations]
+            if not all(map(math.isfinite, values)):
+                # E.g. the precision of a seed that calls nobody ill: no mean over the others.
+                found[table][name] = dict.fromkeys(("mean", "sd", "min", "max"))
+                continue
             found[table][name] = {
                 "mean": statistics.fmean(values),
                 "sd": statistics.stdev(values) if len(values) > 1 else None,

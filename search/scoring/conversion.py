@@ -83,7 +83,7 @@ def convert(
         made = Path(folder) / form.file
         np.savez(Path(folder) / "images.npz", images=images, probabilities=probabilities)
         found = _run(model_file, form, Path(folder), timeout)
-        _remove(target)
+        remove(target)
         if found.get("reason"):
             return replace(export, **found)
         os.replace(made, target)
@@ -124,11 +124,17 @@ def _run(model_file: Path, form: Format, folder: Path, timeout: float) -> dict[s
     return {"reason": f"the conversion ended with exit code {done.returncode} ({last[:300]})"}
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+def remove(path: Path) -> None:
+    """Remove an export, file or folder, if it is there.
+
+    Raises:
+        StorageError: It cannot be removed.
+    """
+    with storage_errors(path):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _size(path: Path) -> int:

@@ -19,6 +19,10 @@ from search.journal import write_text
 from search.records import Estimate, Evaluation, Predictions, Split, Subset, Threshold
 from search.scoring.bootstrap import REPEATS, bootstrap_intervals
 from search.scoring.metrics import RANKING_METRICS, THRESHOLD_METRICS, check_images, confusion
+from search.scoring.refit import DOCUMENTED, WINNER
+
+PREDICTION_FILES = {DOCUMENTED: "predictions_documented.csv", WINNER: "predictions.csv"}
+"""Where the predictions of each candidate's exported seed lie in a run directory."""
 
 
 class Predictor(Protocol):
@@ -74,7 +78,7 @@ def evaluate(
     threshold: Threshold,
     *,
     role: str,
-    seed: int,
+    seed: int | None,
     bootstrap_seed: int,
     repeats: int = REPEATS,
 ) -> Evaluation:
@@ -84,7 +88,7 @@ def evaluate(
         predictions: What it said.
         threshold: Its stored threshold.
         role: "documented" or "winner".
-        seed: Which repetition of its training.
+        seed: Which repetition of its training, None for the ensemble of all.
         bootstrap_seed: Seed of the intervals' resampling.
         repeats: Number of resamples.
     """

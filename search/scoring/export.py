@@ -73,7 +73,7 @@ def export_model(
         metadata=to_json(metadata),
         name="raw_images",
     )
-    outputs = _for_inference(network)(raw(inputs))
+    outputs = for_inference(network)(raw(inputs))
     if temperature != 1:
         outputs = TemperatureScaling(temperature, name="temperature")(outputs)
     model = keras.Model(inputs, outputs, name="xray_search")
@@ -175,18 +175,22 @@ def _foreign(path: Path) -> ModelError:
     )
 
 
-def _for_inference(network: keras.Model) -> keras.Model:
+def for_inference(network: keras.Model, *, name: str = "") -> keras.Model:
     """Copy a network without its optimizer and without this project's augmentation layers.
 
     Those are the layers of another package than Keras that have no weights; `export_model` checks
     that nothing else was lost.
+
+    Args:
+        network: Functional or sequential, with one output.
+        name: Of the copy; "" is the network's own.
     """
 
     def call(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
         is_ours = ">" in keras.saving.get_registered_name(type(layer))
         return args[0] if is_ours and not layer.weights else layer(*args, **kwargs)
 
-    graph = keras.Model(network.inputs, network.outputs[0], name=network.name)
+    graph = keras.Model(network.inputs, network.outputs[0], name=name or network.name)
     copy = keras.models.clone_model(graph, call_function=call)
     copy.set_weights(graph.get_weights())
     return copy

@@ -29,6 +29,9 @@ from search.records import Threshold
 PAPERS = "xray_search"
 """Name under which the papers lie in an export, with ".json" where it is a file's."""
 
+EXPORTS_FILE = "exports.json"
+"""What became of every export, in a run directory: a list of `Export`."""
+
 PAPERS_VERSION = 1
 """Raise it when an older reader would misread newer papers."""
 

@@ -7,9 +7,15 @@ off. The decision is the logit for PNEUMONIA where the network calls PNEUMONIA, 
 where it calls NORMAL, so that heat always speaks for what was decided. The logit, not the
 probability: a saturated sigmoid has no gradient.
 
+Where batch normalization follows the convolution, its output is taken: after ReLU a map is above 0
+nearly everywhere, and that level, which says nothing of places, would outweigh their differences
+(seen on the demo: heat everywhere for NORMAL, nowhere for PNEUMONIA).
+
 The map is as coarse as the last convolution sees the image (6 × 6 for 96 pixels, 11 × 11 for 180)
-and is enlarged smoothly. It shows where, never why, and is no proof that the network needs those
-pixels (Adebayo et al., "Sanity Checks for Saliency Maps", NeurIPS 2018).
+and is enlarged smoothly. Of small images the last convolution sees too few places to tell them
+apart; then the last one that sees at least `FEWEST_PLACES` × `FEWEST_PLACES` is taken. The map
+shows where, never why, and is no proof that the network needs those pixels (Adebayo et al., "Sanity
+Checks for Saliency Maps", NeurIPS 2018).
 
 Works on TensorFlow and JAX; the backend is imported when a gradient is asked for.
 """
@@ -26,8 +32,8 @@ from search.errors import ModelError
 from search.evidence import Heatmap
 from search.records import Predictions
 
-PER_GROUP = 4
-"""Images of each group: missed, false alarm, found, healthy."""
+FEWEST_PLACES = 4
+"""Places along a side of the map, where any convolution has so many."""
 
 CONVOLUTIONS = (
     keras.layers.Conv2D,
@@ -37,70 +43,55 @@ CONVOLUTIONS = (
 
 
 def explain_images(
-    network: keras.Model, predictions: Predictions, images: np.ndarray, *, threshold: float
+    model: keras.Model, predictions: Predictions, images: np.ndarray, *, threshold: float
 ) -> list[Heatmap]:
-    """Return heatmaps of the most confident misses and of hits of every kind.
+    """Return where a model found the reason for each of its decisions.
 
     Args:
-        network: Functional; `uint8` (n, S, S, 1) to probabilities (n, 1), through at least one
-            convolution and ending in `Dense(1, activation="sigmoid")`.
+        model: An exported model, or a network of `gradcam`. Of several networks in it, as in an
+            ensemble, the heatmaps are averaged.
         predictions: What it said of n images.
-        images: `uint8` (n, S, S, 1), the same images in the same order; may be memory-mapped.
+        images: `uint8` (n, S, S, 1), the same images in the same order.
         threshold: PNEUMONIA at or above it.
 
     Returns:
-        Missed pneumonias, false alarms, pneumonias found and healthy ones called so, at most
-        `PER_GROUP` each.
+        n heatmaps.
 
     Raises:
         ModelError: See `gradcam`.
     """
-    chosen = chosen_images(predictions, threshold=threshold)
-    if not chosen.size:
+    if not len(images):
         return []
-    picked = np.stack([images[i] for i in chosen])
-    called = predictions.probabilities[chosen] >= threshold
-    heat = gradcam(network, picked, called=called)
+    called = (predictions.probabilities >= threshold).tolist()
+    found = [gradcam(one, images, called=called) for one in networks(model) or [model]]
+    heat = _scaled(np.mean(found, axis=0))
     return [
         Heatmap(
             path=predictions.paths[i],
             label=int(predictions.labels[i]),
             probability=float(predictions.probabilities[i]),
-            called=int(called[place]),
-            image=picked[place, :, :, 0],
-            heat=heat[place],
+            called=int(called[i]),
+            image=images[i, :, :, 0],
+            heat=heat[i],
         )
-        for place, i in enumerate(chosen)
+        for i in range(len(images))
     ]
 
 
-def chosen_images(predictions: Predictions, *, threshold: float) -> np.ndarray:
-    """Return, `int64`, the positions of the images that are shown.
-
-    Of the misses the most confident ones, by the log odds' distance from the threshold's; of the
-    hits ones spread evenly over their probabilities, so that nobody picks the pretty ones.
-    """
-    said, labels = predictions.probabilities, predictions.labels
-    called = said >= threshold
-    chosen: list[int] = []
-    for label, decision in ((1, False), (0, True), (1, True), (0, False)):
-        group = np.flatnonzero((labels == label) & (called == decision))
-        group = group[np.argsort(said[group], kind="stable")]
-        if bool(label) == decision:
-            places = np.linspace(0, len(group) - 1, min(PER_GROUP, len(group))).round().astype(int)
-            chosen.extend(group[places].tolist())
-        else:
-            # The missed with the lowest probabilities, the false alarms with the highest.
-            ordered = group if label else group[::-1]
-            chosen.extend(ordered[:PER_GROUP].tolist())
-    return np.array(chosen, dtype=np.int64)
+def networks(model: keras.Model) -> list[keras.Model]:
+    """Return the networks with convolutions in a model: itself, or those it is wrapped around."""
+    if _convolutions(model):
+        return [model]
+    wrapped = [layer for layer in model.layers if isinstance(layer, keras.Model)]
+    return [network for layer in wrapped for network in networks(layer)]
 
 
 def gradcam(network: keras.Model, images: np.ndarray, *, called: Sequence[bool]) -> np.ndarray:
     """Return the heatmaps of some images.
 
     Args:
-        network: See `explain_images`.
+        network: Functional; `uint8` (n, S, S, 1) to probabilities (n, 1), through at least one
+            convolution and ending in `Dense(1, activation="sigmoid")`.
         images: `uint8` (n, S, S, 1).
         called: n decisions, true for PNEUMONIA.
 
@@ -118,17 +109,26 @@ def gradcam(network: keras.Model, images: np.ndarray, *, called: Sequence[bool])
     slopes = _gradient(above, kernel, bias, maps, signs)
     weights = slopes.mean(axis=(1, 2), keepdims=True)
     heat = np.maximum((weights * maps).sum(axis=-1, keepdims=True), 0).astype(np.float32)
-    peaks = heat.max(axis=(1, 2, 3), keepdims=True)
-    heat = np.divide(heat, peaks, out=np.zeros_like(heat), where=peaks > 0)
     large = keras.ops.image.resize(
-        heat, images.shape[1:3], interpolation="bicubic", data_format="channels_last"
+        _scaled(heat), images.shape[1:3], interpolation="bicubic", data_format="channels_last"
     )
     return np.clip(keras.ops.convert_to_numpy(large)[..., 0], 0.0, 1.0).astype(np.float32)
 
 
+def _convolutions(network: keras.Model) -> list[keras.layers.Layer]:
+    return [layer for layer in network.layers if isinstance(layer, CONVOLUTIONS)]
+
+
+def _scaled(heat: np.ndarray) -> np.ndarray:
+    """Scale each map to 1 at its hottest place; one that is 0 stays so."""
+    peaks = heat.max(axis=tuple(range(1, heat.ndim)), keepdims=True)
+    return np.divide(heat, peaks, out=np.zeros_like(heat), where=peaks > 0)
+
+
 def _halves(network: keras.Model) -> tuple[keras.Model, keras.Model, np.ndarray, np.ndarray]:
     """Split a network at its last convolution and before its last unit."""
-    convolutions = [layer for layer in network.layers if isinstance(layer, CONVOLUTIONS)]
+    convolutions = _convolutions(network)
+    fine = [c for c in convolutions if min(c.output.shape[1:3]) >= FEWEST_PLACES]
     last = network.layers[-1]
     ends_well = (
         isinstance(last, keras.layers.Dense)
@@ -138,13 +138,23 @@ def _halves(network: keras.Model) -> tuple[keras.Model, keras.Model, np.ndarray,
     if not convolutions or not ends_well:
         raise ModelError(
             f"network {network.name}: Grad-CAM needs a convolution and a last layer "
-            'Dense(1, activation="sigmoid"); use --no-pictures'
+            'Dense(1, activation="sigmoid")'
         )
-    maps = convolutions[-1].output
-    below = keras.Model(network.inputs, maps)
+    maps = _normalized(network, (fine or convolutions)[-1].output)
+    # A list of one input would have to be called with a list of one array.
+    inputs = network.inputs[0] if len(network.inputs) == 1 else network.inputs
+    below = keras.Model(inputs, maps)
     above = keras.Model(maps, last.input)
     kernel, bias = (keras.ops.convert_to_numpy(v).astype(np.float32) for v in last.weights)
     return below, above, kernel, bias
+
+
+def _normalized(network: keras.Model, maps: Any) -> Any:
+    """Return the maps as the batch normalization right after them, if any, gives them on."""
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.BatchNormalization) and layer.input is maps:
+            return layer.output
+    return maps
 
 
 def _gradient(
@@ -179,7 +189,6 @@ def _gradient(
         found = jax.grad(total_of)(keras.ops.convert_to_tensor(maps))
     else:
         raise ModelError(
-            f"backend {backend}: Grad-CAM works on tensorflow and jax; set KERAS_BACKEND, or use "
-            "--no-pictures"
+            f"backend {backend}: Grad-CAM works on tensorflow and jax; set KERAS_BACKEND to one"
         )
     return np.asarray(keras.ops.convert_to_numpy(found), dtype=np.float32)

@@ -2,27 +2,27 @@
 
 How a file becomes pixels is the caller's business: a function is passed in, and it should be the
 one that decoded the training images. Knows the layout of a run directory, no data set and no
-terminal; imports no Keras, so that wrong arguments are told at once.
+terminal; imports no Keras before `open_model`, so that wrong arguments are told at once.
 """
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from search import backend
 from search.errors import DataError, ModelError, RunDirectoryError
 from search.journal import RunDirectory, file_sha256
+from search.scoring.formats import EXPORTS_FILE, FORMATS, KERAS, LoadedModel, format_of
 
-if TYPE_CHECKING:
-    from search.scoring.export import LoadedModel
-
-MODEL_FILE = "model.keras"
+MANIFEST = "manifest.json"
+SAVED_MODEL_MARK = "saved_model.pb"
 
 NOT_FOR_DIAGNOSIS = "Research use only, not for diagnosis."
 
@@ -47,38 +47,89 @@ class FilePrediction:
     error: str | None = None
 
 
-def find_model(run_or_model: Path, *, results_dir: Path = Path("results")) -> Path:
-    """Return the model file of a run directory, or the model file itself.
+def find_model(
+    run_or_model: Path, *, results_dir: Path = Path("results"), form: str = KERAS.name
+) -> Path:
+    """Return an exported model of a run directory, or the exported model itself.
 
     Args:
-        run_or_model: A run directory, its name under `results_dir`, or a `.keras` file.
+        run_or_model: A run directory, its name under `results_dir`, or an exported model.
         results_dir: Where a bare name is looked up.
+        form: Which of a run's exports, a key of `FORMATS`.
 
     Raises:
-        RunDirectoryError: There is no such run, or it has no model yet.
+        RunDirectoryError: There is no such run, or it has no such export.
         ModelError: The model is not the one that the run's manifest lists.
     """
-    if run_or_model.is_file():
-        return run_or_model
     root = run_or_model
-    if not root.is_dir() and len(root.parts) == 1 and (results_dir / root).is_dir():
+    if not root.exists() and len(root.parts) == 1 and (results_dir / root).is_dir():
         root = results_dir / root
+    if root.is_file() or (root / SAVED_MODEL_MARK).is_file():
+        return root
     if not root.is_dir():
         raise RunDirectoryError(
-            f"{run_or_model}: no such run or file; give a run directory such as results/NAME, or a "
-            ".keras file"
+            f"{run_or_model}: no such run or file; give a run directory such as results/NAME, or "
+            f"an exported model ({', '.join(f.file for f in FORMATS.values())})"
         )
-    model_file = root / MODEL_FILE
-    if not model_file.is_file():
-        run = RunDirectory(root)
-        if not run.exists:
-            raise RunDirectoryError(f"{root}: no {MODEL_FILE} in it, and not a run directory")
-        raise RunDirectoryError(
-            f"{root}: the run is unfinished and has no {MODEL_FILE} yet; finish it with "
-            f"python -m search.run --name {run.name} --resume"
-        )
-    _check_manifest(RunDirectory(root), model_file)
-    return model_file
+    model = root / FORMATS[form].file
+    if not model.exists():
+        raise RunDirectoryError(_without_model(RunDirectory(root), model))
+    _check_manifest(RunDirectory(root), model)
+    return model
+
+
+def open_model(model: Path) -> LoadedModel:
+    """Load an exported model: Keras is imported for its own format only, since it takes seconds.
+
+    Raises:
+        ModelError: Missing, damaged, of another kind, made by a newer version, or its runtime is
+            not installed.
+    """
+    if format_of(model) is not KERAS:
+        from search.scoring.runtimes import load_export
+
+        return load_export(model)
+    backend.load()
+    from search.scoring.export import load_model
+
+    return load_model(model)
+
+
+def unchecked_note(model: Path) -> str:
+    """Return what to say of a model whose run has not ended, or ""."""
+    run = RunDirectory(model.parent)
+    if run.complete or not run.exists or model.name not in {f.file for f in FORMATS.values()}:
+        return ""
+    return (
+        f"note: {run.root} is unfinished (no manifest.json), so {model.name} cannot be checked; "
+        f"finish the run with python -m search.run --name {run.name} --resume"
+    )
+
+
+def _without_model(run: RunDirectory, model: Path) -> str:
+    if not run.exists:
+        return f"{run.root}: no {model.name} in it, and not a run directory"
+    finish = f"python -m search.run --name {run.name} --resume"
+    keras_there = (run.root / KERAS.file).exists()
+    if model.name == KERAS.file or not keras_there:
+        if run.complete:
+            return f"{model}: is gone, though the run ended; make it again with {finish}"
+        state = f"the run is unfinished and has no {model.name} yet"
+        return f"{run.root}: {state}; finish it with {finish}"
+    form = next(form.name for form in FORMATS.values() if form.file == model.name)
+    return (
+        f"{run.root}: no {model.name} in it{_why_not(run, form)}; make it with {finish} --export "
+        f"{form} and the run's other options, or use {KERAS.file}"
+    )
+
+
+def _why_not(run: RunDirectory, form: str) -> str:
+    """Return why an export failed, as `exports.json` has it, or ""."""
+    with contextlib.suppress(RunDirectoryError, OSError, TypeError, KeyError, AttributeError):
+        rows = run.read_json(EXPORTS_FILE)
+        reason = next((row.get("reason") for row in rows if row["format"] == form), "")
+        return f" ({reason})" if reason else ""
+    return ""
 
 
 def find_images(arguments: Sequence[str], *, suffixes: frozenset[str]) -> list[Path]:
@@ -165,20 +216,32 @@ def _is_image(file: Path, folder: Path, suffixes: frozenset[str]) -> bool:
     return not hidden and file.suffix.lower() in suffixes and file.is_file()
 
 
-def _check_manifest(run: RunDirectory, model_file: Path) -> None:
+def _check_manifest(run: RunDirectory, model: Path) -> None:
     """Refuse a model that was changed after its run ended; an unfinished run has no manifest."""
     if not run.complete:
         return
     try:
-        manifest = json.loads((run.root / "manifest.json").read_text(encoding="utf-8"))
-        wanted = manifest["files"][MODEL_FILE]["sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
+        manifest = json.loads((run.root / MANIFEST).read_text(encoding="utf-8"))
+        listed = {
+            name: facts["sha256"]
+            for name, facts in manifest["files"].items()
+            if name == model.name or name.startswith(f"{model.name}/")
+        }
+        if not listed:
+            raise KeyError(model.name)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise RunDirectoryError(
-            f"{run.root / 'manifest.json'}: damaged, or does not list {MODEL_FILE}; give the "
-            f"model itself, {model_file}, to use it unchecked"
+            f"{run.root / MANIFEST}: damaged, or does not list {model.name}; give the model "
+            f"itself, {model}, to use it unchecked"
         ) from None
-    if file_sha256(model_file) != wanted:
+    files = [file for file in model.rglob("*") if file.is_file()] if model.is_dir() else [model]
+    found = {file.relative_to(run.root).as_posix(): file_sha256(file) for file in files}
+    if found != listed:
+        changed = sorted(
+            name for name in found.keys() | listed.keys() if found.get(name) != listed.get(name)
+        )
         raise ModelError(
-            f"{model_file}: its checksum is not the one in manifest.json, so it was changed after "
-            "the run ended; restore it, or copy it elsewhere and give the copy to use it anyway"
+            f"{run.root / changed[0]}: its checksum is not the one in {MANIFEST}, so it was "
+            "changed after the run ended; restore it, or copy it elsewhere and give the copy to "
+            "use it anyway"
         )

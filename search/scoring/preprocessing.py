@@ -167,7 +167,8 @@ def _block_side(height: Any, width: Any, size: int) -> Any:
 def _block_means(gray: Tensor, side: Any) -> Tensor:
     """Return float32 (batch, ⌈height / side⌉, ⌈width / side⌉), the means over square blocks.
 
-    Blocks that reach beyond the edge repeat its last pixels, as a JPEG encoder does.
+    Rounded to whole levels as `data/decode.py` does, where the reason stands. Blocks that reach
+    beyond the edge repeat its last pixels, as a JPEG encoder does.
     """
     if isinstance(side, int) and side == 1:
         return gray
@@ -175,8 +176,13 @@ def _block_means(gray: Tensor, side: Any) -> Tensor:
     rows, columns = (height + side - 1) // side, (width + side - 1) // side
     gray = ops.take(gray, ops.minimum(ops.arange(rows * side), height - 1), axis=1)
     gray = ops.take(gray, ops.minimum(ops.arange(columns * side), width - 1), axis=2)
-    blocks = ops.reshape(gray, (batch, rows, side, columns, side))
-    return _round(ops.sum(blocks, axis=(2, 4)) / ops.cast(side * side, "float32"))
+    sums = ops.sum(ops.reshape(gray, (batch, rows, side, columns, side)), axis=(2, 4))
+    count = ops.cast(side * side, "float32")
+    below = ops.floor(sums / count)
+    to_even = count / 2 - 1 + below - 2 * ops.floor(below / 2)
+    # A block of one pixel, met where the sides are unknown when the graph is made, stays.
+    half = ops.where(ops.equal(side, 8), count / 2 + count / 16, ops.maximum(to_even, 0.0))
+    return ops.floor((sums + half) / count)
 
 
 def _triangle_weights(old: Any, new: int) -> tuple[Tensor, Tensor]:

@@ -1,26 +1,102 @@
-"""Retrains the finalists and the documented configuration, all in the same way.
+"""Retrains the finalists and the documented configuration with several seeds each.
 
-Every role is trained with the same number of epochs, the same class weights and the same number of
-seeds; of each training the epoch with the best validation objective is kept. Between finalists the
-validation objective, averaged over seeds, decides. The test set plays no part.
+All are trained with the same class weights, the same epochs at most and the same seeds; of each
+training the epoch with the best validation objective is kept. Between finalists the validation
+objective, averaged over seeds, decides. The test set plays no part.
+
+What was asked for beyond that (an average of weights, early stopping, mixed precision) is a
+finalist's alone: the documented configuration, the control, is retrained as it is documented.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from search.errors import SearchFailedError
-from search.records import Candidate, TrialResult, TrialSpec, Values
+from search.records import TrialResult, TrialSpec, Values
 
 DOCUMENTED = "documented"
 WINNER = "winner"
+FINAL = "_train+val"
+"""What the name of a role ends in when it is trained once more on train + val."""
 
-Train = Callable[[TrialSpec], TrialResult]
+
+@dataclass(frozen=True, kw_only=True)
+class Role:
+    """A configuration to retrain, and how.
+
+    Attributes:
+        name: "documented", "winner" or, of several finalists, "finalist_1" and so on.
+        values: Hyperparameter values.
+        patience: Stop after so many epochs without a better objective, 0 for never.
+        average: Decay of an average of the weights that is kept in their place, 0 for none.
+        precision: Keras dtype policy.
+    """
+
+    name: str
+    values: Values
+    patience: int = 0
+    average: float = 0.0
+    precision: str = "float32"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Return what differs from the control's training."""
+        fields = [f for f in dataclasses.fields(self) if f.name not in ("name", "values")]
+        return {f.name: getattr(self, f.name) for f in fields if getattr(self, f.name) != f.default}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One training.
+
+    Attributes:
+        role: Of what.
+        repetition: With which seed, 0, 1, …
+        spec: The trial it is.
+    """
+
+    role: Role
+    repetition: int
+    spec: TrialSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A configuration retrained with one seed, or the ensemble of its seeds.
+
+    Attributes:
+        role: "documented" or "winner" (with several finalists, "finalist_2" and so on).
+        seed: The seed of this repetition, 0, 1, …; None for an ensemble.
+        values: Hyperparameter values.
+        parameters: Parameter count, of all members of an ensemble together.
+        weights_file: Checkpoint of the epoch that is kept; of an ensemble, the best member's.
+        kept_epoch: Number of that epoch.
+        score: Objective on validation by which candidates are compared; an ensemble's is the mean
+            of its members'.
+        average: Decay of the average of weights it was trained with, 0 for none.
+        final_weights: Checkpoint of the same training on train + val, if there was one: what is
+            tested and exported, while `weights_file` is what validation speaks of.
+        members: The candidates whose mean probability an ensemble gives; () for a network.
+    """
+
+    role: str
+    seed: int | None
+    values: Values
+    parameters: int
+    weights_file: Path
+    kept_epoch: int
+    score: float
+    average: float = 0.0
+    final_weights: Path | None = None
+    members: tuple[Candidate, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +104,7 @@ class RefitPlan:
     """How the retraining is done.
 
     Attributes:
-        epochs: Epochs of each training.
+        epochs: Epochs of each training, at most.
         seeds: Repetitions of each configuration.
         seed: The run's seed.
         objective: Metric that decides.
@@ -43,80 +119,121 @@ class RefitPlan:
     direction: str
     directory: Path
 
-    def spec(self, role: str, repetition: int, values: Values) -> TrialSpec:
-        """Return what to train for one repetition of a role."""
+    def jobs(self, roles: Sequence[Role]) -> list[Job]:
+        """Return every training, in order of role and repetition.
+
+        The repetition's seed is the same for all roles.
+        """
+        return [
+            Job(role=role, repetition=number, spec=self._spec(role, number))
+            for role in roles
+            for number in range(self.seeds)
+        ]
+
+    def final_job(self, role: Role, candidate: Candidate) -> Job:
+        """Return the same training on train + val, to the epoch that validation found best.
+
+        Raises:
+            ValueError: The candidate is an ensemble, which is not trained.
+        """
+        if candidate.seed is None:
+            raise ValueError("an ensemble is made of trained networks and not trained itself")
+        last = dataclasses.replace(role, name=role.name + FINAL, patience=0)
+        # The length of the schedule stays: only where it is stopped was found on validation.
+        spec = self._spec(last, candidate.seed, stop=candidate.kept_epoch)
+        return Job(role=last, repetition=candidate.seed, spec=spec)
+
+    def _spec(self, role: Role, repetition: int, *, stop: int = 0) -> TrialSpec:
         text = f"{self.seed}/refit/{repetition}"
-        # Resumed with another choice or length, a role may mean another training.
-        what = json.dumps([values, self.epochs, self.objective], sort_keys=True)
-        folder = f"{role}-{repetition}-{hashlib.sha256(what.encode()).hexdigest()[:8]}"
+        # Resumed with another choice, length or option, a role may mean another training.
+        what = [role.values, self.epochs, self.objective]
+        options = {**role.options, **({"stop": stop} if stop else {})}
+        identity = json.dumps([*what, options] if options else what, sort_keys=True)
+        folder = f"{role.name}-{repetition}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
         return TrialSpec(
-            trial_id=f"{role}-{repetition}",
-            values=values,
+            trial_id=f"{role.name}-{repetition}",
+            values=role.values,
             seed=int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1,
-            epochs=self.epochs,
+            epochs=stop or self.epochs,
             directory=self.directory / folder,
             keep_best=True,
+            early_stopping=role.patience,
+            average=role.average,
+            precision=role.precision,
         )
 
 
-def refit(roles: Sequence[tuple[str, Values]], plan: RefitPlan, *, train: Train) -> list[Candidate]:
-    """Retrain every role with every seed.
+def candidates(
+    jobs: Sequence[Job], results: Mapping[str, TrialResult], plan: RefitPlan
+) -> list[Candidate]:
+    """Return what the trainings gave, in their order; a repetition that failed is left out.
 
     Args:
-        roles: (role, values) pairs; the repetition's seed is the same for all roles.
-        plan: How.
-        train: Trains one spec; continues from its checkpoint if there is one.
-
-    Returns:
-        The candidates in order of role and repetition. A repetition that fails is left out.
+        jobs: The trainings.
+        results: By trial id.
+        plan: How they were done.
 
     Raises:
         SearchFailedError: Every repetition of a role failed.
     """
-    candidates = []
-    for role, values in roles:
-        results = []
-        for repetition in range(plan.seeds):
-            spec = plan.spec(role, repetition, values)
-            result = train(spec)
-            results.append(result)
-            if result.failure is None:
-                candidates.append(_candidate(role, repetition, spec, result, plan))
-        if all(result.failure for result in results):
-            failure = results[0].failure
+    found = []
+    for name in dict.fromkeys(job.role.name for job in jobs):
+        mine = [job for job in jobs if job.role.name == name]
+        trained = [job for job in mine if results[job.spec.trial_id].failure is None]
+        if not trained:
+            failure = results[mine[0].spec.trial_id].failure
             raise SearchFailedError(
-                f"retraining the {role} configuration failed with every seed: "
+                f"retraining the {name} configuration failed with every seed: "
                 + (f"{failure.message}\n{failure.traceback}" if failure else "")
             )
-    return candidates
+        found += [_candidate(job, results[job.spec.trial_id], plan) for job in trained]
+    return found
 
 
-def _candidate(
-    role: str, repetition: int, spec: TrialSpec, result: TrialResult, plan: RefitPlan
-) -> Candidate:
+def _candidate(job: Job, result: TrialResult, plan: RefitPlan) -> Candidate:
     kept = next(record for record in result.epochs if record.epoch == result.best_epoch)
     return Candidate(
-        role=role,
-        seed=repetition,
-        values=spec.values,
-        result=result,
-        weights_file=spec.directory / "best.weights.h5",
+        role=job.role.name,
+        seed=job.repetition,
+        values=job.spec.values,
+        parameters=result.parameters,
+        weights_file=job.spec.directory / "best.weights.h5",
         kept_epoch=result.best_epoch,
         score=kept.metrics[plan.objective],
+        average=job.spec.average,
     )
 
 
-def choose(candidates: Sequence[Candidate], *, direction: str) -> str:
+def choose(found: Sequence[Candidate], *, direction: str) -> str:
     """Return the role with the best mean score over its seeds; the first of equals."""
     sign = 1.0 if direction == "min" else -1.0
-    roles = list(dict.fromkeys(candidate.role for candidate in candidates))
+    roles = list(dict.fromkeys(candidate.role for candidate in found))
     return min(
         roles,
-        key=lambda role: sign * statistics.fmean(c.score for c in candidates if c.role == role),
+        key=lambda role: sign * statistics.fmean(c.score for c in found if c.role == role),
     )
 
 
-def best_of(candidates: Sequence[Candidate], role: str, *, direction: str) -> Candidate:
-    """Return a role's repetition with the best validation score."""
+def best_of(found: Sequence[Candidate], role: str, *, direction: str) -> Candidate:
+    """Return a role's ensemble, else its repetition with the best validation score."""
     sign = 1.0 if direction == "min" else -1.0
-    return min((c for c in candidates if c.role == role), key=lambda c: sign * c.score)
+    mine = [c for c in found if c.role == role]
+    return min(mine, key=lambda c: (not c.members, sign * c.score))
+
+
+def ensemble(found: Sequence[Candidate], role: str, *, direction: str) -> Candidate:
+    """Return the ensemble of a role's repetitions.
+
+    Args:
+        found: Candidates; those of the role are networks.
+        role: The role.
+        direction: Whether a small score is better, "min", or a large one, "max".
+    """
+    members = tuple(c for c in found if c.role == role)
+    return dataclasses.replace(
+        best_of(members, role, direction=direction),
+        seed=None,
+        parameters=sum(member.parameters for member in members),
+        score=statistics.fmean(member.score for member in members),
+        members=members,
+    )

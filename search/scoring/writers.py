@@ -12,6 +12,8 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from search.scoring.formats import PAPERS, PAPERS_VERSION, LoadedModel
 from search.scoring.runtimes import LITERT_PAPERS, SAVED_MODEL_PAPERS
 
@@ -60,6 +62,8 @@ def write_onnx(loaded: LoadedModel, target: Path) -> None:
     import onnx
 
     _teach_tf2onnx_erfc()
+    # Keras exports to ONNX only what has been called once, which a loaded model has not.
+    loaded.model.predict_on_batch(np.zeros((1, loaded.image_size, loaded.image_size, 1), "uint8"))
     loaded.model.export(str(target), format="onnx", verbose=False)
     model = onnx.load(str(target))
     _name_ports(model.graph)
@@ -99,7 +103,6 @@ def _name_ports(graph: Any) -> None:
 
 def _teach_tf2onnx_erfc() -> None:
     """Let tf2onnx 1.17 convert GELU: it knows the error function, but not its complement."""
-    import numpy as np
     from tf2onnx.handler import tf_op
 
     class Erfc:

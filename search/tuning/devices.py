@@ -81,19 +81,41 @@ def worker_environments(
         if gpus:
             gpu = gpus[number % len(gpus)]
             neighbours = len(range(number % len(gpus), workers, len(gpus)))
-            share = GPU_SHARE / neighbours
             environment["CUDA_VISIBLE_DEVICES"] = gpu.index
-            environment["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{share:.3f}"
-            environment["XLA_PYTHON_CLIENT_PREALLOCATE"] = "true"
-            if gpu.memory_mb:
-                environment[GPU_MEMORY_VARIABLE] = str(int(share * gpu.memory_mb))
+            environment |= _memory_variables(GPU_SHARE / neighbours, gpu.memory_mb)
         if workers > 1:
-            for variable in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "NPROC"):
-                environment[variable] = str(threads)
-            environment["OMP_NUM_THREADS"] = str(threads)
-            environment["OPENBLAS_NUM_THREADS"] = str(threads)
+            environment |= thread_variables(threads)
         environments.append(environment)
     return environments
+
+
+def thread_variables(threads: int) -> dict[str, str]:
+    """Return the environment variables that keep a worker to so many CPU cores."""
+    names = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "NPROC")
+    return dict.fromkeys((*names, "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
+
+
+def gpu_share_variables(share: float) -> dict[str, str]:
+    """Return the environment variables of a worker that has a share of the one GPU it may see.
+
+    Args:
+        share: Of the GPU that `CUDA_VISIBLE_DEVICES` names here; 0 for the CPU alone.
+    """
+    if not share:
+        return {"CUDA_VISIBLE_DEVICES": ""}
+    memory = min((gpu.memory_mb for gpu in find_gpus()), default=0)
+    return _memory_variables(GPU_SHARE * share, memory)
+
+
+def _memory_variables(share: float, memory_mb: int) -> dict[str, str]:
+    """Return what keeps a worker to its share of a GPU's memory, on JAX and on TensorFlow."""
+    variables = {
+        "XLA_PYTHON_CLIENT_MEM_FRACTION": f"{share:.3f}",
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "true",
+    }
+    if memory_mb:
+        variables[GPU_MEMORY_VARIABLE] = str(int(share * memory_mb))
+    return variables
 
 
 def usable_cores() -> int:

@@ -20,7 +20,8 @@ from search.tuning.devices import (
     worker_environments,
 )
 from search.tuning.executors import Executor, InProcessExecutor
-from search.tuning.pool import PoolLimits, WorkerPool
+from search.tuning.pool import WorkerPool
+from search.tuning.pooling import PoolLimits
 from search.tuning.timing import Pace
 from search.tuning.trial import Setting, ShouldStop
 
@@ -105,15 +106,14 @@ def staff(
     """
     found = find_gpus() if gpus is None else tuple(gpus)
 
-    def open_executor(count: int) -> Executor:
-        if count == 0:
-            return InProcessExecutor(setting, should_stop=should_stop)
-        return WorkerPool(
+    def open_crew(count: int) -> Executor:
+        return open_executor(
             setting,
-            environments=worker_environments(count, gpus=found),
+            count,
             log_dir=log_dir,
             should_stop=should_stop,
             limits=limits,
+            gpus=found,
         )
 
     def pace_of(executor: Executor, precision: str) -> Pace:
@@ -121,10 +121,43 @@ def staff(
 
     return choose(
         wishes,
-        open_executor=open_executor,
+        open_executor=open_crew,
         pace_of=pace_of,
         most=_most_workers(found),
         device=f"{len(found)} GPU(s)" if found else f"{usable_cores()} CPU cores",
+    )
+
+
+def open_executor(
+    setting: Setting,
+    workers: int,
+    *,
+    log_dir: Path,
+    should_stop: ShouldStop,
+    limits: PoolLimits,
+    gpus: Sequence[Gpu] | None = None,
+) -> Executor:
+    """Start so many workers, or with 0 train in this process.
+
+    Args:
+        setting: Data and HyperModel.
+        workers: How many.
+        log_dir: Where workers' logs go.
+        should_stop: Asked after each epoch.
+        limits: When workers are replaced.
+        gpus: The GPUs to use; those of the machine by default.
+
+    Raises:
+        WorkerError: No worker can be started.
+    """
+    if workers == 0:
+        return InProcessExecutor(setting, should_stop=should_stop)
+    return WorkerPool(
+        setting,
+        environments=worker_environments(workers, gpus=find_gpus() if gpus is None else gpus),
+        log_dir=log_dir,
+        should_stop=should_stop,
+        limits=limits,
     )
 
 

@@ -140,6 +140,23 @@ def configurations(space: Space) -> Iterator[Values]:
     return walk(0, {})
 
 
+def ranges(space: Space) -> list[dict[str, Any]]:
+    """Return what each hyperparameter that varies may be, for those who draw it.
+
+    Returns:
+        {"name", "low", "high"} of numbers between limits, {"name", "values"} of the others; once a
+        name, in the order of the space.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for hp in space.space:
+        low = getattr(hp, "min_value", None)
+        if low is not None:
+            found.setdefault(hp.name, {"name": hp.name, "low": low, "high": hp.max_value})
+        elif len(getattr(hp, "values", ())) > 1:
+            found.setdefault(hp.name, {"name": hp.name, "values": list(hp.values)})
+    return list(found.values())
+
+
 def _continuous(hp: Any) -> bool:
     """Return whether a hyperparameter is a float without a step."""
     return (

@@ -37,6 +37,7 @@ from search.records import (
     TrialSpec,
 )
 from search.tuning import checkpoint
+from search.tuning.averaging import averaged, begin_averaging
 from search.tuning.feed import TrainingFeed
 from search.tuning.normalization import reestimated
 from search.tuning.validation import Validator
@@ -60,12 +61,15 @@ class Setting:
             `uint8` (n, S, S, 1) and returns probabilities (n, 1).
         objective: Name of the metric that decides.
         prevalence: Prior of PNEUMONIA for the log losses.
+        validated: False where the validation images are trained on as well, so that nothing is
+            left to validate with: epochs have the metrics of training only, and the last is kept.
     """
 
     dataset: Dataset
     hypermodel: kt.HyperModel
     objective: str
     prevalence: float
+    validated: bool = True
 
 
 def train_trial(
@@ -149,9 +153,14 @@ class _Run:
 
     @property
     def best_epoch(self) -> int:
-        """Return the epoch with the best objective, the earliest of equals; 0 without epochs."""
+        """Return the epoch with the best objective, the earliest of equals; 0 without epochs.
+
+        Without validation it is the last one.
+        """
         if not self.records:
             return 0
+        if not self.setting.validated:
+            return self.records[-1].epoch
         return min(self.records, key=lambda record: (self.objective(record), record.epoch)).epoch
 
     @property
@@ -205,7 +214,12 @@ def release_memory() -> None:
 
 
 def build_model(
-    setting: Setting, values: dict[str, Any], seed: int, *, precision: str = "float32"
+    setting: Setting,
+    values: dict[str, Any],
+    seed: int,
+    *,
+    precision: str = "float32",
+    average: float = 0.0,
 ) -> Any:
     """Build the compiled model of a configuration, initialized from a seed.
 
@@ -214,6 +228,7 @@ def build_model(
         values: Hyperparameter values.
         seed: Seed of the initial weights.
         precision: Keras dtype policy of the layers that do not state their own.
+        average: Decay of the average of weights that the optimizer keeps, 0 for none.
     """
     keras.utils.set_random_seed(seed)
     hyperparameters = kt.HyperParameters()
@@ -224,6 +239,8 @@ def build_model(
         model = setting.hypermodel.build(hyperparameters)
     finally:
         keras.config.set_dtype_policy(before)
+    if average:
+        begin_averaging(model.optimizer, average)
     # Created now rather than while the first step is traced, which TensorFlow would trace twice.
     model.optimizer.build(model.trainable_variables)
     return model
@@ -232,7 +249,9 @@ def build_model(
 def _train(run: _Run) -> None:
     spec, setting = run.spec, run.setting
     begin = time.perf_counter()
-    model = build_model(setting, spec.values, spec.seed, precision=spec.precision)
+    model = build_model(
+        setting, spec.values, spec.seed, precision=spec.precision, average=spec.average
+    )
     run.parameters = int(model.count_params())
     initial = _restore(run, model)
     for record in run.records:
@@ -321,8 +340,9 @@ class _EpochEnd(keras.callbacks.Callback):
         run = self.run
         trained = time.perf_counter()
         metrics: Metrics = {name: float(value) for name, value in (logs or {}).items()}
-        with reestimated(self.model, self.feed):
-            metrics.update(self.validator.metrics(self.model))
+        with averaged(self.model), reestimated(self.model, self.feed):
+            if run.setting.validated:
+                metrics.update(self.validator.metrics(self.model))
             validated = time.perf_counter()
             record = self._record(epoch + 1, metrics, validated)
             if run.spec.keep_best and run.best_epoch == record.epoch:
@@ -347,7 +367,8 @@ class _EpochEnd(keras.callbacks.Callback):
         Raises:
             _DivergedError: The loss or the objective is not finite.
         """
-        for name in ("loss", self.run.setting.objective):
+        setting = self.run.setting
+        for name in ("loss", setting.objective) if setting.validated else ("loss",):
             if not math.isfinite(metrics[name]):
                 raise _DivergedError(f"{name} is {metrics[name]} in epoch {epoch}")
         record = EpochRecord(

@@ -22,7 +22,7 @@ from multiprocessing import connection as connections
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 BEAT_SECONDS = 1.0
 """A worker that makes progress says so at most this often."""
@@ -68,6 +68,19 @@ class Stop:
     """Ask to give the trial back after this epoch."""
 
 
+class Pipe(Protocol):
+    """What a worker needs of a connection."""
+
+    def send(self, message: Any, /) -> None:
+        """Send an object."""
+
+    def recv(self) -> Any:
+        """Wait for an object, and take it."""
+
+    def poll(self) -> bool:
+        """Return whether there is an object to take."""
+
+
 def serve(
     pipe: Connection, environment: dict[str, str], log_file: Path, pickled_setting: bytes
 ) -> None:
@@ -83,7 +96,7 @@ def serve(
     # Ctrl-C reaches the whole process group; the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _end_with_parent()
-    _print_to(log_file)
+    print_to(log_file)
     try:
         from search import backend
 
@@ -96,12 +109,22 @@ def serve(
         return
     try:
         while (task := pipe.recv()) is not None:
-            _work(pipe, task, setting)
+            work(pipe, task, setting)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # the parent is gone, or has no use for this worker any more
 
 
-def _work(pipe: Connection, task: Any, setting: Any) -> None:
+def work(pipe: Pipe, task: Any, setting: Any) -> None:
+    """Do one task, and send what it gave.
+
+    Args:
+        pipe: To whoever gave the task.
+        task: A `TrialSpec`, a `Measure`, or a `Stop` that came late.
+        setting: A `Setting`.
+
+    Raises:
+        Exception: A fault of this program; it was sent as `Broken` before.
+    """
     from search.errors import SearchError, StopRequestedError
     from search.tuning.timing import measure_pace
     from search.tuning.trial import train_trial
@@ -130,12 +153,12 @@ def _work(pipe: Connection, task: Any, setting: Any) -> None:
         raise
 
 
-def _asked_to_stop(pipe: Connection) -> bool:
+def _asked_to_stop(pipe: Pipe) -> bool:
     """Return whether the parent wants the trial back; nothing else is sent to a busy worker."""
     return pipe.poll() and isinstance(pipe.recv(), Stop)
 
 
-def _beats(pipe: Connection) -> Callable[[], None]:
+def _beats(pipe: Pipe) -> Callable[[], None]:
     last = 0.0
 
     def beat() -> None:
@@ -161,7 +184,7 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, name="watch-parent", daemon=True).start()
 
 
-def _print_to(log_file: Path) -> None:
+def print_to(log_file: Path) -> None:
     """Send standard output and error, also of C++, to a file: the terminal is the parent's."""
     log_file.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)

@@ -1,18 +1,22 @@
 """Runs a part of a benchmark in a process of its own, so that parts cannot influence each other.
 
 A script that uses this calls itself: `run_fresh(__file__, job)` starts
-`python SCRIPT --job FILE`, and the script's main hands that to `answer`.
+`python SCRIPT --job FILE`, and the script's main hands that to `answer`. A `Ledger` keeps what
+was measured, so that a benchmark goes on where it was stopped.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +28,11 @@ ONE_THREAD = {
     "OPENBLAS_NUM_THREADS": "1",
     "NPROC": "1",
 }
+
+SHORTEST = 40.0
+"""Seconds; with less left, no job is begun."""
+WRAP_UP = 20.0
+"""Seconds that a job gets to load and to end, besides what it measures."""
 
 Job = dict[str, Any]
 
@@ -75,3 +84,101 @@ def answer(file: str, work: Callable[[Job], Job]) -> int:
     path = Path(file)
     path.write_text(json.dumps(work(json.loads(path.read_text()))))
     return 0
+
+
+class Ledger:
+    """Finished jobs, by name, on disk: one JSON line each."""
+
+    def __init__(
+        self,
+        file: Path,
+        script: str,
+        *,
+        variables: Callable[[Job], dict[str, str]] = lambda job: {},
+        seconds: float | None = None,
+    ) -> None:
+        """Read what is there; a line that a kill cut short is dropped.
+
+        Args:
+            file: Where finished jobs are kept.
+            script: The benchmark that does the jobs.
+            variables: The environment of a job.
+            seconds: Limit of a job.
+        """
+        self.file = file
+        self.script = script
+        self.variables = variables
+        self.seconds = seconds
+        self.done: dict[str, Job] = {}
+        file.parent.mkdir(parents=True, exist_ok=True)
+        for line in file.read_text().splitlines() if file.exists() else ():
+            with contextlib.suppress(json.JSONDecodeError):
+                job = json.loads(line)
+                self.done[job["name"]] = job
+
+    def finished(self, job: Job) -> bool:
+        """Return whether this very job was done, did not break, and was not cut shorter."""
+        done = self.done.get(job["name"])
+        if done is None or "error" in done:
+            return False
+        if not done.get("complete", True) and done["limit"] < job["limit"]:
+            return False
+        return all(done.get(name) == value for name, value in job.items() if name != "limit")
+
+    def run(
+        self,
+        jobs: list[Job],
+        *,
+        tell: Callable[[Job], str],
+        processes: int = 1,
+        ends: float = math.inf,
+    ) -> list[Job]:
+        """Do the jobs that are missing, and return with their answers those that were done.
+
+        Args:
+            jobs: Each with a "name" of its own; a "limit" in seconds is shortened to what is left.
+            tell: What to say of a finished job.
+            processes: How many at a time.
+            ends: No job is begun close to this `time.monotonic`, and none runs beyond it.
+        """
+        missing = [job for job in jobs if not self.finished(job)]
+        if len(missing) < len(jobs):
+            print(f"{len(jobs) - len(missing)} of {len(jobs)} jobs are in {self.file}", flush=True)
+        begin = time.perf_counter()
+        with ThreadPoolExecutor(processes) as threads:
+            running = [threads.submit(self._do, job, ends) for job in missing]
+            try:
+                for count, future in enumerate(as_completed(running), 1):
+                    job = future.result()
+                    if job is None:
+                        continue
+                    self._keep(job)
+                    left = (time.perf_counter() - begin) / count * (len(missing) - count)
+                    print(
+                        f"{count}/{len(missing)} {job['name']}: {job.get('error') or tell(job)} "
+                        f"({job['seconds']:.0f} s; about {left / 60:.0f} min left)",
+                        flush=True,
+                    )
+            except KeyboardInterrupt:
+                threads.shutdown(cancel_futures=True)
+                raise
+        return [self.done[job["name"]] for job in jobs if job["name"] in self.done]
+
+    def _do(self, job: Job, ends: float) -> Job | None:
+        """Do a job in the time that is left, or not at all."""
+        left = ends - time.monotonic()
+        if left < SHORTEST:
+            print(f"{job['name']}: left out, {left:.0f} s are left", flush=True)
+            return None
+        seconds = self.seconds
+        if math.isfinite(left):
+            seconds = min(self.seconds or left, left)
+            if "limit" in job:
+                job = {**job, "limit": min(job["limit"], left - WRAP_UP)}
+        variables = self.variables(job)
+        return {**job, **run_fresh(self.script, job, variables=variables, seconds=seconds)}
+
+    def _keep(self, job: Job) -> None:
+        self.done[job["name"]] = job
+        with open(self.file, "a") as handle:
+            handle.write(json.dumps(job) + "\n")

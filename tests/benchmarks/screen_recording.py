@@ -8,9 +8,7 @@ showed when that share of the search's events had happened; the times in it are 
 `results/examples/screen.svg` was made with
 
     python -m search.run --data demo --image-size 32 --max-epochs 9 --workers 2 --name pair
-    python tests/benchmarks/screen_recording.py pair --output results/examples/screen.svg
-
-and one worker killed with -9 on the way.
+    python tests/benchmarks/screen_recording.py pair --at 0.6 --output results/examples/screen.svg
 """
 
 from __future__ import annotations

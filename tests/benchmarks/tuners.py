@@ -1,40 +1,46 @@
 """How good a configuration do searches find for the same epochs? Ours, KerasTuner's, Optuna's.
 
-Five searches, five seeds, on the synthetic demo: the same space, data, class weights, objective
+Four searches, five seeds, on the synthetic demo: the same space, data, class weights, objective
 and budget, see `contenders.py`. The budget is what one iteration of Hyperband costs by the paper's
 schedule (R = 9, η = 3: 69 epochs). A tool whose own schedule costs more finishes it, and what it
-finds beyond the budget is drawn but not counted; its recommendation is taken from all of it.
+finds beyond the budget is drawn but not counted.
 
-Two quantities, defined alike for all:
+Best so far is the smallest `robust_loss` of any finished epoch, against epochs trained so far, in
+all trials together and counting failed ones: how each tool ranks its trials plays no part. Tools
+are compared seed by seed at a quarter, half, three quarters and all of the budget, the last with a
+bootstrap interval over the seeds.
 
-- best so far: the smallest `robust_loss` of any finished epoch, against epochs trained so far, in
-  all trials together and counting failed ones. How each tool ranks its trials plays no part.
-- endpoint: the configuration that the tool recommends, by its own rule, trained anew from nothing
-  for R epochs with three seeds that no search saw; the mean of the scores, each smoothed over the
-  last three epochs. Luck that a search selected for is gone here.
-
-    python tests/benchmarks/tuners.py                  # about 70 min on two idle cores
+    python tests/benchmarks/tuners.py                # says at once how long it takes
     python tests/benchmarks/tuners.py --max-epochs 3 --seeds 1 --image-size 32 --out /tmp/rehearsal
 
-Goes on where it was stopped: finished searches are kept in OUT/jobs.jsonl. Two processes work at a
-time, one thread each.
+More, on the same results:
+
+- `--tools ours ours-cold kt-hyperband kt-random optuna` adds ours without the documented
+  configuration as its first trial, of which the others are not told;
+- `--endpoint-seeds 3` trains the configuration that each tool recommends, by its own rule, anew
+  for R epochs with so many seeds that no search saw, and compares the means of the scores, each
+  smoothed over the last epochs. Luck that a search selected for is gone there.
+
+Needs `pip install -e '.[bench]'`. Goes on where it was stopped: finished searches are kept in
+OUT/jobs.jsonl. Two processes work at a time, one thread each.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-from fresh import ONE_THREAD, Job, answer, run_fresh
+from fresh import ONE_THREAD, Job, Ledger, answer
 
-TOOLS = ("ours", "ours-cold", "kt-hyperband", "kt-random", "optuna")
-FRESH_SEEDS = (1001, 1002, 1003)
+TOOLS = ("ours", "kt-hyperband", "kt-random", "optuna", "ours-cold")
+DEFAULT_TOOLS = TOOLS[:4]
+FRESH_SEED = 1001
+"""Seeds of endpoints begin here; no search uses them."""
 
 
 def work(job: Job) -> Job:
@@ -53,6 +59,8 @@ def work(job: Job) -> Job:
     with tempfile.TemporaryDirectory() as folder:
         if job["kind"] == "endpoint":
             return _endpoint(job, dataset, hypermodel, Path(folder))
+        if job["kind"] == "pace":
+            return _pace(job, dataset, hypermodel, Path(folder))
         task = contenders.Task(
             dataset=dataset,
             max_epochs=job["max_epochs"],
@@ -90,7 +98,7 @@ def _endpoint(job: Job, dataset: Any, hypermodel: Any, folder: Path) -> Job:
         prevalence=dataset.prevalence,
     )
     scores = []
-    for seed in FRESH_SEEDS:
+    for seed in range(FRESH_SEED, FRESH_SEED + job["endpoint_seeds"]):
         spec = TrialSpec(
             trial_id=str(seed),
             values=job["values"],
@@ -104,42 +112,6 @@ def _endpoint(job: Job, dataset: Any, hypermodel: Any, folder: Path) -> Job:
         history = [epoch.metrics[OBJECTIVE] for epoch in result.epochs]
         scores.append(smoothed(history, epochs=job["max_epochs"]))
     return {"scores": scores}
-
-
-class Ledger:
-    """Finished jobs, by name, on disk."""
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-        self.done: dict[str, Job] = {}
-        if file.exists():
-            for line in file.read_text().splitlines():
-                job = json.loads(line)
-                self.done[job["name"]] = job
-
-    def run(self, jobs: list[Job], *, processes: int) -> list[Job]:
-        """Run the jobs that are missing, and return all of them with their answers."""
-        missing = [job for job in jobs if job["name"] not in self.done]
-        with ThreadPoolExecutor(processes) as threads:
-            running = {
-                threads.submit(run_fresh, __file__, job, variables=ONE_THREAD): job
-                for job in missing
-            }
-            try:
-                for count, future in enumerate(as_completed(running), 1):
-                    job = {**running[future], **future.result()}
-                    self._keep(job)
-                    said = job.get("error") or job.get("scores") or f"{len(job['rows'])} epochs"
-                    print(f"{count}/{len(missing)} {job['name']}: {said}", flush=True)
-            except KeyboardInterrupt:
-                threads.shutdown(cancel_futures=True)
-                raise
-        return [self.done[job["name"]] for job in jobs]
-
-    def _keep(self, job: Job) -> None:
-        self.done[job["name"]] = job
-        with open(self.file, "a") as handle:
-            handle.write(json.dumps(job) + "\n")
 
 
 def searches(options: argparse.Namespace) -> Iterator[Job]:
@@ -163,17 +135,47 @@ def searches(options: argparse.Namespace) -> Iterator[Job]:
             }
 
 
-def endpoints(found: list[Job]) -> Iterator[Job]:
-    """Yield the training of every search's recommendation."""
+def endpoints(found: list[Job], seeds: int) -> Iterator[Job]:
+    """Yield the training of every search's recommendation with so many seeds."""
     shared = ("tool", "seed", "data", "image_size", "max_epochs")
     for job in found:
-        if job.get("selected"):
+        if seeds and job.get("selected"):
             yield {
-                "name": f"endpoint-{job['name']}",
+                "name": f"endpoint-{job['name']}-{seeds}",
+                "endpoint_seeds": seeds,
                 "kind": "endpoint",
                 "values": job["selected"],
                 **{key: job[key] for key in shared},
             }
+
+
+def _pace(job: Job, dataset: Any, hypermodel: Any, folder: Path) -> Job:
+    """Return the seconds of an epoch, of a trial besides, and of starting, for the estimate."""
+    from contenders import OBJECTIVE, declared_space
+
+    from search.records import TrialSpec
+    from search.tuning import space as spaces
+    from search.tuning.trial import Setting, train_trial
+
+    setting = Setting(
+        dataset=dataset, hypermodel=hypermodel, objective=OBJECTIVE, prevalence=dataset.prevalence
+    )
+    values = spaces.defaults(declared_space(hypermodel))
+    spec = TrialSpec(trial_id="pace", values=values, seed=1, epochs=3, directory=folder / "pace")
+    result = train_trial(spec, setting)
+    epoch = min(record.seconds for record in result.epochs)
+    return {"epoch": epoch, "trial": result.seconds - 3 * epoch}
+
+
+def estimate(found: list[Job], options: argparse.Namespace, missing: int) -> float:
+    """Return the seconds that the missing searches take, from measured paces."""
+    from search.tuning.schedule import hyperband
+
+    schedule = hyperband(max_epochs=options.max_epochs, factor=options.factor)
+    epoch = max(job["epoch"] for job in found)
+    trial = max(job["trial"] for job in found)
+    start = max(job["seconds"] - job["trial"] - 3 * job["epoch"] for job in found)
+    return missing * (start + schedule.trials * trial + schedule.epochs * epoch) / options.workers
 
 
 def main() -> int:
@@ -184,21 +186,47 @@ def main() -> int:
     parser.add_argument("--max-epochs", type=int, default=9)
     parser.add_argument("--factor", type=int, default=3)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--tools", nargs="+", choices=TOOLS, default=list(TOOLS))
+    parser.add_argument("--tools", nargs="+", choices=TOOLS, default=list(DEFAULT_TOOLS))
+    parser.add_argument("--endpoint-seeds", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("results/studies/tuners"))
     parser.add_argument("--job", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.job:
         return answer(options.job, work)
-    options.out.mkdir(parents=True, exist_ok=True)
-    ledger = Ledger(options.out / "jobs.jsonl")
-    # Once, before two processes want the same images.
+    from search import backend
+
+    backend.load()  # quietly
     import contenders
 
+    # Once, before two processes want the same images.
     contenders.load_data(options.data, options.image_size)
-    found = ledger.run(list(searches(options)), processes=options.workers)
-    trained = ledger.run(list(endpoints(found)), processes=options.workers)
+    ledger = Ledger(options.out / "jobs.jsonl", __file__, variables=lambda job: ONE_THREAD)
+    wanted = list(searches(options))
+    missing = sum(not ledger.finished(job) for job in wanted)
+    if missing:
+        same = {key: wanted[0][key] for key in ("data", "image_size", "max_epochs")}
+        paces = [
+            {"name": f"pace-{n}-{same['image_size']}px", "kind": "pace", **same}
+            for n in range(options.workers)
+        ]
+        measured = ledger.run(
+            paces, processes=options.workers, tell=lambda job: f"{job['epoch']:.2f} s an epoch"
+        )
+        broken = [job["error"] for job in measured if "error" in job]
+        if broken:
+            sys.exit(f"no search can be measured here: {broken[0]}")
+        seconds = estimate(measured, options, missing)
+        ends = time.strftime("%H:%M", time.localtime(time.time() + seconds))
+        print(f"{missing} searches: about {seconds / 60:.0f} min, until {ends}", flush=True)
+    found = ledger.run(
+        wanted, processes=options.workers, tell=lambda job: f"{len(job['rows'])} epochs"
+    )
+    trained = ledger.run(
+        list(endpoints(found, options.endpoint_seeds)),
+        processes=options.workers,
+        tell=lambda job: f"{job['scores']}",
+    )
     from tuners_report import write_report
 
     print(write_report(found, trained, options))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import math
 import statistics
 import sys
@@ -11,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from fresh import Job
 
 SHARES = (0.25, 0.5, 0.75, 1.0)
@@ -38,6 +40,29 @@ def best_so_far(job: Job) -> list[float]:
         best = loss if loss < best else best
         found.append(best)
     return found
+
+
+def paired_difference(
+    ours: dict[int, float], theirs: dict[int, float], *, seed: int = 0
+) -> tuple[float, float, float] | None:
+    """Return the mean of ours minus theirs over the seeds, with its 95% bootstrap interval.
+
+    Seeds are drawn with replacement; up to six seeds all draws are counted, not a sample of them.
+
+    Returns:
+        (mean, low, high), negative where ours is better; None where a search found nothing.
+    """
+    differences = np.array([ours[key] - theirs[key] for key in sorted(ours)])
+    if not np.isfinite(differences).all():
+        return None
+    count = len(differences)
+    if count <= 6:
+        drawn = np.array(list(itertools.product(range(count), repeat=count)))
+    else:
+        drawn = np.random.default_rng(seed).integers(0, count, (20_000, count))
+    means = differences[drawn].mean(axis=1)
+    low, high = np.percentile(means, [2.5, 97.5], method="inverted_cdf")
+    return float(differences.mean()), float(low), float(high)
 
 
 def best_at(job: Job, epochs: int) -> float:
@@ -119,7 +144,8 @@ def _write_curves(results: Results, path: Path) -> None:
 
 def _table(results: Results) -> list[list[str]]:
     heads = [f"best at {epochs} epochs" for epochs in results.marks()]
-    table = [["search", *heads, "endpoint", "epochs", "trials", "failures"]]
+    ends = ["endpoint"] if results.ends else []
+    table = [["search", *heads, *ends, "epochs", "trials", "failures"]]
     for tool, jobs in results.searches.items():
         spent = [len(job.get("rows", ())) for job in jobs]
         trials = [len({row[0] for row in job.get("rows", ())}) for job in jobs]
@@ -127,7 +153,7 @@ def _table(results: Results) -> list[list[str]]:
             [
                 TITLES[tool],
                 *(spread(list(results.at(tool, epochs).values())) for epochs in results.marks()),
-                spread(list(results.endpoint(tool).values())),
+                *([spread(list(results.endpoint(tool).values()))] if results.ends else []),
                 f"{statistics.median(spent):.0f}",
                 f"{statistics.median(trials):.0f}",
                 str(len(results.failures(tool))),
@@ -154,7 +180,8 @@ def verdict(results: Results) -> list[str]:
             marks = [
                 (f"{n} epochs", results.at(ours, n), results.at(rival, n)) for n in results.marks()
             ]
-            marks.append(("endpoint", results.endpoint(ours), results.endpoint(rival)))
+            if results.ends:
+                marks.append(("endpoint", results.endpoint(ours), results.endpoint(rival)))
             for name, us, them in marks:
                 wins = sum(us[seed] <= them[seed] for seed in us)
                 won.append(f"{name} {wins} of {len(us)}")
@@ -162,10 +189,23 @@ def verdict(results: Results) -> list[str]:
                     behind.append(name)
             said = f"behind at {', '.join(behind)}" if behind else "never behind"
             lines.append(
-                f"- {TITLES[ours]} against {TITLES[rival]}: {said} (medians); seeds not worse: "
-                + ", ".join(won)
+                f"- {TITLES[ours]} against {TITLES[rival]}: {said} (medians). "
+                f"{_difference(*marks[len(SHARES) - 1])}"
+                + (f" {_difference(*marks[-1])}" if results.ends else "")
+                + f" Seeds not worse: {', '.join(won)}."
             )
     return lines
+
+
+def _difference(name: str, ours: dict[int, float], theirs: dict[int, float]) -> str:
+    found = paired_difference(ours, theirs)
+    if found is None:
+        return f"At {name} a search had found nothing."
+    mean, low, high = found
+    return (
+        f"At {name} the difference, seed by seed, is {mean:+.3f} on average "
+        f"(95% bootstrap interval {low:+.3f} to {high:+.3f})."
+    )
 
 
 def draw(results: Results, path: Path) -> None:
@@ -208,7 +248,8 @@ def draw(results: Results, path: Path) -> None:
     left.legend(fontsize=8)
     left.grid(alpha=0.3, which="both")
     for place, tool in enumerate(results.searches):
-        ends = [value for value in results.endpoint(tool).values() if math.isfinite(value)]
+        last = results.endpoint(tool) if results.ends else results.at(tool, results.budget)
+        ends = [value for value in last.values() if math.isfinite(value)]
         right.plot([place] * len(ends), ends, "o", color=COLOURS[tool], alpha=0.6)
         if ends:
             right.plot(
@@ -218,7 +259,11 @@ def draw(results: Results, path: Path) -> None:
                 linewidth=2.5,
             )
     right.set_xticks(range(len(results.searches)), list(results.searches), rotation=30, ha="right")
-    right.set_ylabel("robust_loss of the recommendation, trained anew")
+    right.set_ylabel(
+        "robust_loss of the recommendation, trained anew"
+        if results.ends
+        else f"smallest robust_loss after {results.budget} epochs, by seed"
+    )
     right.set_yscale("log")
     right.grid(alpha=0.3, which="both")
     figure.suptitle(
@@ -248,7 +293,7 @@ def _write_readme(results: Results, options: argparse.Namespace, text: str) -> N
         "",
         text,
         "",
-        "![best so far, and endpoints](tuners.png)",
+        "![best so far against epochs](tuners.png)",
         "",
         "Plain KerasTuner needs a subclass to run at all here: it imports tensorboard in every "
         "trial, which TensorFlow 2.21 does not bring. With that mended, failed trials and "

@@ -1,18 +1,25 @@
 """What the plots show, and the files they become."""
 
-import json
+import dataclasses
 import math
 
 import fake_runs as fake
+import fake_scores
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from search.records import SYNTHETIC_NOTICE
+from search.evidence import Heatmap
+from search.records import SYNTHETIC_NOTICE, to_json
 from search.reporting import curves, figures
-from search.reporting.plots import MAX_ROWS, draw_all, draw_roc, draw_trials
+from search.reporting.insights import ranking
+from search.reporting.insights.course import draw_trials
+from search.reporting.insights.explain import explain
+from search.reporting.insights.insight import Section, read_insights
+from search.reporting.insights.material import Material
+from search.reporting.plots import draw_all, pictures
 from search.reporting.progress import RunProgress
 from search.reporting.trials import refit_histories, refit_rows
 
@@ -70,10 +77,11 @@ def test_one_class_or_not_a_number_has_no_roc():
 
 def test_a_long_roc_keeps_few_numbers_and_its_ends():
     rng = np.random.default_rng(1)
-    plot = draw_roc(curves.roc({"winner": (rng.integers(0, 2, 3000), rng.random(3000))}))
-    assert len(plot.rows) <= MAX_ROWS + 1
-    assert plot.rows[0][2:] == (0.0, 0.0)
-    assert plot.rows[-1][2:] == (1.0, 1.0)
+    predictions = {"winner": (rng.integers(0, 2, 3000), rng.random(3000))}
+    (insight,) = ranking.roc(Material(objective="val_auc", predictions=predictions))
+    assert len(insight.rows) <= ranking.MAX_ROWS + 1
+    assert insight.rows[0][2:] == (0.0, 0.0)
+    assert insight.rows[-1][2:] == (1.0, 1.0)
 
 
 def test_confusion_matrices_are_both_models_at_both_thresholds():
@@ -87,55 +95,99 @@ def test_confusion_matrices_are_both_models_at_both_thresholds():
     assert (matrices[3].tn, matrices[3].fp, matrices[3].fn, matrices[3].tp) == (101, 16, 8, 206)
 
 
-def test_every_plot_is_a_stamped_png_with_its_numbers(tmp_path, played, monkeypatch):
-    texts = []
-    original = Figure.text
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """Everything there is to draw of a run: its directory, material, files and texts drawn."""
+    root, texts, original = tmp_path_factory.mktemp("drawn"), [], Figure.text
 
     def text(self, x, y, s, **options):
         texts.append(s)
         return original(self, x, y, s, **options)
 
-    monkeypatch.setattr(Figure, "text", text)
-    records, histories = played
-    files = draw_all(
-        tmp_path,
-        records=records,
-        refit_histories=histories,
-        predictions={"documented": fake.predictions(0.8), "winner": fake.predictions(1.5)},
-        evaluation=fake.evaluation(),
-        objective="robust_loss",
-        synthetic=True,
+    film = Heatmap(
+        path="test/0.jpeg",
+        label=1,
+        probability=0.1,
+        called=0,
+        image=np.zeros((8, 8), np.uint8),
+        heat=np.zeros((8, 8), np.float32),
     )
-    assert [f.stem for f in files] == ["confusion", "roc", "trials_by_rung", "training_curves"]
-    assert texts.count(SYNTHETIC_NOTICE) == len(files)
-    for path in files:
+    material = dataclasses.replace(fake_scores.material(), heatmaps=[film])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "text", text)
+        return root, material, draw_all(root, material, synthetic=True), texts
+
+
+def test_every_plot_is_a_stamped_png_with_its_numbers(drawn):
+    root, _, files, texts = drawn
+    shown = pictures(files)
+    assert [f.stem for f in shown] == [
+        "metrics",
+        "difference",
+        "seeds",
+        "confusion",
+        "roc",
+        "precision_recall",
+        "calibration",
+        "subtypes",
+        "predictive_values",
+        "heatmaps",
+        "importance",
+        "marginals_1",
+        "marginals_2",
+        "parallel_coordinates",
+        "trials_by_rung",
+        "learning_curves",
+        "training_curves",
+        "timeline",
+    ]
+    assert {f.stem for f in files} - {f.stem for f in shown} == {"misses"}
+    assert texts.count(SYNTHETIC_NOTICE) == len(shown)
+    for path in shown:
         with Image.open(path) as image:
-            assert min(image.size) > 500
-        numbers = json.loads(path.with_suffix(".json").read_text())
-        assert all(len(row) == len(numbers["columns"]) for row in numbers["rows"])
-    assert {p.suffix for p in (tmp_path / "plots").iterdir()} == {".png", ".json"}
+            assert min(image.size) > 250
+    local = root / "plots" / "local"
+    assert [f.name for f in files if f.parent == local] == ["heatmaps.png", "heatmaps.json"]
+    assert (local / ".gitignore").read_text() == "*\n"
+    found = [p for p in (root / "plots").rglob("*") if p.suffix in (".png", ".json")]
+    assert sorted(found) == sorted(files)
+
+
+def test_insights_are_read_back_as_they_were_in_the_order_of_the_report(drawn):
+    root, material, _, _ = drawn
+    read, made = read_insights(root / "plots"), explain(material)
+    assert [i.name for i in read] == [i.name for i in made]
+    for before, after in zip(made, read, strict=True):
+        for name in ("section", "title", "reading", "caption", "columns", "local"):
+            assert getattr(after, name) == getattr(before, name)
+        # What JSON has no number for, such as the first threshold of a ROC, comes back as None.
+        assert list(map(list, after.rows)) == to_json(before.rows)
+        assert (after.picture is None) == (before.draw is None)
+
+
+def test_damaged_and_old_files_are_read_as_far_as_they_go(tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "roc.png")
+    (tmp_path / "roc.json").write_text('{"title": "ROC", "columns": ["x"], "rows": [[1], 2]}')
+    Image.new("RGB", (4, 4)).save(tmp_path / "timeline.png")
+    (tmp_path / "timeline.json").write_text("{")
+    (tmp_path / "misses.json").write_text("[]")
+    roc, timeline = read_insights(tmp_path)
+    assert (roc.name, roc.title, roc.section, roc.rows) == ("roc", "ROC", Section.TEST, ((1,),))
+    assert (timeline.title, timeline.section, timeline.rows) == ("timeline", Section.COURSE, ())
 
 
 def test_what_there_is_no_data_for_is_not_drawn(tmp_path):
-    assert (
-        draw_all(
-            tmp_path,
-            records=[fake.failed("0001")],
-            refit_histories={},
-            predictions={},
-            evaluation={},
-            objective="val_auc",
-            synthetic=False,
-        )
-        == []
-    )
+    material = Material(objective="val_auc", records=[fake.failed("0001")])
+    assert draw_all(tmp_path, material, synthetic=False) == []
+    assert not (tmp_path / "plots").exists()
 
 
 def test_a_wide_range_of_losses_is_drawn_on_a_logarithmic_axis():
     records = [fake.trial("0001", score=0.1), fake.trial("0002", score=50.0)]
-    plot = draw_trials(curves.trials_by_rung(records, objective="val_loss"), objective="val_loss")
-    assert plot.figure.axes[0].get_yscale() == "log"
-    assert "lower is better" in plot.figure.axes[0].get_ylabel()
+    lines = curves.trials_by_rung(records, objective="val_loss")
+    (axes,) = draw_trials(lines, objective="val_loss").axes
+    assert axes.get_yscale() == "log"
+    assert "lower is better" in axes.get_ylabel()
 
 
 def test_roles_have_colours_of_their_own():

@@ -1,7 +1,7 @@
 """`python -m search.report` and the written reports."""
 
+import base64
 import html.parser
-import json
 import re
 import shutil
 import subprocess
@@ -15,55 +15,12 @@ from search.journal import RunDirectory, file_sha256
 from search.records import SYNTHETIC_NOTICE
 from search.reporting.content import picture
 from search.reporting.documents import write_reports
-from search.reporting.plots import draw_all
-from search.reporting.stored import read_predictions, read_run
-from search.reporting.trials import refit_histories
+from search.reporting.stored import read_run
 
 
 @pytest.fixture(autouse=True)
 def eighty_columns(monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """A complete run, made once."""
-    run = RunDirectory(tmp_path_factory.mktemp("results") / "complete")
-    run.create()
-    events = list(fake.FakeRun().events())
-    run.journal_file.write_text("".join(json.dumps(event) + "\n" for event in events))
-    run.write_json("config.json", {"objective": "robust_loss", "tuner": "hyperband", "seed": 0})
-    run.write_json("dataset.json", fake.dataset(synthetic=True))
-    evaluation = fake.evaluation(synthetic=True)
-    run.write_json("evaluation.json", evaluation)
-    rows = ["path,patient,label,probability,split"]
-    for i, (label, p) in enumerate(zip(*fake.predictions(1.2), strict=True)):
-        rows.append(f"test/{i}.jpeg,{i},{label},{p},{'test' if i % 3 else 'val'}")
-    (run.root / "predictions.csv").write_text("\n".join(rows) + "\n")
-    for name in ("best_hyperparameters.json", "history.csv", "trials.csv", "model.keras"):
-        (run.root / name).write_text("{}")
-    stored = read_run(run)
-    plots = draw_all(
-        run.root,
-        records=stored.records,
-        refit_histories=refit_histories(stored.refit),
-        predictions={"documented": fake.predictions(0.8), "winner": fake.predictions(1.2)},
-        evaluation=evaluation,
-        objective="robust_loss",
-        synthetic=True,
-    )
-    write_reports(
-        run.root,
-        config=stored.config,
-        dataset=stored.dataset,
-        plan=stored.plan,
-        records=stored.records,
-        evaluation=evaluation,
-        plots=plots,
-        manifest_like={"device": "CPU", "stages": {"search": 300.0}},
-    )
-    run.write_manifest({"device": "CPU"})
-    return run
 
 
 @pytest.fixture
@@ -153,20 +110,26 @@ def test_damaged_files_are_named_and_the_rest_is_shown(complete, capsys):
     (complete.root / "dataset.json").write_text("{")
     with complete.journal_file.open("a") as handle:
         handle.write('{"event": "epoch"}\n3\n')
-    assert report.main([complete.root.as_posix()]) == 0
+    assert report.main([complete.root.as_posix()]) == 2
     out = " ".join(capsys.readouterr().out.split())
     assert "damaged JSON" in out
+    assert "dataset.json, journal.jsonl: changed since the run ended" in out
     assert "1 events could not be read" in out
     assert "is better than" in out
 
 
-def test_rebuilding_corrects_the_manifest_for_what_it_made_only(complete, capsys):
-    (complete.root / "model.keras").write_text("tampered")
+def test_what_was_made_from_the_records_is_made_again_with_its_checksum(complete, capsys):
     before = complete.read_json("manifest.json")["files"]
+    (complete.root / "trials.csv").write_text("better numbers")
     (complete.root / "report.html").unlink()
+    assert report.main([complete.root.as_posix()]) == 2
+    out = " ".join(capsys.readouterr().out.split())
+    assert "trials.csv: changed since the run ended" in out
+    assert "--rebuild makes them again" in out
+    assert "no longer there: report.html" in out
     assert report.main([complete.root.as_posix(), "--rebuild"]) == 0
     after = complete.read_json("manifest.json")["files"]
-    for name in ("report.html", "trials.csv", "plots/confusion.png"):
+    for name in ("report.html", "model_card.md", "trials.csv", "plots/confusion.png"):
         assert after[name]["sha256"] == file_sha256(complete.root / name)
     assert after["model.keras"] == before["model.keras"]
     assert (complete.root / "trials.csv").read_text().startswith("trial_id,")
@@ -179,18 +142,91 @@ def test_rebuilding_keeps_the_roc_of_a_control_whose_predictions_are_not_stored(
     assert {row[0] for row in rows} == {"documented", "winner"}
 
 
+@pytest.mark.parametrize("option", ["--rebuild", "--share=shared.html"])
+def test_nothing_is_made_from_tampered_records(complete, capsys, option, monkeypatch):
+    monkeypatch.chdir(complete.root.parent)
+    evaluation = complete.read_json("evaluation.json")
+    evaluation["winner"]["parameters"] = 1
+    complete.write_json("evaluation.json", evaluation)
+    before = {path: path.read_bytes() for path in complete.root.rglob("*") if path.is_file()}
+    assert report.main([complete.root.as_posix(), option]) == 2
+    captured = capsys.readouterr()
+    assert "evaluation.json: changed since the run ended" in captured.err
+    assert len(captured.err.splitlines()) == 1
+    after = {path: path.read_bytes() for path in complete.root.rglob("*") if path.is_file()}
+    after.pop(complete.root / ".lock", None)
+    assert after == before
+    assert not (complete.root.parent / "shared.html").exists()
+
+
+def test_a_light_copy_without_its_journal_loses_nothing(complete, capsys):
+    complete.journal_file.unlink()
+    (complete.root / "model.keras").unlink()
+    before = (complete.root / "trials.csv").read_bytes()
+    assert report.main([complete.root.as_posix(), "--rebuild"]) == 2
+    assert "journal.jsonl: no such file" in capsys.readouterr().err
+    assert (complete.root / "trials.csv").read_bytes() == before
+    assert report.main([complete.root.as_posix()]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "no longer there: journal.jsonl, model.keras" in out
+    assert "is better than" in out
+
+
+def test_a_tampered_record_is_named_and_shown_with_exit_code_2(complete, capsys):
+    (complete.root / "model.keras").write_text("tampered")
+    assert report.main([complete.root.as_posix()]) == 2
+    out = " ".join(capsys.readouterr().out.split())
+    assert "model.keras: changed since the run ended, by the checksums in manifest.json" in out
+    assert "is better than" in out
+
+
+def test_a_run_of_another_version_is_shown_with_a_warning(complete, capsys):
+    manifest = complete.read_json("manifest.json")
+    complete.write_json("manifest.json", {**manifest, "versions": {"xray-search": "0.0.1"}})
+    assert report.main([complete.root.as_posix()]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "made by xray-search 0.0.1 and read by" in out
+
+
+def test_a_manifest_cannot_lead_out_of_the_run(complete, capsys):
+    manifest = complete.read_json("manifest.json")
+    stranger = complete.root.parent / "stranger.txt"
+    stranger.write_text("x")
+    entry = {"bytes": 1, "sha256": file_sha256(stranger)}
+    files = {**manifest["files"], "../stranger.txt": entry}
+    complete.write_json("manifest.json", {**manifest, "files": files})
+    assert report.main([complete.root.as_posix()]) == 2
+    assert "../stranger.txt: changed" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_shared_report_shows_no_radiograph_and_does_not_name_the_computer(complete, tmp_path):
+    place = tmp_path / "shared.html"
+    assert report.main([complete.root.as_posix(), "--share", place.as_posix()]) == 0
+    shared, mine = place.read_text(), (complete.root / "report.html").read_text()
+    film = base64.b64encode((complete.root / "plots/local/heatmaps.png").read_bytes()).decode()
+    assert film in mine
+    assert film not in shared
+    assert 'class="film"' not in shared
+    assert "this-computer" in mine
+    assert "this-computer" not in shared
+    assert "/root/.cache" not in shared
+    for name in ("report.md", "model_card.md"):
+        text = (complete.root / name).read_text()
+        assert "heatmaps" not in text
+        assert "this-computer" not in text
+
+
 def test_rebuilding_a_run_in_use_is_refused(complete, capsys):
     with complete.lock():
         assert report.main([complete.root.as_posix(), "--rebuild"]) == 2
     assert "in use by" in capsys.readouterr().err
 
 
-def test_predictions_are_the_tests_alone(complete):
-    found = read_predictions(complete.root / "predictions.csv")
-    labels, probabilities = found["winner"]
-    assert len(labels) == len(probabilities) == 331 - 111
+def test_damaged_predictions_are_one_line_and_exit_code_2(complete, capsys):
     (complete.root / "predictions.csv").write_text("path,label\nx,maybe\n")
+    (complete.root / "manifest.json").unlink()
     assert report.main([complete.root.as_posix(), "--rebuild"]) == 2
+    assert "predictions.csv: damaged" in capsys.readouterr().err
 
 
 def test_the_page_is_one_file_with_everything_escaped(made):
@@ -204,9 +240,13 @@ def test_the_page_is_one_file_with_everything_escaped(made):
         assert "href" not in attributes or attributes["href"].startswith("#")
         assert tag != "link"
     pictures = [a["src"] for tag, a in page.tags if tag == "img"]
-    assert len(pictures) == 4
+    assert len(pictures) == len(list((made.root / "plots").rglob("*.png")))
     assert all(src.startswith("data:image/png;base64,") for src in pictures)
-    assert [tag for tag, _ in page.tags].count("details") == 5
+    # The numbers of every picture, the hyperparameters, the options and CLAIM's items.
+    assert [tag for tag, _ in page.tags].count("details") == len(pictures) + 3
+    names = [a["id"] for _, a in page.tags if "id" in a]
+    assert len(names) == len(set(names))
+    assert {a["href"][1:] for tag, a in page.tags if tag == "a"} <= set(names)
     assert SYNTHETIC_NOTICE in "".join(page.words)
     assert "prefers-color-scheme: dark" in text
 
@@ -240,6 +280,8 @@ def test_the_markdown_has_escaped_tables_and_pictures(made):
     text = (made.root / "report.md").read_text()
     assert f"> **{SYNTHETIC_NOTICE}**" in text
     assert "![ROC on the test set](plots/roc.png)" in text
+    assert "local" not in text
+    assert "(/search/reporting/CLAIM.md)" in text
     assert "<script>" not in text
     for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
         widths = {len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}

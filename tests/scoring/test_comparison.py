@@ -121,6 +121,27 @@ def test_real_images_carry_no_notice_and_one_seed_has_no_spread():
     assert report["winner"]["spread"]["ranking"]["auc"]["sd"] is None
 
 
+def test_a_metric_that_one_seed_leaves_undefined_has_no_spread():
+    labels = np.array([0, 1] * 20)
+    usual = make_predictions(labels, 0.1 + 0.8 * labels)
+    silent = make_predictions(labels, np.full(40, 0.01))
+    sides = [scored(role, usual, seeds=(0,)) for role in ("winner", "documented")]
+    evaluations = (*sides[0].test, *scored("winner", silent, seeds=(1,)).test)
+    report = evaluation_report(
+        dataclasses.replace(sides[0], test=evaluations),
+        sides[1],
+        objective="val_auc",
+        synthetic=False,
+        test_scorings=3,
+        bootstrap_seed=0,
+        repeats=20,
+    )
+    spread = to_json(report)["winner"]["spread"]["at_half"]
+    assert np.isnan(evaluations[1].at_half["precision"].value)
+    assert spread["precision"] == {"mean": None, "sd": None, "min": None, "max": None}
+    assert spread["recall"]["mean"] == 0.5
+
+
 def test_without_a_test_set_validation_is_reported_and_nothing_compared():
     sides = [
         dataclasses.replace(scored(role, predictions), test=(), validation=())
@@ -145,6 +166,7 @@ def test_without_a_test_set_validation_is_reported_and_nothing_compared():
     assert (read["split"], read["difference"], read["mcnemar"]) == ("val", {}, {})
     assert read["winner"]["test"] == []
     assert len(read["winner"]["validation"]) == 2
+    assert read["winner"]["spread"]["ranking"]["auc"]["mean"] > 0.5
     assert read["subtypes"]["winner"]["at_half"]["virus"]["value"] > 0.5
 
 

@@ -5,6 +5,7 @@ import pytest
 
 from search.data.cache import load_gray
 from search.evaluate import main
+from search.journal import RunDirectory
 from search.records import SYNTHETIC_NOTICE
 from search.scoring.metrics import ranking_metrics, threshold_metrics
 
@@ -22,6 +23,7 @@ def say(capsys, tmp_path):
 def test_the_numbers_are_those_of_the_network_on_the_decoded_files(
     say, run_dir, films, network, tmp_path
 ):
+    RunDirectory(run_dir).write_manifest({})
     code, out, err = say(run_dir, "--data", films, "--json", tmp_path / "found.json")
     assert (code, err) == (0, "")
     found = json.loads((tmp_path / "found.json").read_text())
@@ -78,6 +80,50 @@ def test_what_is_missing_is_one_line_and_code_2(say, run_dir, films, missing):
     assert err.startswith("error: ")
     assert err.count("\n") == 1
     assert ("NORMAL" if missing == "class" else "no") in err
+
+
+def test_an_unfinished_run_is_scored_and_a_changed_model_refused(say, run_dir, films):
+    code, _, err = say(run_dir, "--data", films)
+    assert code == 0
+    assert "is unfinished (no manifest.json)" in err
+    RunDirectory(run_dir).write_manifest({})
+    with open(run_dir / "model.keras", "ab") as handle:
+        handle.write(b"x")
+    code, out, err = say(run_dir, "--data", films)
+    assert (code, out) == (2, "")
+    assert "checksum" in err
+
+
+def test_an_export_that_a_run_lacks_is_named_with_the_remedy(say, run_dir, films):
+    code, out, err = say(run_dir, "--data", films, "--format", "onnx")
+    assert (code, out) == (2, "")
+    assert "no model.onnx in it" in err
+    assert "--export onnx" in err
+
+
+def test_dicom_films_are_scored_like_their_lossless_copies(say, run_dir, films, tmp_path):
+    pytest.importorskip("pydicom")
+    from PIL import Image
+
+    from tests.data.test_dicom import stored
+
+    files = sorted(films.rglob("*.jpeg"))
+    pixels = [np.asarray(Image.open(file).convert("L")) for file in files]
+    found = {}
+    for kind in ("png", "dcm"):
+        for file, film in zip(files, pixels, strict=True):
+            for old in file.parent.glob(f"{file.stem}.*"):
+                old.unlink()
+            if kind == "png":
+                Image.fromarray(film).save(file.with_suffix(".png"))
+            else:
+                file.with_suffix(".dcm").write_bytes(stored(None, film, bits=8))
+        code, _, err = say(run_dir, "--data", films, "--json", tmp_path / f"{kind}.json")
+        assert code == 0, err
+        found[kind] = json.loads((tmp_path / f"{kind}.json").read_text())
+    assert found["dcm"]["images"] == {"NORMAL": 4, "PNEUMONIA": 4}
+    assert found["dcm"]["patients"] == found["png"]["patients"] == 6
+    assert found["dcm"]["ranking"] == found["png"]["ranking"]
 
 
 def test_a_class_whose_only_files_are_bad_is_missing(say, run_dir, films):

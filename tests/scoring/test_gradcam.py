@@ -8,7 +8,7 @@ import pytest
 from tiny import make_predictions
 
 from search.errors import ModelError
-from search.scoring.gradcam import PER_GROUP, chosen_images, explain_images, gradcam
+from search.scoring.gradcam import FEWEST_PLACES, explain_images, gradcam, networks
 
 SIZE = 32
 
@@ -81,28 +81,93 @@ def test_the_documented_network_is_explained():
         assert np.isfinite(heat).all()
 
 
-def test_the_most_confident_misses_and_evenly_spread_hits_are_shown():
-    said = np.concatenate([np.linspace(0.0, 0.4, 10), np.linspace(0.6, 1.0, 10)])
-    labels = np.array([1] * 6 + [0] * 4 + [0] * 6 + [1] * 4)
-    chosen = chosen_images(make_predictions(labels, said), threshold=0.5)
-    missed, alarms = chosen[:PER_GROUP], chosen[PER_GROUP : 2 * PER_GROUP]
-    assert missed.tolist() == [0, 1, 2, 3]
-    assert alarms.tolist() == [15, 14, 13, 12]
-    assert len(set(chosen.tolist())) == len(chosen) == 4 * PER_GROUP
-    assert chosen[2 * PER_GROUP :].tolist() == [16, 17, 18, 19, 6, 7, 8, 9]
-
-
 def test_images_come_with_their_names_and_decisions():
     images = np.stack([spotted(4, 4), spotted(4, 4) // 255, spotted(16, 16)])
     network = bright_spot_network()
     said = np.asarray(network.predict_on_batch(images)).reshape(-1).astype(float)
     found = explain_images(network, make_predictions([1, 1, 0], said), images, threshold=0.5)
     assert [(m.path, m.label, m.called) for m in found] == [
+        ("test/0.jpeg", 1, 1),
         ("test/1.jpeg", 1, 0),
         ("test/2.jpeg", 0, 1),
-        ("test/0.jpeg", 1, 1),
     ]
     assert found[0].image.shape == found[0].heat.shape == (SIZE, SIZE)
+    assert explain_images(network, make_predictions([], []), images[:0], threshold=0.5) == []
+
+
+def test_an_exported_model_and_an_ensemble_are_explained_by_the_networks_inside(tmp_path):
+    import keras
+
+    from search.records import Threshold
+    from search.scoring.ensemble import ensemble_of
+    from search.scoring.export import export_model, load_model
+
+    images = np.stack([spotted(4, 4)])
+    single = explain_images(
+        bright_spot_network(), make_predictions([1], [0.9]), images, threshold=0.5
+    )
+    both = ensemble_of([bright_spot_network(), bright_spot_network(weight=6.0)])
+    assert len(networks(both)) == 2
+    path = export_model(
+        both,
+        tmp_path / "model.keras",
+        image_size=SIZE,
+        threshold=Threshold(value=0.5, rule="0.5", chosen_on="nothing", reached=0.0),
+        metadata={},
+        temperature=2.0,
+    )
+    model = load_model(path).model
+    assert len(networks(model)) == 2
+    assert all(isinstance(network, keras.Model) for network in networks(model))
+    found = explain_images(model, make_predictions([1], [0.9]), images, threshold=0.5)
+    np.testing.assert_allclose(found[0].heat, single[0].heat, atol=1e-5)
+
+
+def test_of_a_small_image_an_earlier_convolution_tells_more_places_apart():
+    import keras
+
+    inputs = keras.Input((SIZE, SIZE, 1), dtype="uint8")
+    x = keras.layers.Rescaling(1 / 255)(inputs)
+    x = keras.layers.Conv2D(2, 3, strides=8, activation="relu", name="fine")(x)
+    x = keras.layers.Conv2D(2, 3, activation="relu", name="coarse")(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    outputs = keras.layers.Dense(1, activation="sigmoid")(x)
+    network = keras.Model(inputs, outputs)
+    assert network.get_layer("fine").output.shape[1] == FEWEST_PLACES
+    weights = [np.ones(w.shape, np.float32) for w in network.weights]
+    network.set_weights(weights)
+    heat = gradcam(network, np.stack([spotted(0, 0)]), called=[True])[0]
+    # The coarse one sees 2 × 2 places, all with the same slope: it could not tell a corner.
+    assert heat[2, 2] > 0.9
+    assert heat[-3, -3] < heat[2, 2]
+
+
+def test_normalized_maps_tell_places_apart_that_raw_ones_do_not():
+    import keras
+
+    inputs = keras.Input((SIZE, SIZE, 1), dtype="uint8")
+    x = keras.layers.Rescaling(1 / 255)(inputs)
+    x = keras.layers.Conv2D(1, 3, padding="same", name="last")(x)
+    x = keras.layers.BatchNormalization()(x)
+    outputs = keras.layers.Dense(1, activation="sigmoid")(keras.layers.Flatten()(x))
+    network = keras.Model(inputs, outputs)
+    kernel = np.zeros((3, 3, 1, 1), np.float32)
+    kernel[1, 1] = 1.0
+    # Bright everywhere, the spot a little more so: 10, and 11.
+    network.get_layer("last").set_weights([kernel, np.full(1, 10, np.float32)])
+    one = np.ones(1, np.float32)
+    network.layers[3].set_weights([one, 0 * one, 10.1 * one, one])
+    network.layers[-1].set_weights([np.ones((SIZE * SIZE, 1), np.float32), 0 * one])
+    found, dark = gradcam(network, np.stack([spotted(8, 8)] * 2), called=[True, False])
+    assert found[9, 9] > 0.95
+    assert found[20, 20] == 0
+    assert dark[9, 9] == 0
+    assert dark[20, 20] > 0.95
+
+
+def test_an_array_is_what_the_network_expects(recwarn):
+    gradcam(bright_spot_network(), np.stack([spotted(4, 4)]), called=[True])
+    assert not [w for w in recwarn if "structure" in str(w.message)]
 
 
 def test_a_network_without_convolution_is_refused():

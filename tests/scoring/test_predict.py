@@ -1,3 +1,4 @@
+import csv
 import json
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from search.errors import DataError, ModelError, RunDirectoryError
 from search.journal import RunDirectory
 from search.predict import main
 from search.records import SYNTHETIC_NOTICE
-from search.scoring.predict import find_images, find_model, predict_files
+from search.scoring.predict import find_images, find_model, predict_files, unchecked_note
 
 SUFFIXES = frozenset({".jpeg", ".png"})
 
@@ -109,6 +110,7 @@ def test_the_answer_is_the_one_that_was_scored(network, loaded, films):
 
 
 def test_the_command_prints_a_table_with_verdicts_and_notice(capsys, run_dir, films):
+    RunDirectory(run_dir).write_manifest({})
     code, out, err = say(capsys, run_dir, films)
     assert (code, err) == (0, "")
     assert "P(PNEUMONIA)" in out
@@ -139,12 +141,118 @@ def test_a_bad_file_has_its_row_in_the_table_too(capsys, run_dir, tmp_path):
     assert "error: cannot be read" in " ".join(out.split())
 
 
-def test_csv_is_written_beside_the_table(capsys, run_dir, films, tmp_path):
-    code, *_ = say(capsys, run_dir, films, "--csv", tmp_path / "out" / "rows.csv")
+@pytest.mark.parametrize("kind", ["csv", "json"])
+def test_out_holds_every_row_and_the_terminal_a_summary(capsys, run_dir, films, tmp_path, kind):
+    (films / "test" / "NORMAL" / "bad.jpeg").write_bytes(b"")
+    out = tmp_path / "new" / f"rows.{kind}"
+    code, said, _ = say(capsys, run_dir, films, "--out", out)
+    assert code == 2
+    with open(out, newline="") as handle:
+        rows = json.load(handle) if kind == "json" else list(csv.DictReader(handle))
+    assert [*rows[0]] == ["file", "probability", "verdict", "error", "threshold", "notice"]
+    assert len(rows) == 9
+    (bad,) = [row for row in rows if row["error"]]
+    assert bad["file"].endswith("bad.jpeg")
+    assert bad["error"] == "empty file; give another file"
+    shown = " ".join(said.split())
+    called = sum(row["verdict"] == "PNEUMONIA" for row in rows)
+    assert f"{called} PNEUMONIA, 1 without an answer" in shown
+    assert "bad.jpeg: empty file" in shown
+    assert "P(PNEUMONIA)" not in said
+
+
+def test_rows_are_written_as_they_come_and_kept_when_it_is_interrupted(
+    capsys, run_dir, films, tmp_path, monkeypatch
+):
+    seen = []
+
+    def two_then_ctrl_c(loaded, files, *, decode):
+        for answer in predict_files(loaded, files[:2], decode=decode):
+            yield answer
+            seen.append((tmp_path / "rows.json").read_text().count('"file"'))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("search.predict.predict_files", two_then_ctrl_c)
+    code, *_ = say(capsys, run_dir, films, "--out", tmp_path / "rows.json")
+    assert code == 130
+    assert seen == [1, 2]
+    assert len(json.loads((tmp_path / "rows.json").read_text())) == 2
+
+
+def test_an_out_file_of_another_kind_is_refused_before_anything(capsys, run_dir, films, tmp_path):
+    code, out, err = say(capsys, run_dir / "nowhere", films, "--out", tmp_path / "rows.xls")
+    assert (code, out) == (2, "")
+    assert "rows.xls: the name must end in .csv or .json" in err
+
+
+def test_an_out_file_that_cannot_be_written_is_one_line(capsys, run_dir, films, tmp_path):
+    (tmp_path / "file").write_text("")
+    code, out, err = say(capsys, run_dir, films, "--out", tmp_path / "file" / "rows.csv")
+    assert (code, out) == (2, "")
+    assert "cannot be written" in err
+    assert "Traceback" not in err
+
+
+def test_dicom_is_read_beside_other_files(capsys, run_dir, films, tmp_path, loaded):
+    pytest.importorskip("pydicom")
+    from tests.data.test_dicom import stored
+
+    film = np.asarray(Image.open(films / "test" / "NORMAL" / "IM-0000-0000.jpeg"))
+    folder = tmp_path / "study"
+    folder.mkdir()
+    Image.fromarray(film).save(folder / "a.png")
+    (folder / "b.dcm").write_bytes(stored(None, film, bits=8))
+    (folder / "c.dcm").write_bytes(stored(None, 255 - film, bits=8, kind="MONOCHROME1"))
+    (folder / "d.dcm").write_bytes(bytes(128) + b"DICM")
+    code, out, _ = say(capsys, run_dir, folder, "--json")
+    assert code == 2
+    png, dicom, inverted, broken = json.loads(out)
+    assert png["probability"] == dicom["probability"] == inverted["probability"]
+    assert "DICOM without a picture" in broken["error"]
+
+
+def test_an_export_of_a_run_is_chosen_by_format(run_dir):
+    (run_dir / "model.onnx").write_bytes(b"onnx")
+    assert find_model(run_dir, form="onnx") == run_dir / "model.onnx"
+    with pytest.raises(RunDirectoryError, match=r"no model\.tflite in it; make it with .*--export"):
+        find_model(run_dir, form="litert")
+
+
+def test_an_export_that_failed_says_why(run_dir):
+    rows = [{"format": "keras", "reason": ""}, {"format": "litert", "reason": "no such operation"}]
+    (run_dir / "exports.json").write_text(json.dumps(rows))
+    with pytest.raises(RunDirectoryError, match=r"model\.tflite in it \(no such operation\)"):
+        find_model(run_dir, form="litert")
+
+
+@pytest.mark.parametrize("change", ["altered", "added", "removed"])
+def test_a_saved_model_changed_after_the_run_is_refused(run_dir, change):
+    folder = run_dir / "model.saved_model"
+    (folder / "variables").mkdir(parents=True)
+    (folder / "saved_model.pb").write_bytes(b"graph")
+    (folder / "variables" / "variables.index").write_bytes(b"index")
+    RunDirectory(run_dir).write_manifest({})
+    assert find_model(run_dir, form="saved_model") == folder
+    assert find_model(folder) == folder
+    if change == "altered":
+        (folder / "saved_model.pb").write_bytes(b"other")
+    elif change == "added":
+        (folder / "more").write_bytes(b"")
+    else:
+        (folder / "variables" / "variables.index").unlink()
+    with pytest.raises(ModelError, match="checksum"):
+        find_model(run_dir, form="saved_model")
+
+
+def test_an_unfinished_runs_model_is_used_and_said_to_be_unchecked(capsys, run_dir, films):
+    assert "is unfinished (no manifest.json)" in unchecked_note(run_dir / "model.keras")
+    code, out, err = say(capsys, run_dir, films)
     assert code == 0
-    lines = (tmp_path / "out" / "rows.csv").read_text().splitlines()
-    assert lines[0] == "file,probability,verdict,error,threshold,notice"
-    assert len(lines) == 9
+    assert "cannot be checked" in " ".join(err.split())
+    assert "P(PNEUMONIA)" in out
+    RunDirectory(run_dir).write_manifest({})
+    assert unchecked_note(run_dir / "model.keras") == ""
+    assert unchecked_note(films / "model.keras") == ""
 
 
 @pytest.mark.parametrize("what", ["missing", "unfinished", "damaged"])
@@ -157,7 +265,7 @@ def test_a_model_that_cannot_be_used_is_one_line_and_code_2(capsys, run_dir, fil
         (run_dir / "model.keras").write_bytes(b"PK")
     code, out, err = say(capsys, run_dir, films)
     assert (code, out) == (2, "")
-    assert err.startswith("error: ")
+    assert err.splitlines()[-1].startswith("error: ")
     assert err.count("\n") == 1
 
 
@@ -166,6 +274,7 @@ def test_ctrl_c_is_130_without_a_traceback(capsys, run_dir, films, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("search.predict.predict_files", interrupt)
+    RunDirectory(run_dir).write_manifest({})
     code, out, err = say(capsys, run_dir, films)
     assert (code, out, err) == (130, "", "interrupted\n")
 

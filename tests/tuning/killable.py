@@ -15,7 +15,8 @@ from search.tuning.devices import worker_environments
 from search.tuning.executors import Executor, InProcessExecutor
 from search.tuning.loop import SearchLoop
 from search.tuning.oracles import ScheduleOracle
-from search.tuning.pool import PoolLimits, WorkerPool
+from search.tuning.pool import WorkerPool
+from search.tuning.pooling import PoolLimits
 from search.tuning.schedule import hyperband
 from search.tuning.sources import DrawnSource
 from search.tuning.trial import Setting

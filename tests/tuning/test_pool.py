@@ -13,7 +13,8 @@ from search.errors import StopRequestedError, WorkerError
 from search.records import EpochRecord, FailureKind, TrialSpec
 from search.tuning.devices import worker_environments
 from search.tuning.messages import TrialStarted, WorkerLost
-from search.tuning.pool import PoolLimits, WorkerPool
+from search.tuning.pool import WorkerPool
+from search.tuning.pooling import PoolLimits
 from search.tuning.trial import Setting, train_trial
 from tests.tuning.fakes import TinyHyperModel
 from tests.tuning.faulty import FaultyHyperModel, UnloadableHyperModel

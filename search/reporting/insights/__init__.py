@@ -8,9 +8,10 @@ The seam to the report:
   the picture holds radiographs: shown in the report of the run's own directory and nowhere else.
 - `explain.explain(material)` computes every insight that a `Material` (`material.py`) has data
   for, in the order of the report. Pure: nothing is read or written, and nothing drawn.
-- `plots.draw_all(root, …, material=…)` saves them: `plots/<name>.json` holds everything but the
-  picture, `plots/<name>.png` the picture, if there is one; local ones lie in `plots/local/`. It
-  returns the PNG files, as before.
+- `plots.draw_all(root, material, synthetic=…)` saves them: `plots/<name>.json` holds everything but
+  the picture, `plots/<name>.png` the picture, if there is one; local ones lie in `plots/local/`,
+  which git is told to ignore and the manifest does not list. It returns all files;
+  `plots.pictures` picks the PNG files among them.
 - `content.gather` reads them back: `RunContent.insights` are all of them in the order of the
   report, tables without a picture and local pictures included. `RunContent.pictures` are as before
   the ones that have a picture to be shown anywhere, i.e. no local ones.
@@ -19,6 +20,7 @@ So a report goes over `content.insights`: a heading where `section` changes (its
 heading), then title, reading, picture if `picture` is not None, caption, and the table. Pictures
 are drawn on white; a dark page may invert them, but not `local` ones.
 
-`python -m search.report --rebuild` gets its material from `search.explaining.material(root)`, which
-also works for runs made before there were insights.
+A run that just ended and `python -m search.report --rebuild` both get their material from
+`search.explaining.material(root)`, which also works for runs made before there were insights, and
+the heatmaps from `search.explaining.look(root)`, which looks into the exported model.
 """

@@ -15,7 +15,7 @@ from search.reporting.figures import BLUE, GRAY, INK, ORANGE, finish, house_styl
 from search.reporting.insights.insight import Insight, Section
 from search.reporting.insights.material import Material
 from search.reporting.insights.scores import NAMES
-from search.reporting.wording import is_number, metric
+from search.reporting.wording import is_number, metric, plural
 
 SUFFIX = "_at_threshold"
 
@@ -40,8 +40,8 @@ def difference(material: Material) -> list[Insight]:
             name="difference",
             section=Section.TEST,
             title="Winner against the documented configuration",
-            reading=_mcnemar(mapping(material.evaluation.get("mcnemar_at_threshold")))
-            or _mcnemar(mapping(material.evaluation.get("mcnemar")))
+            reading=_mcnemar(material.evaluation, "mcnemar_at_threshold", "At their thresholds")
+            or _mcnemar(material.evaluation, "mcnemar", "At 0.5")
             or "Both were scored on the same images.",
             caption="Winner − documented on the same images, at 0.5 and at each one's stored "
             "threshold. Lines are 95% intervals, by a bootstrap over patients, the same resamples "
@@ -64,15 +64,17 @@ def _verdict(key: str, low: Any, high: Any) -> str:
     return "worse" if max(sign * low, sign * high) < 0 else "not told apart"
 
 
-def _mcnemar(found: dict[str, Any]) -> str:
+def _mcnemar(evaluation: dict[str, Any], key: str, where: str) -> str:
+    found = mapping(evaluation.get(key))
     first, second = found.get("only_winner_right"), found.get("only_documented_right")
     p = found.get("p_value")
     if not (is_number(first) and is_number(second) and is_number(p)):
         return ""
     chance = "p < 0.001" if p < 0.001 else f"p = {metric(p)}"
     return (
-        f"At their thresholds, {int(first)} images are judged rightly by the winner alone and "
-        f"{int(second)} by the documented configuration alone (McNemar's test, {chance})."
+        f"{where}, {plural(int(first), 'image')} "
+        f"{'is' if first == 1 else 'are'} judged rightly by the winner alone and {int(second)} by "
+        f"the documented configuration alone (McNemar's test, {chance})."
     )
 
 

@@ -8,7 +8,14 @@ from functools import partial
 from matplotlib.figure import Figure
 
 from search.evidence import CalibrationBin
-from search.reporting.figures import GRAY, MARKERS, finish, house_style, new_figure, role_colour
+from search.reporting.figures import (
+    GRAY,
+    MARKERS,
+    house_style,
+    legend_above,
+    new_figure,
+    role_colour,
+)
 from search.reporting.insights.insight import Insight, Section
 from search.reporting.insights.material import Material
 from search.reporting.insights.scores import exported
@@ -99,10 +106,9 @@ def draw_reliability(data: Mapping[str, tuple[CalibrationBin, ...]]) -> Figure:
     upper.set_ylabel("share that is PNEUMONIA")
     upper.set_xlim(-0.02, 1.02)
     upper.set_ylim(-0.02, 1.02)
-    upper.legend(fontsize=9, frameon=False, loc="upper left")
     lower.set_xlabel("probability of PNEUMONIA")
     lower.set_ylabel("images")
     for axes in (upper, lower):
         house_style(axes)
-    finish(figure)
+    legend_above(figure, upper)
     return figure

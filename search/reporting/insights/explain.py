@@ -22,14 +22,6 @@ from search.reporting.insights.material import Material
 
 Compute = Callable[[Material], list[Insight]]
 
-BASIC: tuple[Compute, ...] = (
-    decisions.confusion_matrices,
-    ranking.roc,
-    course.trials_by_rung,
-    course.training_curves,
-)
-"""What needs neither the journal nor patients."""
-
 INSIGHTS: tuple[Compute, ...] = (
     scores.every_metric,
     agreement.difference,
@@ -51,11 +43,6 @@ INSIGHTS: tuple[Compute, ...] = (
 )
 
 
-def explain(material: Material, *, computed: tuple[Compute, ...] = INSIGHTS) -> list[Insight]:
-    """Return every insight there is data for; draws nothing.
-
-    Args:
-        material: The run.
-        computed: Which ones.
-    """
-    return [insight for compute in computed for insight in compute(material)]
+def explain(material: Material) -> list[Insight]:
+    """Return every insight there is data for; draws nothing."""
+    return [insight for compute in INSIGHTS for insight in compute(material)]

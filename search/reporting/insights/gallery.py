@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from search.evidence import Heatmap
 from search.records import CLASS_NAMES
-from search.reporting.figures import finish, new_figure
+from search.reporting.figures import STAMP, finish, new_figure
 from search.reporting.insights.insight import Insight, Section
 from search.reporting.insights.material import Material
 
@@ -44,11 +44,12 @@ def heatmaps(material: Material) -> list[Insight]:
             reading=f"{len(material.heatmaps)} images of {material.split}: "
             + ", ".join(f"{len(found)} × {title}" for title, found in groups.items())
             + ". Heat outside the lungs, on borders or letters, is a warning.",
-            caption="Grad-CAM (Selvaraju et al., ICCV 2017) of the last convolution, for the "
-            "decision that was taken: bright regions spoke for it, scaled to the brightest in each "
-            "image. The misses shown are the most confident ones; the hits are spread evenly over "
-            "the probabilities. A heatmap is coarse, and no proof of the reason. This picture "
-            "holds radiographs: it stays in the run's own directory.",
+            caption="Grad-CAM (Selvaraju et al., ICCV 2017) of the last convolution, after batch "
+            "normalization if it has one, for the decision that was taken: bright regions spoke "
+            "for it, scaled to the brightest in each image. The misses shown are the most "
+            "confident ones; the hits are spread evenly over the probabilities. “No heat”: nothing "
+            "in that convolution speaks for the decision. A heatmap is coarse, and no proof of the "
+            "reason. This picture holds radiographs: it stays in the run's own directory.",
             columns=("group", "file", "truth", "called", "probability of PNEUMONIA"),
             rows=tuple(
                 (title, m.path, CLASS_NAMES[m.label], CLASS_NAMES[m.called], m.probability)
@@ -63,7 +64,7 @@ def heatmaps(material: Material) -> list[Insight]:
 
 def draw_heatmaps(groups: Mapping[str, Sequence[Heatmap]]) -> Figure:
     """Draw a row a group: every image beside itself under its heatmap."""
-    figure = new_figure(12, 1.95 * len(groups) + 0.5)
+    figure = new_figure(12, 1.62 * len(groups) + 0.5)
     grid = figure.subplots(len(groups), 2 * COLUMNS, squeeze=False)
     for line, (title, found) in zip(grid, groups.items(), strict=True):
         for axes in line:
@@ -77,6 +78,8 @@ def draw_heatmaps(groups: Mapping[str, Sequence[Heatmap]]) -> Figure:
             )
             plain.set_title(_short(heatmap.path), fontsize=7, loc="left", pad=3)
             covered.set_title(f"{heatmap.probability:.3f}", fontsize=8, loc="right", pad=3)
+            if not heatmap.heat.any():
+                covered.set_title("no heat", fontsize=7, loc="left", pad=3, color=STAMP)
         line[0].text(
             -0.12,
             0.5,

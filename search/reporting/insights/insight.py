@@ -32,6 +32,10 @@ class Section(StrEnum):
     """Trials, rungs, retraining, time."""
 
 
+OLD = {"confusion": Section.TEST, "roc": Section.TEST}
+"""Sections of the pictures that earlier versions drew, which did not say."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Insight:
     """One thing a run teaches.
@@ -83,7 +87,10 @@ def read_insights(folder: Path) -> list[Insight]:
             if not name.startswith("."):
                 found.append(_read(place / f"{name}.json", local=place.name == LOCAL))
     known = [pair for pair in found if pair is not None]
-    return [insight for _, insight in sorted(known, key=lambda pair: pair[0])]
+    sections = list(Section)
+    # Pictures of earlier versions have no place; they come last in their section.
+    known.sort(key=lambda pair: (sections.index(pair[1].section), pair[0]))
+    return [insight for _, insight in known]
 
 
 def _read(path: Path, *, local: bool) -> tuple[int, Insight] | None:
@@ -100,7 +107,7 @@ def _read(path: Path, *, local: bool) -> tuple[int, Insight] | None:
     place = said.get("place")
     insight = Insight(
         name=path.stem,
-        section=sections.get(str(said.get("section")), Section.COURSE),
+        section=sections.get(str(said.get("section")), OLD.get(path.stem, Section.COURSE)),
         title=str(said.get("title") or path.stem.replace("_", " ")),
         reading=str(said.get("reading") or ""),
         caption=str(said.get("caption") or ""),

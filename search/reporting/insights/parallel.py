@@ -22,6 +22,9 @@ from search.reporting.wording import compact, is_number, metric, setting
 
 MAX_AXES = 8
 ORDINAL = 8
+SPREAD = 0.03
+"""How far lines at one value are drawn apart, up and down."""
+
 INACTIVE = -0.12
 """Height of "not there" below an axis."""
 
@@ -36,11 +39,13 @@ class Axis:
         name: What it shows.
         heights: (c,) in [0, 1], `INACTIVE` where there is no value.
         ticks: (height, label) pairs.
+        few: Whether it has so few values that many configurations share one.
     """
 
     name: str
     heights: np.ndarray
     ticks: tuple[tuple[float, str], ...]
+    few: bool
 
 
 def parallel_coordinates(material: Material) -> list[Insight]:
@@ -91,19 +96,30 @@ def _varying(records: Sequence[TrialRecord]) -> list[str]:
     return [n for n in names if len({r.values[n] for r in records if n in r.values}) > 1]
 
 
-def axis(name: str, values: Sequence[Any], *, worse_up: bool = False) -> Axis:
-    """Place values on an axis: few at equal distances, many in proportion, or its logarithm."""
+def axis(
+    name: str, values: Sequence[Any], *, measured: bool = False, worse_up: bool = False
+) -> Axis:
+    """Place values on an axis.
+
+    Args:
+        name: What they are.
+        values: One a configuration, None where there is none.
+        measured: Whether they are a result, whose distances matter however few there are; settings
+            are placed at equal distances where they are few, else in proportion or by logarithms.
+        worse_up: Whether the lowest comes on top.
+    """
     present = [value for value in values if value is not None]
     numeric = all(is_number(value) for value in present)
     levels = sorted(set(present)) if numeric else sorted(set(present), key=str)
-    if not numeric or len(levels) <= ORDINAL:
+    few = not numeric or (len(levels) <= ORDINAL and not measured)
+    if few:
         step = {level: i / max(1, len(levels) - 1) for i, level in enumerate(levels)}
         heights = [INACTIVE if v is None else step[v] for v in values]
         ticks = [(height, setting(level)) for level, height in step.items()]
     else:
         low, high = float(levels[0]), float(levels[-1])
         scale = np.log if low > 0 and high / low > 8 else np.asarray
-        span = scale(high) - scale(low)
+        span = (scale(high) - scale(low)) or 1.0
         heights = [INACTIVE if v is None else float((scale(v) - scale(low)) / span) for v in values]
         places = np.linspace(0, len(levels) - 1, 5).astype(int)
         spread = [levels[i] for i in places]
@@ -113,7 +129,7 @@ def axis(name: str, values: Sequence[Any], *, worse_up: bool = False) -> Axis:
         ticks = [(1 - h, text) for h, text in ticks]
     if len(present) < len(values):
         ticks.append((INACTIVE, "–"))
-    return Axis(name=name, heights=np.array(heights), ticks=tuple(ticks))
+    return Axis(name=name, heights=np.array(heights), ticks=tuple(ticks), few=few)
 
 
 def _apart(ticks: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
@@ -130,10 +146,12 @@ def draw_parallel(tried: Sequence[TrialRecord], names: Sequence[str], objective:
     lines = [axis(name, [r.values.get(name) for r in tried]) for name in names]
     lines.append(axis("epochs", [r.epochs for r in tried]))
     scores = [r.score for r in tried]
-    lines.append(axis(objective, scores, worse_up=direction(objective) == "min"))
+    lines.append(axis(objective, scores, measured=True, worse_up=direction(objective) == "min"))
     figure = new_figure(1.25 * len(lines) + 0.6, 4.8)
     axes = figure.subplots()
     heights = np.column_stack([line.heights for line in lines])
+    # Side by side where many share a value, so that they can be seen as many.
+    heights += SPREAD * np.linspace(1, -1, len(tried))[:, None] * [line.few for line in lines]
     for rank in reversed(range(len(tried))):
         colour: Any = SHADES(rank / max(1, len(tried) - 1))
         width, order = 1.2, 1.0 - rank / 1e4
@@ -164,7 +182,8 @@ def draw_parallel(tried: Sequence[TrialRecord], names: Sequence[str], objective:
 
 
 def _draw_axis(axes: Axes, x: int, line: Axis) -> None:
-    axes.plot([x, x], [0, 1], color=INK, linewidth=1, zorder=5)
+    reach = SPREAD if line.few else 0.0
+    axes.plot([x, x], [-reach, 1 + reach], color=INK, linewidth=1, zorder=5)
     for height, label in line.ticks:
         axes.text(
             x + 0.05,

@@ -16,6 +16,7 @@ from search.reporting.figures import (
     GRAY,
     finish,
     house_style,
+    legend_above,
     new_figure,
     role_colour,
     role_style,
@@ -159,8 +160,7 @@ def draw_precision_recall(data: Mapping[str, ScoreCurves], share: float) -> Figu
     lowest = min(min(found.precision_recall.low) for found in data.values())
     axes.set_ylim(max(-0.02, min(lowest, share) - 0.05), 1.02)
     axes.set_aspect("auto")
-    axes.legend(loc="lower left", fontsize=9, frameon=False)
-    finish(figure)
+    legend_above(figure, axes)
     return figure
 
 

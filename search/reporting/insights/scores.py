@@ -52,15 +52,21 @@ ROLES = ("documented", "winner")
 
 def scored(evaluation: dict[str, Any], role: str) -> list[dict[str, Any]]:
     """Return a role's evaluations, one a seed: on test, or on validation without a test."""
-    part = mapping(evaluation.get(role))
+    return _on_test_or_validation(mapping(evaluation.get(role)))
+
+
+def _on_test_or_validation(part: dict[str, Any]) -> list[dict[str, Any]]:
     return scorings(part) or scorings(part, "validation")
 
 
 def exported(evaluation: dict[str, Any], role: str) -> dict[str, Any]:
-    """Return the evaluation of a role's exported seed."""
+    """Return the evaluation of what a role exports: a seed, or the ensemble of all."""
     part = mapping(evaluation.get(role))
     like = mapping(evaluation.get("winner")).get("exported_seed")
-    return chosen({**part, "test": scored(evaluation, role)}, like=like)
+    combined = _on_test_or_validation(mapping(part.get("ensemble")))
+    return chosen(
+        {**part, "test": scored(evaluation, role), "ensemble": {"test": combined}}, like=like
+    )
 
 
 def every_metric(material: Material) -> list[Insight]:
@@ -162,6 +168,7 @@ def draw_metrics(rows: Sequence[tuple[Any, ...]]) -> Figure:
             known = [mine.get(name, (math.nan,) * 3) for name in names]
             sides.append((role, [_numbers(e) for e in known]))
         intervals(axes, names, [(role, estimates) for role, estimates in sides])
+        axes.set_ylim(max(map(len, panels)) - 0.4, -0.6)
         axes.set_xlabel(direction)
     legend_above(figure, grid[0][0])
     return figure
@@ -193,7 +200,7 @@ def draw_seeds(rows: Sequence[tuple[Any, ...]]) -> Figure:
                 )
             axes.plot([], [], "so"[i], color=role_colour(role), label=role)
         axes.set_yticks(range(len(names)), names)
-        axes.set_ylim(len(names) - 0.4, -0.6)
+        axes.set_ylim(max(map(len, panels)) - 0.4, -0.6)
         axes.set_xlabel(direction)
         house_style(axes)
     legend_above(figure, grid[0][0])

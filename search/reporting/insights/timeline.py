@@ -123,6 +123,7 @@ class _Reader:
         self.bars: list[Bar] = []
         self.pauses: list[float] = []
         self._origin: float | None = None
+        self._prepared = False
         self._last = 0.0
         self._trials: dict[str, dict[str, Any]] = {}
         self._open: dict[str, tuple[float, int]] = {}
@@ -131,11 +132,7 @@ class _Reader:
         kind = event.get("event")
         if self._origin is None:
             self._origin = float(event["time"])
-        if kind == EventKind.RUN_STARTED and self._trials:
-            self.cut("interrupted")
-            # What passed since the last line is nobody's work: it is taken off all that follows.
-            self._origin += float(event["time"]) - self._origin - self._last
-            self.pauses.append(self._last)
+        self._resume(event, kind)
         now = self._last = float(event["time"]) - self._origin
         trial = str(event.get("trial_id"))
         if kind == EventKind.TRIAL_CREATED:
@@ -153,6 +150,20 @@ class _Reader:
             self._open[_candidate(event)] = (now, -1)
         elif kind == EventKind.REFIT_ENDED:
             self._close(_candidate(event), "failed" if event.get("failure") else "completed")
+
+    def _resume(self, event: dict[str, Any], kind: Any) -> None:
+        """Cut out the time in which no process had the run, if one takes it up here."""
+        prepared = kind == EventKind.STAGE and event.get("name") == "data"
+        began = kind == EventKind.RUN_STARTED
+        if self._trials and (prepared or (began and not self._prepared)):
+            self.cut("interrupted")
+            spent = float(event.get("seconds") or 0) if prepared else 0.0
+            # What passed since the last line is nobody's work: it is taken off all that follows.
+            gap = float(event["time"]) - spent - (self._origin or 0.0) - self._last
+            self._origin = (self._origin or 0.0) + max(0.0, gap)
+            self.pauses.append(self._last)
+        # A process reads the images before it says that it has begun.
+        self._prepared = prepared
 
     def cut(self, outcome: str) -> None:
         """Close what is open: the process has ended."""
@@ -209,6 +220,7 @@ def draw_timeline(data: Sequence[Bar], pauses: Sequence[float]) -> Figure:
         axes.axvline(pause / unit, color=INK, linestyle="--", linewidth=1)
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.set_xlim(0, None)
     axes.set_xlabel(f"{word} since the run began")
     house_style(axes)
     patches = [

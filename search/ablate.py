@@ -1,0 +1,148 @@
+"""`python -m search.ablate RUN --repeats S`: the notebook's five questions, asked again.
+
+Changes one factor at a time, from the documented configuration and from the winner of a finished
+run, retrains with several seeds and says what each change did. Stopped or killed, the same command
+goes on; Keras is imported once the arguments are known to make sense.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from search.errors import ConfigurationError, SearchError, StopRequestedError
+from search.factors import FACTORS, parse_factors
+from search.journal import EventKind, RunDirectory, storage_errors
+from search.records import SYNTHETIC_NOTICE
+from search.reopening import refuse_unfinished, stored_config
+from search.reporting.console import Console
+from search.reporting.stored import locate
+from search.run import Interrupt
+
+FROM = {"documented": ("documented",), "winner": ("winner",), "both": ("documented", "winner")}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: What follows the command's name; None: those of the process.
+
+    Returns:
+        The exit code: 0; 2 for a missing or unfinished run or a wrong option; 130 when stopped.
+    """
+    options = parser().parse_args(arguments)
+    console = Console(live=False if options.no_live else None, quiet=options.quiet)
+    interrupt = Interrupt(console)
+    try:
+        run = locate(options.run, Path(options.results_dir))
+        refuse_unfinished(run)
+        _check(options)
+        _ablate(run, options, console, interrupt)
+    except StopRequestedError:
+        console.close()
+        console.error("stopped; every finished epoch is kept, the same command goes on")
+        return StopRequestedError.exit_code
+    except SearchError as error:
+        console.close()
+        console.error(str(error))
+        return error.exit_code
+    except KeyboardInterrupt:
+        console.close()
+        console.error("stopped at once; the same command goes on from the last finished epoch")
+        return StopRequestedError.exit_code
+    finally:
+        console.close()
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    made = argparse.ArgumentParser(
+        prog="python -m search.ablate",
+        description="Change one factor at a time, retrain with several seeds, and say what each "
+        "change did: helps, hurts, or can't be told apart.",
+    )
+    made.add_argument("run", metavar="RUN", help="a finished run's directory, or its name")
+    made.add_argument(
+        "--repeats", type=int, default=3, metavar="S", help="seeds of each training (3)"
+    )
+    made.add_argument(
+        "--from", dest="base", choices=list(FROM), default="both", help="what is changed (both)"
+    )
+    made.add_argument(
+        "--factors",
+        default="all",
+        metavar="NAME[=VALUE],…",
+        help=f"of {', '.join(FACTORS)} (all), e.g. epochs,filters=8,filters=32",
+    )
+    made.add_argument("--epochs", type=int, metavar="N", help="of each training (the run's)")
+    made.add_argument("--workers", type=int, metavar="N", help="worker processes (the run's)")
+    made.add_argument("--plan", action="store_true", help="say what would be trained, and stop")
+    made.add_argument(
+        "--results-dir", default="results", metavar="DIR", help="where names are looked for"
+    )
+    made.add_argument("--no-live", action="store_true", help="plain lines, no live view")
+    made.add_argument("--quiet", action="store_true", help="only warnings and the answers")
+    return made
+
+
+def _check(options: argparse.Namespace) -> None:
+    for option, value, least in (
+        ("--repeats", options.repeats, 1),
+        ("--epochs", options.epochs, 1),
+        ("--workers", options.workers, 0),
+    ):
+        if value is not None and value < least:
+            raise ConfigurationError(f"{option} {value}: must be at least {least}")
+
+
+def _ablate(
+    run: RunDirectory, options: argparse.Namespace, console: Console, interrupt: Interrupt
+) -> None:
+    # Read before Keras is loaded, so that a mistake is told at once.
+    wishes, config = parse_factors(options.factors), stored_config(run)
+    from search import backend
+
+    backend.load()
+    from search.ablation import FILE, Ablation, reopen
+
+    with console.stage("Data"):
+        opened = reopen(run, console, workers=options.workers)
+    if opened.dataset.synthetic:
+        console.notice(SYNTHETIC_NOTICE)
+    ablation = Ablation(
+        opened.config,
+        opened.dataset,
+        opened.searching,
+        run=run,
+        bases=FROM[options.base],
+        wishes=wishes,
+        repeats=options.repeats,
+        epochs=options.epochs or config.refit_epochs,
+        console=console,
+    )
+    console.info(ablation.plan())
+    if options.plan:
+        return
+    with storage_errors(ablation.directory.root):
+        ablation.directory.root.mkdir(exist_ok=True)
+    with ablation.directory.lock():
+        console.follow(config.choice)
+        # For the time left: the run's pace, until this process has its own.
+        plan = [e for e in run.events() if e["event"] == EventKind.PLAN][-1:]
+        console.replay([*plan, {"event": EventKind.SEARCH_ENDED.value}])
+        with console.stage("Retrain, then open the test"):
+            crew = opened.searching.crew(run, interrupt)
+            content = ablation.answer(crew, opened.sealed)
+    console.show_answers(content)
+    console.info(f"Answers: {ablation.directory.root / FILE}")
+    console.info(f"In the report: python -m search.report {run.root} --rebuild")
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.exit(main())

@@ -1,0 +1,208 @@
+"""Writes a run as TensorBoard shows it: scalars a trial and epoch, and the HParams dashboard.
+
+A listener like the terminal. Its folder is made anew from the journal whenever a process takes the
+run, so a resumed run has no gap and nothing twice. Uses the package `tensorboard` alone, and thus
+neither TensorFlow nor a writer thread: a record is in the file when `listen` returns.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from search.errors import ConfigurationError
+from search.journal import EventKind
+from search.records import TrialStatus
+from search.reporting.facts import mapping
+from search.reporting.wording import is_number
+
+SCORE = "score"
+SHOWN = ("val_auc", "stress_auc", "val_loss", "test/accuracy", "test/auc")
+"""Columns of the HParams dashboard besides the score and the objective."""
+
+Event = dict[str, Any]
+
+
+def require_tensorboard() -> None:
+    """Check that what `--tensorboard` needs is installed; imports nothing.
+
+    Raises:
+        ConfigurationError: It is not.
+    """
+    if importlib.util.find_spec("tensorboard") is None:
+        raise ConfigurationError(
+            "--tensorboard: the package tensorboard is not installed; pip install "
+            "'xray-search[tensorboard]', or leave the option out"
+        )
+
+
+class TensorBoardLog:
+    """Follows a run's events into TensorBoard's files.
+
+    A trial is a TensorBoard run `trials/<id>`, a retraining `retraining/<role>, seed <n>`. Steps
+    are epochs, those of a trial's parents included; times are the journal's.
+
+    Attributes:
+        folder: What `tensorboard --logdir` is given.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        space: Sequence[dict[str, Any]],
+        objective: str,
+        warn: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """Begin an empty log.
+
+        Args:
+            folder: Emptied if it is there.
+            space: Hyperparameters that vary, see `tuning.space.ranges`.
+            objective: The metric that ranks trials.
+            warn: Told once when the log cannot be written; the run goes on without it.
+
+        Raises:
+            ConfigurationError: The package is not installed.
+        """
+        require_tensorboard()
+        self.folder = folder
+        self._objective = objective
+        self._warn = warn
+        self._space = space
+        self._files: dict[str, Path] = {}
+        self._tried: dict[str, Any] = {}
+        self._usable = True
+        self._begun = False
+        self._attempt(lambda: shutil.rmtree(folder) if folder.exists() else None)
+
+    def replay(self, events: Iterable[Event]) -> None:
+        """Write what earlier processes of the run journaled."""
+        for event in events:
+            self.listen(event)
+
+    def listen(self, event: Event) -> None:
+        """Write one journal event; never raises, a log must not end a search."""
+        self._attempt(lambda: self._listen(event))
+
+    def _attempt(self, step: Callable[[], Any]) -> None:
+        if not self._usable:
+            return
+        try:
+            step()
+        except (OSError, KeyError, TypeError, ValueError) as problem:
+            self._usable = False
+            self._warn(f"--tensorboard: {self.folder} cannot be written any more ({problem!r})")
+
+    def _listen(self, event: Event) -> None:
+        kind, time = event.get("event"), float(event.get("time") or 0.0)
+        if not self._begun:
+            self._begun = True
+            self._describe(time)
+        if kind == EventKind.TRIAL_CREATED:
+            self._begin(f"trials/{event['trial_id']}", mapping(event["values"]), time)
+        elif kind == EventKind.EPOCH:
+            self._scalars(f"trials/{event['trial_id']}", event["metrics"], event["epoch"], time)
+        elif kind == EventKind.TRIAL_ENDED:
+            name = f"trials/{event['trial_id']}"
+            self._scalars(name, {SCORE: event.get("score")}, event["epochs"], time)
+            self._end(name, ok=event["status"] == TrialStatus.COMPLETED, time=time)
+        elif kind == EventKind.REFIT_STARTED:
+            self._begin(_retraining(event), mapping(event["values"]), time)
+        elif kind == EventKind.REFIT_EPOCH:
+            self._scalars(_retraining(event), event["metrics"], event["epoch"], time)
+        elif kind == EventKind.REFIT_ENDED:
+            self._end(_retraining(event), ok=not event.get("failure"), time=time)
+        elif kind == EventKind.TEST_SCORED:
+            for scoring in event.get("scorings") or ():
+                found = {f"test/{name}": scoring.get(name) for name in ("accuracy", "auc")}
+                self._scalars(_retraining(scoring), found, 0, time)
+
+    def _describe(self, time: float) -> None:
+        """Declare hyperparameters and metrics, once, above all runs."""
+        from tensorboard.plugins.hparams.summary_v2 import (
+            Discrete,
+            HParam,
+            IntInterval,
+            Metric,
+            RealInterval,
+            hparams_config_pb,
+        )
+
+        def domain(described: dict[str, Any]) -> Any:
+            if "values" in described:
+                return Discrete(described["values"])
+            low, high = described["low"], described["high"]
+            whole = isinstance(low, int) and isinstance(high, int)
+            return IntInterval(low, high) if whole else RealInterval(float(low), float(high))
+
+        shown = dict.fromkeys((SCORE, self._objective, *SHOWN))
+        self._write(
+            "",
+            hparams_config_pb(
+                hparams=[HParam(item["name"], domain(item)) for item in self._space],
+                metrics=[Metric(tag) for tag in shown],
+                time_created_secs=time,
+            ),
+            time,
+        )
+
+    def _begin(self, run: str, values: dict[str, Any], time: float) -> None:
+        from tensorboard.plugins.hparams.summary_v2 import hparams_pb
+
+        if self._tried.get(run) == values:
+            return  # a resumed process went on with it
+        if run in self._files:
+            del self._files[run]
+            shutil.rmtree(self.folder / run)
+        self._tried[run] = values
+        self._write(run, hparams_pb(values, trial_id=run, start_time_secs=time), time)
+
+    def _end(self, run: str, *, ok: bool, time: float) -> None:
+        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
+
+        # Not its own `session_end_pb`, which imports TensorFlow.
+        status = api_pb2.STATUS_SUCCESS if ok else api_pb2.STATUS_FAILURE
+        end = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=time)
+        value = Summary.Value(
+            tag=metadata.SESSION_END_INFO_TAG,
+            metadata=metadata.create_summary_metadata(
+                plugin_data_pb2.HParamsPluginData(session_end_info=end)
+            ),
+            tensor=metadata.NULL_TENSOR,
+        )
+        self._write(run, Summary(value=[value]), time)
+
+    def _scalars(self, run: str, metrics: dict[str, Any], step: int, time: float) -> None:
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        values = [
+            Summary.Value(tag=name, simple_value=value)
+            for name, value in metrics.items()
+            if is_number(value)
+        ]
+        if values:
+            self._write(run, Summary(value=values), time, step)
+
+    def _write(self, run: str, summary: Any, time: float, step: int = 0) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event as Record
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        records = [Record(wall_time=time, step=step, summary=summary)]
+        if run not in self._files:
+            place = self.folder / run
+            place.mkdir(parents=True, exist_ok=True)
+            self._files[run] = place / f"events.out.tfevents.{int(time):010d}"
+            records.insert(0, Record(wall_time=time, file_version="brain.Event:2"))
+        # Opened for every event: hundreds of trials must not hold hundreds of files open.
+        with open(self._files[run], "ab") as handle:
+            for record in records:
+                RecordWriter(handle).write(record.SerializeToString())
+
+
+def _retraining(event: Event) -> str:
+    return f"retraining/{event['role']}, seed {event['seed']}"

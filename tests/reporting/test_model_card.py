@@ -1,0 +1,191 @@
+"""`model_card.md`, the method, the limitations and CLAIM's table: what they say, of which run."""
+
+import dataclasses
+import html
+import json
+import re
+from pathlib import Path
+
+import fake_runs as fake
+import pytest
+
+from search.config import RunConfig
+from search.records import to_json
+from search.reporting import claim
+from search.reporting.card import front_matter, metrics, render_card
+from search.reporting.content import gather
+from search.reporting.html import render_html
+from search.reporting.markdown import render_markdown
+from search.reporting.method import method_rows
+from search.reporting.purpose import limitations, provenance
+
+
+def content(synthetic=False, **changes):
+    made = gather(
+        Path("results/mine"),
+        config=to_json(RunConfig(name="mine")),
+        dataset=fake.dataset(synthetic=synthetic),
+        plan=fake.FakeRun().plan,
+        records=[fake.trial(), fake.failed("0001")],
+        evaluation=fake.evaluation(synthetic=synthetic, seeds=3),
+        plots=[],
+        manifest_like={"versions": {"keras": "3.15"}, "host": "secret"},
+    )
+    return dataclasses.replace(made, **changes)
+
+
+def fields(text):
+    """Read the front matter as the YAML it is: names with JSON values."""
+    block = re.match(r"---\n(.*?)\n---\n", text, re.DOTALL)[1]
+    return {
+        name: json.loads(value)
+        for name, value in (line.split(": ", 1) for line in block.splitlines())
+    }
+
+
+def test_the_card_says_what_it_is_not_for_and_gives_every_metric_with_its_interval():
+    text = render_card(content())
+    for heading in ("Intended use", "Out of scope", "Training data", "Limitations", "Evaluation"):
+        assert re.search(rf"^##+ {heading}", text, re.MULTILINE)
+    assert "not for diagnosis" in text
+    assert "one to five years" in text
+    assert "one hospital" in text
+    assert "| AUC | 0.810 (0.780–0.840) |" in text
+    assert "secret" not in text
+    assert "](/search/reporting/CLAIM.md)" in text
+
+
+def test_its_front_matter_is_yaml_that_the_hub_reads():
+    yaml = pytest.importorskip("yaml")
+    text = render_card(content())
+    found = yaml.safe_load(re.match(r"---\n(.*?)\n---\n", text, re.DOTALL)[1])
+    assert found == fields(text)
+
+
+def test_its_metadata_holds_the_exported_seeds_numbers():
+    found = fields(render_card(content()))
+    assert found["library_name"] == "keras"
+    assert "not-for-diagnosis" in found["tags"]
+    (result,) = found["model-index"][0]["results"]
+    assert result["dataset"]["split"] == "test"
+    by_type = {item["type"]: item for item in result["metrics"]}
+    # Seed 2 is exported; see `fake_runs.scored`.
+    assert by_type["accuracy"]["value"] == pytest.approx(0.904)
+    assert "at threshold 0.312 (95% interval 0.874–0.934)" in by_type["accuracy"]["name"]
+    assert by_type["roc_auc"]["value"] == pytest.approx(0.95)
+    assert metrics(content())
+
+
+def test_a_demo_has_no_metrics_for_leaderboards():
+    made = content(synthetic=True)
+    assert "model-index" not in fields(front_matter(made) + "\n")
+    assert "synthetic-demo" in fields(front_matter(made) + "\n")["tags"]
+    text = render_card(made)
+    assert text.count("say nothing about X-rays") == 2
+    assert "Guangzhou" not in text
+
+
+def test_a_folder_is_not_taken_for_the_data_set_it_may_not_be():
+    assert provenance(content())[0].startswith("If the folder holds")
+    dataset = fake.dataset()
+    dataset["source"]["kind"] = "kaggle"
+    assert not provenance(content(dataset=dataset))[0].startswith("If")
+
+
+def test_limitations_follow_the_run():
+    usual = " ".join(limitations(content()))
+    assert "One seed" not in usual
+    assert "No external test" in usual
+    assert "1 of 2 trials failed" in usual
+    alone = content(evaluation=fake.evaluation(seeds=1))
+    assert "One seed" in " ".join(limitations(alone))
+    shared = content(dataset={**fake.dataset(), "split": "notebook"})
+    assert "Validation shares patients" in " ".join(limitations(shared))
+    assert "nothing was scored" in limitations(content(evaluation={}))[0]
+    untested = fake.evaluation()
+    for role in ("winner", "documented"):
+        untested[role] |= {"validation": untested[role]["test"], "test": []}
+    assert "no test set" in limitations(content(evaluation=untested))[0]
+
+
+def test_the_method_names_the_settings_of_the_run():
+    rows = dict(method_rows(content()))
+    assert "180 × 180" in rows["preprocessing"]
+    assert "drawn by patient" in rows["partitions"]
+    assert "3 seeds" in rows["retraining"]
+    assert "no ensemble" in rows["retraining"]
+    config = {**content().config, "split": "notebook", "ema": 0.99, "ensemble": True}
+    other = dict(method_rows(content(config=config)))
+    assert "patients are on both sides" in other["partitions"]
+    assert "decay 0.99" in other["retraining"]
+    assert "an ensemble" in other["retraining"]
+    assert method_rows(content(config={})) == []
+
+
+def test_claim_has_its_44_items_and_the_document_is_the_tables():
+    assert [item.number for item in claim.ITEMS] == list(range(1, 45))
+    assert all(set(item.where) <= claim.SECTIONS.keys() for item in claim.ITEMS)
+    assert all(item.where for item in claim.ITEMS if item.answer is claim.Answer.YES)
+    place = Path(claim.__file__).with_name("CLAIM.md")
+    assert place.read_text(encoding="utf-8") == claim.document()
+
+
+def test_the_report_links_claims_items_to_the_sections_it_has():
+    text = render_html(content(), local=False)
+    anchors = set(re.findall(r'<section id="([^"]+)"', text))
+    links = set(re.findall(r'href="#([^"]+)"', text))
+    assert links <= anchors
+    assert {"verdict", "data", "method", "limitations", "use", "claim"} <= anchors
+    assert "On the test set (not in this report)" in text
+    assert "secret" not in text
+
+
+def test_the_five_questions_are_a_section_when_they_were_asked():
+    assert 'id="questions"' not in render_html(content())
+    effect = {"value": -0.01, "low": -0.03, "high": 0.01}
+    flips = {
+        "base": "documented",
+        "factor": "flip",
+        "question": "flip",
+        "before": "off",
+        "after": "on",
+        "failed": None,
+        "validation": {
+            "difference": {"value": 0.012, "low": -0.02, "high": 0.04},
+            "answer": "can't be told apart",
+        },
+        "test": {
+            "answer": "can't be told apart",
+            "metrics": {"loss": {"over_patients": effect, "over_seeds": {"value": -0.01}}},
+        },
+    }
+    failed = {**flips, "base": "winner", "failed": "no memory", "validation": None, "test": None}
+    ablation = {
+        "objective": "robust_loss",
+        "repeats": 3,
+        "epochs": 12,
+        "test_metrics": ["loss", "auc"],
+        "test_openings": 1,
+        "method": {"answer": "It helps where every interval says so."},
+        "notes": ["A caution."],
+        "answers": [flips, failed, "damaged"],
+        "questions": [
+            {"name": "flip", "question": "Do flips help?", "sentence": "Nobody can tell."},
+            {"name": "network", "question": "Never asked", "sentence": ""},
+        ],
+    }
+    asked = content(ablation=ablation)
+    markdown = render_markdown(asked).replace("\\_", "_")
+    for text in (html.unescape(render_html(asked)), markdown):
+        assert "The notebook's five questions" in text
+        assert "Do flips help?" in text
+        assert "Nobody can tell." in text
+        assert "3 seeds and 12 epochs each" in text
+        assert "robust_loss, validation" in text
+        assert "log loss, test" in text
+        assert "+0.012 (−0.020 to +0.040)" in text
+        assert "−0.010 (patients −0.030 to +0.010)" in text
+        assert "not trained: no memory" in text
+        assert "opened 1 time more" in text
+        assert "Never asked" not in text
+        assert "damaged" not in text

@@ -1,0 +1,96 @@
+import numpy as np
+import pytest
+from tiny import SIZE, THRESHOLD, make_network
+
+from search.scoring.calibration import (
+    LIMITS,
+    Calibrated,
+    before_and_after,
+    fit_temperature,
+    scaled,
+)
+from search.scoring.export import export_model, load_model
+from search.scoring.metrics import ranking_metrics
+
+
+def too_sure(factor, count=20_000, seed=0):
+    """Labels drawn from honest probabilities, and what a network says that multiplies its logit."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(0.5, 1.5, count)
+    labels = (rng.random(count) < 1 / (1 + np.exp(-logits))).astype(int)
+    return labels, 1 / (1 + np.exp(-logits * factor))
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.0, 3.0])
+def test_the_factor_by_which_a_network_is_too_sure_is_found(factor):
+    labels, said = too_sure(factor)
+    found = fit_temperature(labels, said)
+    assert found.temperature == pytest.approx(factor, rel=0.05)
+    assert (found.images, found.note) == (20_000, "")
+
+
+def test_no_other_temperature_has_a_smaller_log_loss():
+    labels, said = too_sure(2.3, count=500)
+    best = fit_temperature(labels, said).temperature
+
+    def loss(temperature):
+        return ranking_metrics(labels, scaled(said, temperature))["loss"]
+
+    losses = [loss(best * factor) for factor in (0.5, 0.9, 0.99, 1.01, 1.1, 2)]
+    assert loss(best) < min(losses)
+
+
+def test_calibration_improves_what_it_should_and_leaves_the_order():
+    labels, said = too_sure(3.0)
+    found = fit_temperature(labels, said)
+    calibrated = scaled(said, found.temperature)
+    report = before_and_after(labels, calibrated, found.temperature)
+    for metric in ("expected_calibration_error", "loss", "brier"):
+        assert report["after"][metric] < report["before"][metric]
+        assert report["before"][metric] == pytest.approx(ranking_metrics(labels, said)[metric])
+    assert (np.diff(calibrated[np.argsort(said)]) >= 0).all()
+    assert ranking_metrics(labels, calibrated)["auc"] == ranking_metrics(labels, said)["auc"]
+    assert np.array_equal(calibrated >= 0.5, said >= 0.5)
+
+
+@pytest.mark.parametrize(
+    ("labels", "said", "note"),
+    [
+        ([1, 1, 1], [0.9, 0.4, 0.7], "lacks a class"),
+        ([0, 1, 0, 1], [0.1, 0.8, 0.3, 0.6], "on its side of 0.5"),
+        ([0, 1, 0, 1], [0.9, 0.2, 0.7, 0.4], "no better than a coin"),
+    ],
+)
+def test_where_no_temperature_is_best_none_is_used_and_the_reason_given(labels, said, note):
+    found = fit_temperature(np.array(labels), np.array(said))
+    assert found.temperature == 1
+    assert note in found.note
+
+
+def test_saturated_probabilities_give_a_finite_temperature():
+    labels, said = too_sure(1.0, count=300)
+    found = fit_temperature(labels, np.where(said > 0.5, 1.0, 0.0))
+    assert LIMITS[0] < found.temperature < LIMITS[1]
+    assert np.isfinite(scaled(np.array([0.0, 1.0]), found.temperature)).all()
+
+
+def test_a_temperature_of_one_changes_no_bit():
+    said = np.random.default_rng(0).random(100)
+    assert scaled(said, 1.0) is said
+
+
+@pytest.mark.parametrize("temperature", [0.4, 1.7, 6.0])
+def test_the_exported_file_calibrates_as_the_run_did(tmp_path, temperature):
+    network = make_network()
+    file = export_model(
+        network,
+        tmp_path / "model.keras",
+        image_size=SIZE,
+        threshold=THRESHOLD,
+        metadata={},
+        temperature=temperature,
+    )
+    images = np.random.default_rng(1).integers(0, 256, (6, SIZE, SIZE, 1), dtype=np.uint8)
+    wanted = Calibrated(network, temperature).predict_on_batch(images)
+    assert np.abs(wanted - network.predict_on_batch(images)).max() > 0.01
+    np.testing.assert_allclose(load_model(file).model.predict_on_batch(images), wanted, atol=1e-6)

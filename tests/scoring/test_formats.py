@@ -1,0 +1,154 @@
+import json
+import zipfile
+
+import pytest
+from tiny import THRESHOLD
+
+from search.config import ExportFormat
+from search.errors import ConfigurationError, ModelError
+from search.records import to_json
+from search.scoring.formats import (
+    FORMATS,
+    KERAS,
+    PAPERS_VERSION,
+    Format,
+    format_of,
+    missing_text,
+    read_threshold,
+    require,
+)
+from search.scoring.runtimes import LITERT_PAPERS, SAVED_MODEL_PAPERS, load_export
+
+ABSENT = Format(
+    name="stone",
+    file="model.stone",
+    modules=("json", "no_such_chisel"),
+    extra="stone",
+    runtime="no-such-chisel",
+)
+
+
+def test_the_command_line_offers_exactly_the_formats_there_are():
+    assert [form.value for form in ExportFormat] == list(FORMATS)
+    assert all(name == form.name for name, form in FORMATS.items())
+
+
+def test_every_format_has_a_file_of_its_own():
+    assert len({form.file for form in FORMATS.values()}) == len(FORMATS)
+
+
+def test_a_format_whose_packages_are_missing_is_refused_with_the_command(monkeypatch):
+    monkeypatch.setitem(FORMATS, "stone", ABSENT)
+    require(["keras"])
+    with pytest.raises(ConfigurationError, match=r"--export stone: needs no_such_chisel.*\[stone"):
+        require(["keras", "stone"])
+
+
+def test_what_needs_no_extra_names_the_package_itself():
+    lacking = Format(name="x", file="x", modules=("no_such_chisel",), runtime="chisel")
+    assert missing_text(lacking).endswith("pip install -e '.'")
+    assert lacking.runtime_version == "chisel"
+
+
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [("a.keras", "keras"), ("a.ONNX", "onnx"), ("b.tflite", "litert"), ("model.h5", "keras")],
+)
+def test_a_file_is_told_by_its_name(tmp_path, name, form):
+    (tmp_path / name).write_bytes(b"")
+    assert format_of(tmp_path / name).name == form
+
+
+def test_a_folder_is_told_by_what_is_in_it(tmp_path):
+    with pytest.raises(ModelError, match="no SavedModel"):
+        format_of(tmp_path)
+    (tmp_path / "saved_model.pb").write_bytes(b"")
+    assert format_of(tmp_path).name == "saved_model"
+
+
+def test_nothing_is_no_model(tmp_path):
+    with pytest.raises(ModelError, match=r"none\.onnx: no such file.*model\.tflite"):
+        format_of(tmp_path / "none.onnx")
+
+
+def test_a_threshold_survives_and_a_cut_one_is_told(tmp_path):
+    stored = to_json(THRESHOLD)
+    assert read_threshold(stored, tmp_path) == THRESHOLD
+    del stored["rule"]
+    with pytest.raises(ModelError, match="no 'rule'"):
+        read_threshold(stored, tmp_path)
+
+
+def papers(**changes):
+    whole = {
+        "version": PAPERS_VERSION,
+        "threshold": to_json(THRESHOLD),
+        "image_size": 32,
+        "class_names": ["NORMAL", "PNEUMONIA"],
+        "metadata": {},
+    }
+    return json.dumps({**whole, **changes})
+
+
+def with_papers(folder, form, text):
+    """A file of a format whose papers are those given and whose model is rubbish."""
+    path = folder / FORMATS[form].file
+    if form == "saved_model":
+        (path / SAVED_MODEL_PAPERS).parent.mkdir(parents=True)
+        (path / SAVED_MODEL_PAPERS).write_text(text)
+        (path / "saved_model.pb").write_bytes(b"rubbish")
+    else:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr(LITERT_PAPERS, text)
+    return path
+
+
+@pytest.mark.parametrize("form", ["saved_model", "litert"])
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (papers(version=PAPERS_VERSION + 1), "install a newer xray-search"),
+        ('{"version": 1}', "not a model exported by this program"),
+        ("{", "not a model exported by this program"),
+        ("[]", "not a model exported by this program"),
+    ],
+    ids=["newer", "incomplete", "cut", "other"],
+)
+def test_papers_that_cannot_be_used_are_told_before_the_model_is_opened(tmp_path, form, text, said):
+    if FORMATS[form].missing:
+        pytest.skip(missing_text(FORMATS[form]))
+    with pytest.raises(ModelError, match=said):
+        load_export(with_papers(tmp_path, form, text))
+
+
+def test_a_file_without_papers_is_foreign(tmp_path):
+    if FORMATS["litert"].missing:
+        pytest.skip(missing_text(FORMATS["litert"]))
+    (tmp_path / "model.tflite").write_bytes(b"TFL3")
+    with pytest.raises(ModelError, match="no papers in it"):
+        load_export(tmp_path / "model.tflite")
+
+
+@pytest.mark.parametrize("form", ["onnx", "litert"])
+def test_rubbish_is_refused_by_the_runtime_in_one_line(tmp_path, form):
+    if FORMATS[form].missing:
+        pytest.skip(missing_text(FORMATS[form]))
+    if form == "onnx":
+        path = tmp_path / "model.onnx"
+        path.write_bytes(b"rubbish")
+    else:
+        path = with_papers(tmp_path, form, papers())
+    with pytest.raises(ModelError, match="cannot be loaded by") as caught:
+        load_export(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_runtime_is_told(tmp_path, monkeypatch):
+    monkeypatch.setitem(FORMATS, "stone", ABSENT)
+    (tmp_path / "model.stone").write_bytes(b"")
+    with pytest.raises(ModelError, match=r"needs no_such_chisel"):
+        load_export(tmp_path / "model.stone")
+
+
+def test_keras_is_the_one_that_needs_nothing():
+    assert KERAS.missing == []

@@ -1,0 +1,255 @@
+"""Ray: a search on two nodes, one of which is stopped in the middle; and what is refused."""
+
+import contextlib
+import os
+import pickle
+import re
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from search.errors import WorkerError
+from search.history import trial_records
+from search.journal import RunDirectory
+from search.records import TrialSpec
+from search.tuning.ray_cluster import RayCluster, RayWishes
+from search.tuning.ray_worker import Post, RemoteWorker, rooted
+from search.tuning.worker import Broken
+from tests.tuning.on_ray import SCHEDULE
+from tests.tuning.replay import check_replay
+
+ROOT = Path(__file__).parents[2]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def in_session(leader: int) -> list[int]:
+    """Return the processes that a session leader's descendants are, dead ones left out."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            # pid (name) state ppid pgrp session …; a name may hold spaces.
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+        except (OSError, NotADirectoryError):
+            continue
+        if int(fields[3]) == leader and fields[0] not in "ZX":
+            found.append(int(entry.name))
+    return found
+
+
+def kill_session(leader: int) -> None:
+    for pid in in_session(leader):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+class Cluster:
+    """Two nodes on this machine, each with one CPU for Ray and a session of processes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.address = f"127.0.0.1:{free_port()}"
+        self.environment = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        }
+        self._folder = folder
+        head = ["--head", f"--port={self.address.partition(':')[2]}", "--include-dashboard=false"]
+        self.nodes = [self._start("head", *head)]
+        self.nodes.append(self._start("other", f"--address={self.address}"))
+
+    def _start(self, name: str, *arguments: str) -> subprocess.Popen:
+        log = self._folder / f"{name}.log"
+        command = [str(Path(sys.executable).with_name("ray")), "start", *arguments]
+        command += ["--num-cpus=1", "--object-store-memory=80000000", "--block"]
+        with log.open("w") as output:
+            process = subprocess.Popen(
+                command,
+                cwd=self._folder,  # not the checkout: nodes get the code from the search
+                env={**self.environment, "PYTHONPATH": ""},
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + 120
+        while "This command will now block" not in log.read_text():
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.2)
+        return process
+
+    def close(self) -> None:
+        for node in self.nodes:
+            kill_session(node.pid)
+            node.wait()
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    pytest.importorskip("ray")
+    made = Cluster(tmp_path)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def start(run: Path, data: Path, environment: dict[str, str], *address: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.tuning.on_ray", str(run), str(data), *address],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_search_on_two_nodes_survives_the_loss_of_one(tmp_path, cluster):
+    alone, shared = RunDirectory(tmp_path / "alone"), RunDirectory(tmp_path / "shared")
+    here = start(alone.root, tmp_path, cluster.environment)
+    assert here.wait(timeout=200) == 0, here.stderr.read()
+    search = start(shared.root, tmp_path, cluster.environment, cluster.address)
+    try:
+        lost = stop_the_other_node_in_the_middle_of_a_trial(shared, cluster, search)
+        assert search.wait(timeout=300) == 0, search.stderr.read()
+    finally:
+        search.kill()
+        search.wait()
+    events = shared.events()
+    (loss,) = [e for e in events if e["event"] == "worker_lost"]
+    assert (loss["trial_id"], loss["pid"], loss["retry"]) == (*lost, True)
+    assert loss["reason"] in ("its node was lost", "neither its process nor its node answers")
+    one = {r.trial_id: r for r in trial_records(alone.events())}
+    two = {r.trial_id: r for r in trial_records(events)}
+    assert set(one) == set(two)
+    for name, record in one.items():
+        assert two[name].values == record.values
+        assert two[name].score == pytest.approx(record.score, abs=1e-5)
+    # What the lost worker had finished was not trained again.
+    epochs = [(e["trial_id"], e["epoch"]) for e in events if e["event"] == "epoch"]
+    assert len(epochs) == len(set(epochs)) == sum(len(r.history) for r in one.values())
+    check_replay(shared.root, SCHEDULE)
+    # The search has left nothing running on the node that is still there.
+    deadline = time.monotonic() + 30
+    while workers_on(cluster.nodes[0].pid):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert not in_session(cluster.nodes[1].pid)
+
+
+def stop_the_other_node_in_the_middle_of_a_trial(
+    run: RunDirectory, cluster: Cluster, search: subprocess.Popen
+) -> tuple[str, int]:
+    """Kill every process of the node after an epoch that is not its trial's last."""
+    deadline = time.monotonic() + 400
+    while time.monotonic() < deadline:
+        assert search.poll() is None, search.stderr.read()
+        running: dict[str, dict] = {}
+        for event in run.events():
+            if event["event"] == "trial_started":
+                running[event["trial_id"]] = {**event, "epochs": 0}
+            elif event["event"] == "epoch":
+                running[event["trial_id"]]["epochs"] += 1
+            elif event["event"] == "trial_ended":
+                del running[event["trial_id"]]
+        there = in_session(cluster.nodes[1].pid)
+        for trial_id, started in running.items():
+            if started["pid"] in there and started["epochs"]:
+                kill_session(cluster.nodes[1].pid)
+                cluster.nodes[1].wait()
+                return trial_id, started["pid"]
+        time.sleep(0.05)
+    raise AssertionError("no trial had an epoch behind it on the second node")
+
+
+def workers_on(leader: int) -> list[str]:
+    found = []
+    for pid in in_session(leader):
+        try:
+            line = Path(f"/proc/{pid}/cmdline").read_bytes().decode()
+        except OSError:
+            continue
+        if "RemoteWorker" in line:
+            found.append(line)
+    return found
+
+
+def test_a_cluster_that_does_not_answer_is_named_with_the_remedy():
+    pytest.importorskip("ray")
+    address = f"127.0.0.1:{free_port()}"
+    with pytest.raises(WorkerError, match=rf"--address {address}.*RAY\.md"):
+        RayCluster(RayWishes(address=address), hypermodel=object())
+
+
+@pytest.mark.parametrize(
+    ("shared", "versions", "words"),
+    [
+        ("missing.npy", {}, r"missing\.npy is not there on .*every node mounts"),
+        (".", {"keras": "0.1"}, r"has keras .*, the search 0\.1; install the same"),
+    ],
+)
+def test_a_node_that_cannot_work_says_why(tmp_path, shared, versions, words):
+    post = Post(
+        environment={},
+        gpus=0.5,
+        log_file=tmp_path / "worker-0.log",
+        shared=(tmp_path / shared,),
+        versions=versions,
+    )
+    code = (
+        "import pickle, sys\n"
+        "from search.tuning.ray_worker import RemoteWorker\n"
+        "worker = RemoteWorker(pickle.load(sys.stdin.buffer), b'')\n"
+        "heard = []\n"
+        "while True:\n"
+        "    news = worker.hear()\n"
+        "    heard += news.messages\n"
+        "    if news.ended: break\n"
+        "sys.__stdout__.flush()\n"
+        "open(sys.argv[1], 'wb').write(pickle.dumps(heard))\n"
+    )
+    # In a process of its own: a worker sends what it prints to its log.
+    subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "heard")],
+        cwd=ROOT,
+        input=pickle.dumps(post),
+        check=True,
+        stderr=subprocess.DEVNULL,
+    )
+    (broken,) = pickle.loads((tmp_path / "heard").read_bytes())
+    assert isinstance(broken, Broken)
+    assert re.search(words, broken.message)
+
+
+def test_a_node_gets_absolute_paths(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    spec = TrialSpec(
+        trial_id="a",
+        values={},
+        seed=1,
+        epochs=3,
+        initial_epoch=1,
+        directory=Path("results/a"),
+        parent_checkpoint=Path("results/b/checkpoint.weights.h5"),
+    )
+    told = rooted(spec)
+    assert told.directory == tmp_path / "results" / "a"
+    assert told.parent_checkpoint == tmp_path / "results" / "b" / "checkpoint.weights.h5"
+    assert rooted(told) == told
+    assert RemoteWorker.__module__ == "search.tuning.ray_worker"
