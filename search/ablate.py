@@ -134,7 +134,9 @@ def _ablate(
         console.follow(config.choice)
         # For the time left: the run's pace, until this process has its own.
         plan = [e for e in run.events() if e["event"] == EventKind.PLAN][-1:]
-        console.replay([*plan, {"event": EventKind.SEARCH_ENDED.value}])
+        names = {arm.role.name for arm in ablation.arms}
+        before = [e for e in ablation.directory.events() if e.get("role") in names]
+        console.replay([*plan, {"event": EventKind.SEARCH_ENDED.value}, *before])
         with console.stage("Retrain, then open the test"):
             crew = opened.searching.crew(run, interrupt)
             content = ablation.answer(crew, opened.sealed)

@@ -60,14 +60,16 @@ class EventKind(StrEnum):
     """trials, failed, epochs, seconds, oracle_seconds (asking and telling the oracle, its files
     and the journal's lines about whole trials, in this process of the run)."""
     REFIT_STARTED = "refit_started"
-    """A retraining begins: role, seed (repetition 0, 1, …), epochs, values, all_epochs (of all
-    retrainings together)."""
+    """A worker took a retraining, anew or after another one was lost: role ("…_train+val" for
+    the winner's second one), seed (repetition 0, 1, …), epochs, values, folder (under `refit/`;
+    two trainings that differ in anything have two), worker, pid, all_epochs (of all retrainings
+    together)."""
     REFIT_EPOCH = "refit_epoch"
     """role, seed, epoch, metrics, seconds."""
     REFIT_ENDED = "refit_ended"
-    """role, seed, kept_epoch, score, epochs, parameters, seconds, weights_file."""
+    """role, seed, folder, kept_epoch, epochs, parameters, seconds, failure."""
     TEST_SCORED = "test_scored"
-    """The test set was opened: scorings [{role, seed, accuracy, auc}]."""
+    """The test set was opened: scorings [{role, seed (None for an ensemble), accuracy, auc}]."""
     STAGE = "stage"
     """name, seconds: a stage of the run ended."""
     STOPPED = "stopped"
@@ -235,7 +237,8 @@ class RunDirectory:
         """Write `manifest.json` with the list of files and their SHA-256; the last write of a run.
 
         Files under `tuner/`, `refit/` and `logs/` are working state and are not listed, nor are
-        those under `plots/local/`, which show radiographs and may be taken out.
+        those under `plots/local/`, which show radiographs and may be taken out, and what an
+        ablation works with.
         """
         files = {}
         for path in sorted(self.root.rglob("*")):
@@ -243,6 +246,8 @@ class RunDirectory:
             if inside.parts[0] in ("tuner", "refit", "logs", "manifest.json", ".lock"):
                 continue
             if inside.parts[:2] == ("plots", "local"):
+                continue
+            if inside.parts[0] == "ablation" and inside.name != "ablation.json":
                 continue
             if path.is_file():
                 files[inside.as_posix()] = {

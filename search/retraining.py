@@ -147,15 +147,21 @@ def _finished(event: Event) -> bool:
 
 
 def _known_epochs(events: Sequence[Event], job: Job) -> set[int]:
-    """Return the epochs of this very training that the journal has already."""
+    """Return the epochs of this very training that the journal has already.
+
+    Of trainings with the same role and seed the journal's latest counts: whoever reads it takes
+    that for what was trained.
+    """
     known: set[int] = set()
+    ours = False
     for event in events:
         if (event.get("role"), event.get("seed")) != (job.role.name, job.repetition):
             continue
         if event["event"] == EventKind.REFIT_STARTED:
             # The folder's name tells trainings apart whatever they differ in.
-            known = known if event.get("folder") == job.spec.directory.name else set()
-        elif event["event"] == EventKind.REFIT_EPOCH:
+            again, ours = ours, event.get("folder") == job.spec.directory.name
+            known = known if again and ours else set()
+        elif event["event"] == EventKind.REFIT_EPOCH and ours:
             known.add(event["epoch"])
     return known
 

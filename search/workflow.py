@@ -269,6 +269,7 @@ def make_searching(
         dataset: Its images.
         before: The plan of the run's first process, see `first_plan`.
     """
+
     def hypermodel(epochs: int, images: int) -> DocumentedCNN:
         return DocumentedCNN(
             image_size=config.image_size,

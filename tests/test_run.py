@@ -226,3 +226,98 @@ def test_a_wrong_stressed_view_is_one_clear_message(folder, capsys, options, sai
     printed = capsys.readouterr()
     assert said in printed.out + printed.err
     assert "Traceback" not in printed.out + printed.err
+
+
+@pytest.fixture
+def copied(folder, tmp_path) -> Path:
+    """A copy of the finished run, to be changed."""
+    shutil.copytree(folder / "results", tmp_path / "results")
+    return tmp_path / "results" / "tiny"
+
+
+@pytest.mark.slow
+def test_resumed_with_options_of_the_retraining_only_that_is_done_again(folder, copied):
+    options = (
+        *("--refit-seeds", "2", "--ensemble", "--ema", "0.9", "--refit-patience", "1"),
+        *("--refit-schedule", "cosine", "--refit-on", "train+val", "--resume"),
+    )
+    before = sum(e["event"] == "epoch" for e in RunDirectory(copied).events())
+    place = ("--results-dir", str(copied.parent))
+    assert main(arguments(folder, *options, *place)) == 0
+    events = RunDirectory(copied).events()
+    assert sum(e["event"] == "epoch" for e in events) == before
+    evaluation = json.loads((copied / "evaluation.json").read_text())
+    winner, documented = evaluation["winner"], evaluation["documented"]
+    assert winner["values"]["schedule"] == "cosine"
+    assert documented["values"]["schedule"] == "constant"
+    assert winner["ensemble"]["members"] == 2
+    assert winner["ensemble"]["parameters"] == winner["parameters"]
+    assert len(winner["test"]) == len(documented["test"]) == 2
+    assert evaluation["test_scorings"] == 5
+    (ensemble,) = winner["ensemble"]["test"]
+    assert "without validation images" in ensemble["threshold"]["chosen_on"]
+    with open(copied / "predictions.csv") as handle:
+        rows = [row for row in csv.DictReader(handle) if row["split"] == "test"]
+    from search.scoring.export import load_model
+
+    loaded = load_model(copied / "model.keras")
+    assert loaded.model.count_params() == winner["parameters"]
+    assert len(rows) == ensemble["count"]
+
+
+@pytest.mark.slow
+def test_an_ablation_of_the_run_answers_and_is_not_done_twice(copied, capsys):
+    from search.ablate import main as ablate
+
+    options = [str(copied), "--repeats", "2", "--from", "documented", "--factors", "flip"]
+    assert ablate([*options, "--no-live", "--workers", "0"]) == 0
+    assert "Do horizontal flips help?" in capsys.readouterr().out
+    written = (copied / "ablation" / "ablation.json").read_text()
+    ablation = json.loads(written)
+    (answer,) = ablation["answers"]
+    assert (answer["factor"], answer["after"], answer["seeds"]) == ("flip", "on", [0, 1])
+    assert ablation["test_scorings"] == 4
+    assert ablation["notice"] == SYNTHETIC_NOTICE
+    events = RunDirectory(copied / "ablation").events()
+    # The run's own network is used again; every epoch is journaled once.
+    started = {(e["role"], e["seed"]): e for e in events if e["event"] == "refit_started"}
+    own = [e["folder"] for e in RunDirectory(copied).events() if e["event"] == "refit_ended"]
+    assert started["documented", 0]["folder"] in own
+    assert ablate([*options, "--no-live", "--workers", "0"]) == 0
+    assert (copied / "ablation" / "ablation.json").read_text() == written
+    assert RunDirectory(copied / "ablation").events() == events
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("nowhere",), "no such run"),
+        (("{run}", "--repeats", "0"), "--repeats 0"),
+        (("{run}", "--factors", "magic"), "magic"),
+        (("{run}", "--workers", "-1"), "--workers -1"),
+    ],
+)
+def test_a_wrong_ablation_is_one_clear_message_and_exit_code_2(root, capsys, options, said):
+    from search.ablate import main as ablate
+
+    assert ablate([text.format(run=root) for text in options]) == 2
+    printed = capsys.readouterr().out
+    assert said in printed
+    assert "Traceback" not in printed
+
+
+def test_an_unfinished_run_is_not_ablated(copied, capsys):
+    from search.ablate import main as ablate
+
+    (copied / "manifest.json").unlink()
+    assert ablate([str(copied)]) == 2
+    assert "--resume" in capsys.readouterr().out
+
+
+def test_a_run_of_another_version_is_not_ablated(copied, capsys):
+    from search.ablate import main as ablate
+
+    config = json.loads((copied / "config.json").read_text())
+    (copied / "config.json").write_text(json.dumps({**config, "from_the_future": 1}))
+    assert ablate([str(copied)]) == 2
+    assert "from_the_future" in capsys.readouterr().out

@@ -159,6 +159,21 @@ def interval(x: np.ndarray, y: np.ndarray, *, repeats: int = 2000) -> tuple[floa
     return float(low), float(high)
 
 
+def gain(x: np.ndarray, clean: np.ndarray, y: np.ndarray, *, repeats: int = 2000) -> list[float]:
+    """Return how much better x predicts y than a clean criterion: difference, and 95% interval.
+
+    Paired: both correlations come from the same resampled configurations.
+    """
+    drawn = np.random.default_rng(0)
+    values = []
+    while len(values) < repeats:
+        chosen = drawn.integers(0, len(x), len(x))
+        if len(np.unique(chosen)) > 2:
+            values.append(spearman(x[chosen], y[chosen]) - spearman(clean[chosen], y[chosen]))
+    low, high = np.nanpercentile(values, [2.5, 97.5])
+    return [spearman(x, y) - spearman(clean, y), float(low), float(high)]
+
+
 def summarize(jobs: list[dict[str, Any]], out: Path) -> dict[str, Any]:
     """Write configurations.csv, correlations.csv and the scatter plot; return the correlations."""
     numbers = sorted({job["configuration"] for job in jobs})
@@ -181,13 +196,22 @@ def summarize(jobs: list[dict[str, Any]], out: Path) -> dict[str, Any]:
             x = sign * np.array([row[criterion] for row in rows])
             y = turned * np.array([row[target] for row in rows])
             low, high = interval(x, y)
-            table[criterion][target] = {"value": spearman(x, y), "low": low, "high": high}
+            clean_name = "val_auc" if criterion.endswith("auc") else "val_loss"
+            clean = CRITERIA[clean_name] * np.array([row[clean_name] for row in rows])
+            table[criterion][target] = {
+                "value": spearman(x, y),
+                "low": low,
+                "high": high,
+                "gain": gain(x, clean, y),
+            }
     with open(out / "correlations.csv", "w", newline="") as handle:
         writer = csv.writer(handle)
-        writer.writerow(["criterion", "target", "spearman", "low", "high"])
+        names = ["spearman", "low", "high", "over_clean", "over_clean_low", "over_clean_high"]
+        writer.writerow(["criterion", "target", *names])
         for criterion, targets in table.items():
             for target, value in targets.items():
-                cells = [f"{value[k]:.2f}" for k in ("value", "low", "high")]
+                numbers = [value["value"], value["low"], value["high"], *value["gain"]]
+                cells = [f"{number:.2f}" for number in numbers]
                 writer.writerow([criterion, target, *cells])
     draw(rows, table, out / "ranking.png")
     return table
@@ -197,6 +221,7 @@ def draw(rows: list[dict[str, Any]], table: dict[str, Any], path: Path) -> None:
     """Scatter the clean, stressed and robust criteria against the test."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     figure = Figure(figsize=(12, 7.2), layout="constrained")
     FigureCanvasAgg(figure)
@@ -224,6 +249,10 @@ def draw(rows: list[dict[str, Any]], table: dict[str, Any], path: Path) -> None:
         if criterion.endswith("loss"):
             axis.set_xscale("log")
             axis.set_yscale("log")
+            for one in (axis.xaxis, axis.yaxis):
+                one.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+                one.set_major_formatter(StrMethodFormatter("{x:g}"))
+                one.set_minor_formatter(NullFormatter())
         value = table[criterion][target]
         axis.set_title(
             f"Spearman {value['value']:.2f}  [{value['low']:.2f}, {value['high']:.2f}]", fontsize=10
@@ -284,7 +313,8 @@ def main() -> int:
     table = summarize([done[job["name"]] for job in wanted], options.out)
     for criterion, targets in table.items():
         cells = "  ".join(
-            f"{target} {value['value']:+.2f} [{value['low']:+.2f}, {value['high']:+.2f}]"
+            f"{target} {value['value']:+.2f} [{value['low']:+.2f}, {value['high']:+.2f}], "
+            f"over clean {value['gain'][0]:+.2f} [{value['gain'][1]:+.2f}, {value['gain'][2]:+.2f}]"
             for target, value in targets.items()
         )
         print(f"{criterion:12s} {cells}")
