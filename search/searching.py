@@ -127,6 +127,9 @@ class Searching:
             plans = [e for e in directory.events() if e["event"] == EventKind.PLAN]
             workers = max((int(plan.get("workers") or 1) for plan in plans), default=1)
 
+        # That a search gives up on a slow trial says nothing about the few that are retrained.
+        limits = dataclasses.replace(self._limits, trial_timeout=0.0)
+
         @contextmanager
         def hire(setting: Setting, *, trainings: int) -> Iterator[Executor]:
             executor: Executor
@@ -138,7 +141,7 @@ class Searching:
                     min(workers, trainings),
                     log_dir=directory.logs_dir,
                     should_stop=should_stop,
-                    limits=self._limits,
+                    limits=limits,
                 )
             else:
                 executor = open_executor(
@@ -146,7 +149,7 @@ class Searching:
                     min(workers, trainings),
                     log_dir=directory.logs_dir,
                     should_stop=should_stop,
-                    limits=self._limits,
+                    limits=limits,
                 )
             with closing(executor):
                 yield executor

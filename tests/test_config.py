@@ -2,7 +2,14 @@
 
 import pytest
 
-from search.config import PRESETS, RunConfig, differences, direction, with_preset
+from search.config import (
+    PRESETS,
+    ExecutorKind,
+    RunConfig,
+    differences,
+    direction,
+    with_preset,
+)
 from search.errors import ConfigurationError
 from search.records import to_json
 
@@ -70,3 +77,18 @@ def test_resume_refuses_what_changes_the_search_and_accepts_the_rest():
     assert [name for name, _, _ in changed] == ["factor", "seed"]
     shrunk = differences(to_json(RunConfig(iterations=3)), to_json(RunConfig(iterations=2)))
     assert shrunk == [("iterations", 3, 2)]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"executor": ExecutorKind.RAY, "workers": 0}, "--workers 0 --executor ray"),
+        ({"address": "head:6379"}, "only with --executor ray"),
+        ({"gpus_per_trial": 0.25}, "only with --executor ray"),
+        ({"executor": ExecutorKind.RAY, "gpus_per_trial": 2}, "--gpus-per-trial 2"),
+        ({"cache_dir": "s3://bucket/cache"}, "s3://bucket/cache: must be a folder"),
+    ],
+)
+def test_what_a_cluster_cannot_do_is_refused(options, words):
+    with pytest.raises(ConfigurationError, match=words):
+        RunConfig(**options)

@@ -21,6 +21,7 @@ LIGHT = [
     "search.watch",
     "search.predict",
     "search.evaluate",
+    "search.ablate",
     "search.data.prepare",
     "search.data.__main__",
     "search.reporting.console",

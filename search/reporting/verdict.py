@@ -195,12 +195,14 @@ def _compare(
     elif better:
         outcome, opening = (
             "better",
-            (f"The winner is better than the documented configuration on {images}"),
+            f"The winner is better{_where(better, deciding)} than the documented configuration "
+            f"on {images}",
         )
     elif worse:
         outcome, opening = (
             "worse",
-            (f"The winner is worse than the documented configuration on {images}"),
+            f"The winner is worse{_where(worse, deciding)} than the documented configuration "
+            f"on {images}",
         )
     else:
         outcome, opening = (
@@ -208,6 +210,11 @@ def _compare(
             (f"The winner and the documented configuration can't be told apart on {images}"),
         )
     return outcome, f"{opening}: {details}."
+
+
+def _where(names: list[str], deciding: list[tuple[str, str, str, str]]) -> str:
+    """Return in what, where that is not everything that was looked at."""
+    return "" if len(names) == len(deciding) else f" in {' and '.join(names)}"
 
 
 def _judged(evaluation: dict[str, Any]) -> list[tuple[str, str, str, str]]:

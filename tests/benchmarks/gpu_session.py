@@ -93,8 +93,8 @@ def stages(options: argparse.Namespace, left: float) -> list[Stage]:
         name = f"workers-{size}"
         command = [python, str(BENCHMARKS / "workers.py"), "--data", data, "--sizes", str(size)]
         command += ["--workers", *workers, "--out", str(results / name), "--iterations", "1"]
-        command += ["--max-epochs", "3", "--images", "48"] if tiny else ["--max-epochs", "9"]
-        command += [] if tiny else ["--images", "0", "--limit", "150"]
+        command += ["--max-epochs", "1" if tiny else "9", "--images", "48" if tiny else "0"]
+        command += [] if tiny else ["--limit", "150"]
         # It ends by itself, with a report of what it measured.
         command += ["--minutes", f"{(min(WORKERS_SECONDS, left) - 2 * GRACE) / 60:.2f}"]
         found.append(Stage(name=name, seconds=WORKERS_SECONDS, command=tuple(command)))
@@ -104,7 +104,7 @@ def stages(options: argparse.Namespace, left: float) -> list[Stage]:
     if (results / "standard" / "config.json").exists():
         standard.append("--resume")
     if tiny:
-        standard += ["--image-size", "32", "--max-epochs", "2", "--factor", "2"]
+        standard += ["--image-size", "32", "--max-epochs", "1"]
         standard += ["--refit-epochs", "1", "--refit-seeds", "1"]
         standard += ["--fix", "base_filters=8", "--fix", "separable=True"]
     found.append(Stage(name="standard", seconds=600, command=tuple(standard)))

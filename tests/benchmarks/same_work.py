@@ -39,6 +39,8 @@ from search.tuning.trial import Setting, build_model, release_memory
 
 RANK = "rank_loss"
 TIMED_STEPS = 60
+PATIENCE = 8.0
+"""Seconds beyond its limit that a search may take to finish its epochs."""
 
 Trial = dict[str, Any]
 """rate (its learning rate), epochs trained in it, seconds, costs in seconds by kind."""
@@ -188,15 +190,21 @@ def ours(work: Work, *, workers: int, limit: float) -> Done:
     Args:
         work: What to do.
         workers: Worker processes; 0 for this process.
-        limit: Seconds after which it stops at the next epoch.
+        limit: Seconds after which it stops with the epoch.
     """
     done = Done()
     begin = time.perf_counter()
     run = RunDirectory(work.directory / "ours")
     run.create()
     setting = _setting(work)
-    deadline = begin + limit
-    executor = _executor(setting, workers, run, lambda: time.perf_counter() > deadline)
+
+    def should_stop() -> bool:
+        late = time.perf_counter() - begin - limit
+        if late > PATIENCE:
+            raise StopRequestedError("an epoch outlasted the limit")
+        return late > 0
+
+    executor = _executor(setting, workers, run, should_stop)
     trials: dict[str, Trial] = {}
 
     def listen(event: dict[str, Any]) -> None:
@@ -280,8 +288,6 @@ class _Clock(keras.callbacks.Callback):
         self.begin = 0.0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        if time.perf_counter() > self.deadline:
-            raise _OutOfTime
         self.begin = time.perf_counter()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
@@ -289,6 +295,8 @@ class _Clock(keras.callbacks.Callback):
             self.compiled = True
             self.costs["compile"] += time.perf_counter() - self.begin
             self.begin = time.perf_counter()
+        if time.perf_counter() > self.deadline:
+            raise _OutOfTime
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.costs["train"] += time.perf_counter() - self.begin
@@ -348,7 +356,7 @@ def plain(work: Work, *, limit: float) -> Done:
 
     Args:
         work: What to do.
-        limit: Seconds after which it stops before the next epoch.
+        limit: Seconds after which it stops, in the middle of an epoch.
     """
     done = Done()
     begin = time.perf_counter()

@@ -92,8 +92,9 @@ def differences(accuracy, auc):
 @pytest.mark.parametrize(
     ("difference", "outcome", "words"),
     [
-        (differences((0.01, 0.05), (-0.01, 0.02)), "better", "is better than"),
-        (differences((-0.05, -0.01), (-0.01, 0.02)), "worse", "is worse than"),
+        (differences((0.01, 0.05), (-0.01, 0.02)), "better", "is better in accuracy at 0.5 than"),
+        (differences((0.01, 0.05), (0.01, 0.02)), "better", "is better than"),
+        (differences((-0.05, -0.01), (-0.01, 0.02)), "worse", "is worse in accuracy at 0.5 than"),
         (differences((-0.05, 0.01), (-0.01, 0.02)), "undecided", "can't be told apart"),
         (differences((-0.05, -0.01), (0.01, 0.02)), "mixed", "better in AUC and worse in accuracy"),
         ({"loss": {"value": -0.2, "low": -0.3, "high": -0.1}}, "better", "is better than"),

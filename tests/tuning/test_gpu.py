@@ -29,9 +29,10 @@ pytestmark = [
     pytest.mark.skipif(not (find_gpus() or REHEARSAL), reason="no GPU here"),
 ]
 
+# Little of everything that is random on the device: each layer more is compiled seven times here.
 VALUES = {
-    **{"base_filters": 8, "dense_layers": 1, "dense_units_1": 32, "batch_size": 16},
-    **{"crop_min_area": 0.5, "tone_jitter": 0.2, "rotation": 10.0, "noise": 0.02, "flip": True},
+    **{"base_filters": 8, "dense_layers": 1, "dense_units_1": 32, "batch_size": 12},
+    **{"crop_min_area": 0.5, "head": "global_average"},
 }
 
 

@@ -237,6 +237,27 @@ def test_a_node_that_cannot_work_says_why(tmp_path, shared, versions, words):
     assert re.search(words, broken.message)
 
 
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "places"),
+    [(1, 0.0, 20), (4, 0.0, 5), (4, 0.2, 4), (1, 0.2, 5), (1, 0.25, 4), (1, 1.0, 1), (32, 0.0, 0)],
+)
+def test_as_many_workers_as_nodes_have_room_for(cpus, gpus, places):
+    class FakeRay:
+        @staticmethod
+        def nodes():
+            return [
+                {"Alive": True, "Resources": {"CPU": 16.0, "GPU": 1.0}},
+                {"Alive": True, "Resources": {"CPU": 4.0}},
+                {"Alive": True, "Resources": {}},
+                {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}},
+            ]
+
+    cluster = object.__new__(RayCluster)
+    cluster.ray, cluster.wishes = FakeRay, RayWishes(cpus=cpus, gpus=gpus)
+    assert cluster.places == places
+    assert cluster.nodes == 3
+
+
 def test_a_node_gets_absolute_paths(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     spec = TrialSpec(
