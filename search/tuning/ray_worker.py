@@ -105,8 +105,8 @@ class RemoteWorker:
             print_to(post.log_file)
             from search import backend
 
-            backend.load()
             _check_versions(post.versions, backend.versions(), host)
+            backend.load()
             setting = pickle.loads(pickled_setting)
             self._mailbox.send(Ready(device=f"{backend.device()} on {host}"))
         except Exception as error:
