@@ -22,7 +22,7 @@ from search.data.sheet import Augment, draw_sheet, make_sheet, save_sheet
 from search.data.sources import find_source
 from search.data.stress import ViewSettings
 from search.data.tables import report_view
-from search.errors import ConfigurationError, SearchError
+from search.errors import ConfigurationError, RunDirectoryError, SearchError
 from search.journal import RunDirectory, write_json
 
 INTERRUPTED = 130
@@ -90,7 +90,10 @@ def _parser() -> argparse.ArgumentParser:
         "--show", type=Path, metavar="FILE.png", help="draw training images, plain and augmented"
     )
     sheet.add_argument(
-        "--run", type=Path, metavar="RUN_DIR", help="augment as the best configuration of a run"
+        "--run",
+        type=Path,
+        metavar="RUN",
+        help="augment as the best configuration of a run: its folder, or its name under results/",
     )
     sheet.add_argument("--crop-min-area", type=float, metavar="SHARE", help="0.05–1; 1 is off")
     sheet.add_argument("--tone-jitter", type=float, metavar="X", help="0–0.4; 0 is off")
@@ -160,9 +163,19 @@ def augmentation_settings(arguments: argparse.Namespace) -> dict[str, Any]:
                 f"--run {arguments.run} brings its own augmentation: leave out "
                 + ", ".join(f"--{name.replace('_', '-')}" for name in given)
             )
-        values = RunDirectory(arguments.run).read_json("best_hyperparameters.json")["values"]
+        values = _best_values(arguments.run)
         given = {name: values[name] for name in AUGMENTATION if name in values}
     return {name: value for name, value in given.items() if value != AUGMENTATION[name]}
+
+
+def _best_values(place: Path) -> dict[str, Any]:
+    """Return the hyperparameters of a run's best configuration."""
+    run = RunDirectory(place if place.is_dir() else Path(RunConfig().results_dir) / place)
+    best = run.read_json("best_hyperparameters.json")
+    if not isinstance(best, dict) or not isinstance(best.get("values"), dict):
+        raise RunDirectoryError(f"{run.root}/best_hyperparameters.json: damaged, has no values")
+    values: dict[str, Any] = best["values"]
+    return values
 
 
 def _augmentation(settings: dict[str, Any], seed: int) -> Augment:

@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 
 from search.data.cache import Progress, cache_errors, locked
@@ -46,10 +47,18 @@ def extract(path: Path, *, cache_dir: Path, progress: Progress) -> Path:
                 )
             root = cache_dir / "zip" / _key(members)
             with locked(root.with_suffix(".lock"), progress):
-                if not root.is_dir():
+                if not _is_whole(root, members):
+                    # Caches are swept by hand and by the system, and rarely all at once.
+                    shutil.rmtree(root, ignore_errors=True)
                     _extract(archive, members, root, progress)
             return root
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, NotImplementedError) as error:
+    except (
+        zipfile.BadZipFile,
+        zipfile.LargeZipFile,
+        zlib.error,
+        EOFError,
+        NotImplementedError,
+    ) as error:
         raise DataError(
             f"{path}: not a usable .zip archive ({error}); download it again, or give --data a "
             "folder"
@@ -118,6 +127,14 @@ def _extract(
             os.replace(temporary, root)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _is_whole(root: Path, members: dict[str, zipfile.ZipInfo]) -> bool:
+    """Return whether everything that was extracted is still there, by size."""
+    try:
+        return all((root / name).stat().st_size == info.file_size for name, info in members.items())
+    except OSError:
+        return False
 
 
 def _key(members: dict[str, zipfile.ZipInfo]) -> str:

@@ -31,6 +31,9 @@ DECODER_VERSION = 2
 BLOCKS = (8, 4, 2)
 """Sides in pixels of the blocks that are averaged, the largest that fits; a JPEG decoder's."""
 
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "GIF", "WEBP", "JPEG2000")
+"""Pillow's names of what may be in an image file; some of its other readers start programs."""
+
 MIN_SIDE = 8
 """A film with a shorter side in pixels is rejected."""
 
@@ -103,7 +106,7 @@ def decode(data: bytes, image_size: int) -> Decoded:
     if is_dicom(data):
         return _decode_dicom(data, image_size)
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             width, height, mode = image.width, image.height, image.mode
             if min(width, height) < MIN_SIDE:
                 raise UnusableImageError(f"too small ({width} × {height} pixels)")

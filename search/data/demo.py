@@ -73,7 +73,8 @@ def write_demo(*, cache_dir: Path, seed: int, progress: Progress = silent) -> Pa
     """
     root = cache_dir / "demo" / f"v{GENERATOR_VERSION}-seed{seed}" / "chest_xray"
     with locked(root.parent.with_suffix(".lock"), progress):
-        if not root.is_dir():
+        if not all((root / film.relative).is_file() for film in plan_films(seed)):
+            shutil.rmtree(root, ignore_errors=True)  # what is left of a cache that was swept
             with cache_errors(root):
                 root.parent.mkdir(parents=True, exist_ok=True)
                 temporary = Path(tempfile.mkdtemp(dir=root.parent, prefix=".demo-"))

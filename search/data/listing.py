@@ -62,7 +62,7 @@ class Listing:
     Attributes:
         root: The data folder.
         files: Train, then val, then test; NORMAL before PNEUMONIA; by name within.
-        ignored: Relative paths in class folders that have no image's name.
+        ignored: Relative paths in class folders that have no image's name, or none that is text.
     """
 
     root: Path
@@ -175,8 +175,20 @@ def _list_classes(root: Path, folder: Path, name: str) -> tuple[list[FoundFile],
             ) from error
         for file_name in names:
             relative = f"{prefix}/{file_name}"
-            if Path(file_name).suffix.lower() in IMAGE_SUFFIXES:
+            if not _is_text(file_name):
+                shown = os.fsencode(relative).decode(errors="backslashreplace")
+                ignored.append(f"{shown} (the name is not UTF-8; rename the file)")
+            elif Path(file_name).suffix.lower() in IMAGE_SUFFIXES:
                 files.append(FoundFile(relative=relative, folder=name, label=label))
             else:
                 ignored.append(relative)
     return files, ignored
+
+
+def _is_text(name: str) -> bool:
+    """Return whether a name can be hashed, printed and written to JSON."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

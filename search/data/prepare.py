@@ -289,10 +289,13 @@ def _check_sides(root: Path, train: Sequence[Film], val: Sequence[Film], split: 
     for side, films in (("training", train), ("validation", val)):
         for label, name in enumerate(CLASS_NAMES):
             if not any(film.file.label == label for film in films):
+                by_patient = split is SplitKind.PATIENT
+                needed = (
+                    "usable images of several patients" if by_patient else "several usable ones"
+                )
                 raise DataError(
                     f"{root}: no {name} image is left for {side} after the {split.value} split; "
-                    f"each class needs several {'patients' if split is SplitKind.PATIENT else ''}"
-                    " usable images. Add images, or give --data another folder"
+                    f"each class needs {needed}. Add images, or give --data another folder"
                 )
 
 

@@ -181,6 +181,12 @@ def alarms(report: dict[str, Any]) -> list[str]:
             f"{sharing} of {report['leakage']['val_images']} validation images share a patient "
             "with train: validation flatters; --split patient avoids it"
         )
+    lacking = [name for name, count in report["counts"]["test"].items() if not count]
+    if lacking:
+        found.append(
+            f"test has no usable {' and no '.join(lacking)} image: a model can be scored on "
+            "validation only"
+        )
     if report["colour"]:
         found.append(f"{len(report['colour'])} file(s) have real colour and are used as gray")
     if report["rejected"]:

@@ -71,9 +71,7 @@ def find_source(
     if data == "demo":
         return _demo(cache_dir, seed, progress, "--data demo")
     if data == "kaggle":
-        folder = kaggle.download()
-        origin = f"Kaggle data set {kaggle.HANDLE}"
-        return _folder(SourceKind.KAGGLE, folder, "--data kaggle", origin)
+        return _from_kaggle()
     if not data:
         raise DataError("--data '': give a folder, a .zip file, kaggle, demo or auto")
     return _from_path(Path(data).expanduser(), f"--data {data}", cache_dir, progress)
@@ -96,13 +94,31 @@ def _find_auto(cache_dir: Path, seed: int, progress: Progress) -> Source:
     for folder in (Path("chest_xray"), Path("data/chest_xray")):
         if folder.is_dir():
             return _folder(SourceKind.FOLDER, folder, f"./{folder}", f"./{folder}, found by auto")
+    if earlier := _earlier_download():
+        return earlier
+    looked = "$CHEST_XRAY_DIR, ./chest_xray, ./data/chest_xray, an earlier Kaggle download"
+    return _demo(cache_dir, seed, progress, f"no images found; looked for {looked}")
+
+
+def _from_kaggle() -> Source:
+    try:
+        folder = kaggle.download()
+    except DataError:
+        # kagglehub asks the net for the newest version even when all of one lies on the disk.
+        if earlier := _earlier_download():
+            return earlier
+        raise
+    origin = f"Kaggle data set {kaggle.HANDLE}"
+    return _folder(SourceKind.KAGGLE, folder, "--data kaggle", origin)
+
+
+def _earlier_download() -> Source | None:
     for folder in kaggle.earlier_downloads():
         root = find_root(folder)
         if root is not None:
             origin = f"an earlier Kaggle download, {folder}"
             return Source(kind=SourceKind.KAGGLE, root=root, synthetic=False, origin=origin)
-    looked = "$CHEST_XRAY_DIR, ./chest_xray, ./data/chest_xray, an earlier Kaggle download"
-    return _demo(cache_dir, seed, progress, f"no images found; looked for {looked}")
+    return None
 
 
 def _from_path(path: Path, option: str, cache_dir: Path, progress: Progress) -> Source:

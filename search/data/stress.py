@@ -72,22 +72,28 @@ class ViewSettings:
         unknown = [kind for kind in self.kinds if kind not in KINDS]
         if unknown or not self.kinds or len(set(self.kinds)) != len(self.kinds):
             raise ConfigurationError(
-                f"view kinds {self.kinds}: choose different ones of {', '.join(KINDS)}"
+                f"--views {','.join(self.kinds)}: choose different ones of {', '.join(KINDS)}"
             )
         if not 1 <= self.views_per_image <= len(self.kinds):
             raise ConfigurationError(
-                f"views per image {self.views_per_image}: must be between 1 and the number of "
-                f"kinds, {len(self.kinds)}"
+                f"--views-per-image {self.views_per_image}: must be between 1 and the number of "
+                f"--views, {len(self.kinds)}"
             )
         low, high = self.crop_area
         if not 0.05 <= low <= high <= 1:
-            raise ConfigurationError(f"crop area {self.crop_area}: must be between 0.05 and 1")
-        for name, share in (("shift", self.shift), ("zoom out", self.zoom_out)):
+            raise ConfigurationError(
+                f"--view-strength crop_area={low}:{high}: must be LOW:HIGH between 0.05 and 1"
+            )
+        for name, share in (("shift", self.shift), ("zoom_out", self.zoom_out)):
             if not 0 <= share <= 0.5:
-                raise ConfigurationError(f"{name} {share}: must be between 0 and 0.5")
+                raise ConfigurationError(
+                    f"--view-strength {name}={share}: must be between 0 and 0.5"
+                )
         for name, (low, high) in (("gamma", self.gamma), ("contrast", self.contrast)):
             if not 0.1 <= low <= high <= 10:
-                raise ConfigurationError(f"{name} {(low, high)}: must be between 0.1 and 10")
+                raise ConfigurationError(
+                    f"--view-strength {name}={low}:{high}: must be LOW:HIGH between 0.1 and 10"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)

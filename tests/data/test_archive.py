@@ -83,6 +83,29 @@ def test_an_archive_cut_short_leaves_nothing_behind(tmp_path):
     assert not any(p.is_dir() for p in (tmp_path / "cache/zip").iterdir())
 
 
+def test_a_damaged_compressed_member_is_an_error(tmp_path):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in WANTED:
+            archive.writestr(name, FILM * 9)
+    data = bytearray(path.read_bytes())
+    begin = 30 + len(WANTED[0])
+    data[begin : begin + 40] = bytes(byte ^ 255 for byte in data[begin : begin + 40])
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=r"a\.zip: not a usable \.zip"):
+        extract(path, cache_dir=tmp_path / "cache", progress=silent)
+
+
+def test_what_was_swept_from_the_cache_is_extracted_again(tmp_path):
+    path = make_zip(tmp_path / "a.zip", WANTED)
+    root = extract(path, cache_dir=tmp_path / "cache", progress=silent)
+    (root / WANTED[0]).unlink()
+    (root / WANTED[1]).write_bytes(b"cut")
+    assert extract(path, cache_dir=tmp_path / "cache", progress=silent) == root
+    assert extracted(root) == sorted(WANTED)
+    assert (root / WANTED[1]).read_bytes() == FILM
+
+
 def test_a_file_that_is_no_archive_is_an_error(tmp_path):
     path = tmp_path / "a.zip"
     path.write_bytes(b"not a zip")

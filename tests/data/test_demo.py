@@ -86,6 +86,13 @@ def test_it_is_written_once_in_the_kaggle_layout(tmp_path, small):
     assert write_demo(cache_dir=tmp_path, seed=9) != root
 
 
+def test_a_demo_with_films_gone_is_drawn_again(tmp_path, small):
+    root = write_demo(cache_dir=tmp_path, seed=8)
+    next(root.rglob("*.jpeg")).unlink()
+    assert write_demo(cache_dir=tmp_path, seed=8) == root
+    assert len(list_images(root).files) == 15
+
+
 def test_a_failure_leaves_no_half_demo(tmp_path, small, monkeypatch):
     def fail(*_):
         raise RuntimeError("stop")

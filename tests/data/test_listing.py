@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from search.data.listing import list_images, list_labelled
@@ -40,6 +42,19 @@ def test_files_without_an_images_name_are_told(tmp_path):
     make_tree(tmp_path, patients=2)
     write(tmp_path / "train/NORMAL/notes.txt", b"x")
     assert list_images(tmp_path).ignored == ("train/NORMAL/notes.txt",)
+
+
+def test_a_name_that_is_not_text_is_told(tmp_path):
+    make_tree(tmp_path, patients=2)
+    before = list_images(tmp_path).files
+    try:
+        with open(os.fsencode(tmp_path / "train/NORMAL") + b"/f\xe9.jpeg", "wb") as file:
+            file.write(b"x")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    listing = list_images(tmp_path)
+    assert listing.files == before
+    assert listing.ignored == (r"train/NORMAL/f\xe9.jpeg (the name is not UTF-8; rename the file)",)
 
 
 def test_folder_names_match_whatever_their_case(tmp_path):

@@ -189,13 +189,15 @@ def test_no_test_folder_is_an_error_only_when_it_is_opened(tmp_path):
     tree = make_tree(tmp_path / "tree", test=False)
     dataset, sealed = prepared(tree, tmp_path / "cache")
     assert dataset.report["counts"]["test"] == {"NORMAL": 0, "PNEUMONIA": 0}
+    assert any("scored on validation only" in line for line in dataset.report["alarms"])
     with pytest.raises(DataError, match="no test images"):
         sealed.open()
 
 
 def test_a_test_of_one_class_is_an_error_only_when_it_is_opened(tree, tmp_path):
     shutil.rmtree(tree / "test/NORMAL")
-    _, sealed = prepared(tree, tmp_path / "cache")
+    dataset, sealed = prepared(tree, tmp_path / "cache")
+    assert any("test has no usable NORMAL image" in line for line in dataset.report["alarms"])
     with pytest.raises(DataError, match="no usable NORMAL images"):
         sealed.open()
 

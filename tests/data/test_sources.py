@@ -154,6 +154,22 @@ def test_kaggle_offline_says_what_to_do(tmp_path, monkeypatch):
         find_source("kaggle", cache_dir=tmp_path)
 
 
+def test_kaggle_offline_takes_what_was_downloaded_before(tmp_path, monkeypatch):
+    def download(handle):
+        raise ConnectionError("Max retries exceeded")
+
+    fake_kagglehub(monkeypatch, download)
+    monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path / "hub"))
+    versions = tmp_path / "hub/datasets" / kaggle.HANDLE / "versions"
+    make_tree(versions / "2/chest_xray", patients=2)
+    with pytest.raises(DataError, match="Max retries exceeded"):
+        find_source("kaggle", cache_dir=tmp_path)
+    write(versions.parent / "2.complete", b"")
+    source = find_source("kaggle", cache_dir=tmp_path)
+    assert source.root == versions / "2/chest_xray"
+    assert source.origin.startswith("an earlier Kaggle download")
+
+
 def test_kaggle_without_kagglehub_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "kagglehub", None)
     with pytest.raises(DataError, match=r'pip install "xray-search\[kaggle\]"'):

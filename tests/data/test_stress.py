@@ -179,5 +179,5 @@ def test_tone_keeps_black_white_order():
     ],
 )
 def test_impossible_settings_are_refused(options):
-    with pytest.raises(ConfigurationError):
+    with pytest.raises(ConfigurationError, match=r"^--view"):
         ViewSettings(**options)
