@@ -8,12 +8,15 @@ Images are not sent: workers map the same file.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import multiprocessing
+import os
 import pickle
 import signal
 import time
 from collections.abc import Iterator, Sequence
 from multiprocessing import connection as connections
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -92,15 +95,19 @@ class _ProcessWorker(Worker):
         super().__init__(number, place=str(log_file))
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
+        # This end closes with this process, however that ends, and with it the worker.
+        watched, self._life = context.Pipe(duplex=False)
         self.process: BaseProcess = context.Process(
             target=serve,
-            args=(theirs, environment, log_file, setting),
+            args=(theirs, watched, environment, log_file, setting),
             name=f"xray-search worker {number}",
             daemon=True,
         )
         self.process.start()
         self.pid = self.process.pid or 0
+        _signal_end(watched, self.pid)
         theirs.close()
+        watched.close()
 
     @property
     def alive(self) -> bool:
@@ -142,3 +149,19 @@ class _ProcessWorker(Worker):
             self.process.kill()
         self.process.join()
         self.pipe.close()
+        self._life.close()
+
+
+def _signal_end(pipe: Connection, pid: int) -> None:
+    """Have the kernel end a process by SIGIO when the other end of a pipe is closed.
+
+    So a worker ends with its parent from its first moment on, also while it imports the parent's
+    main module or loads a backend, when no code of its own could act. macOS ignores that signal.
+
+    Args:
+        pipe: The end that the process holds as well.
+        pid: The process.
+    """
+    flags = fcntl.fcntl(pipe.fileno(), fcntl.F_GETFL)
+    fcntl.fcntl(pipe.fileno(), fcntl.F_SETOWN, pid)
+    fcntl.fcntl(pipe.fileno(), fcntl.F_SETFL, flags | os.O_ASYNC)

@@ -2,8 +2,9 @@
 
 A worker is given trials, reports through messages, and may be lost at any moment: it dies, hangs
 or takes too long. It is then replaced, and its trial goes on in another from its last finished
-epoch. Workers are also replaced after a number of trials, because backends leak memory from model
-to model. Where workers come from and how they are spoken to, `pool.py` and `ray_executor.py` know.
+epoch. Workers are also replaced after a number of trials, or when they hold much memory, because
+backends leak it from model to model and keep what their largest took. Where workers come from and
+how they are spoken to, `pool.py` and `ray_executor.py` know.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ from search.tuning.executors import OnMessage
 from search.tuning.messages import TrialStarted, WorkerLost
 from search.tuning.timing import Pace
 from search.tuning.trial import ShouldStop
-from search.tuning.worker import Beat, Broken, Measure, Ready, Stop, Stopped
+from search.tuning.worker import Beat, Broken, Holds, Measure, Ready, Stop, Stopped
 
 POLL_SECONDS = 0.5
+STARTING_SECONDS = 600.0
+"""A worker that loads or measures for longer than this, and than the stall timeout, has hung."""
 GRACE_SECONDS = 5.0
 """How long a worker that was told to end may take before it is killed."""
 
@@ -34,6 +37,8 @@ class PoolLimits:
 
     Attributes:
         trials_per_worker: A worker is replaced after so many trials.
+        worker_memory_mb: A worker that trains on the CPU is replaced after a trial when it holds
+            more main memory than this; the next trial may need as much again.
         retries: How often a trial is started again after losing its worker.
         trial_timeout: Seconds a trial may take in one worker; 0 for no limit.
         stall_timeout: Seconds without a training step, validation or checkpoint after which a
@@ -42,6 +47,7 @@ class PoolLimits:
     """
 
     trials_per_worker: int = 10
+    worker_memory_mb: int = 1800
     retries: int = 2
     trial_timeout: float = 0.0
     stall_timeout: float = 600.0
@@ -59,6 +65,7 @@ class Worker(ABC):
         device: What it trains on, in words; known once it is ready.
         measuring: Whether it was asked for a pace and has not told it.
         trials: How many it has ended.
+        memory_mb: Main memory it held after the last of them, where it trains on the CPU.
         spec: The trial it trains, None while idle.
         last_sign: When it last made progress, on the monotonic clock.
         last_words: Why it cannot work, where it could say so.
@@ -72,6 +79,7 @@ class Worker(ABC):
         self.device = ""
         self.measuring = False
         self.trials = 0
+        self.memory_mb = 0
         self.spec: TrialSpec | None = None
         self.begun = self.last_sign = time.monotonic()
         self.last_words = ""
@@ -85,6 +93,11 @@ class Worker(ABC):
     def seconds(self) -> float:
         """Return how long it has had its trial."""
         return time.monotonic() - self.begun
+
+    @property
+    def starting(self) -> bool:
+        """Return whether it is loading or measuring."""
+        return not self.ready or self.measuring
 
     @property
     @abstractmethod
@@ -118,11 +131,14 @@ class Worker(ABC):
 
     def overdue(self, limits: PoolLimits) -> str:
         """Return why the worker must be given up, "" if it need not."""
+        silent = time.monotonic() - self.last_sign
         if not self.busy:
+            patience = max(limits.stall_timeout, STARTING_SECONDS)
+            if limits.stall_timeout and self.starting and silent > patience:
+                return f"hung: neither loaded nor measured within {silent:.0f} s"
             return ""
         if limits.trial_timeout and self.seconds > limits.trial_timeout:
             return f"took longer than the trial timeout of {limits.trial_timeout:g} s"
-        silent = time.monotonic() - self.last_sign
         if limits.stall_timeout and silent > limits.stall_timeout:
             return f"hung: no sign of life for {silent:.0f} s"
         return ""
@@ -136,6 +152,7 @@ class Worker(ABC):
     def measure(self, task: Measure) -> None:
         """Ask it for a pace."""
         self.measuring = True
+        self.last_sign = time.monotonic()
         self.send(task)
 
     def finish(self) -> None:
@@ -266,7 +283,9 @@ class Pool(ABC):
         for index, worker in enumerate(self._crew):
             if not self._queue or worker.busy or not worker.ready:
                 continue
-            if worker.trials >= self._limits.trials_per_worker:
+            limits = self._limits
+            tired = worker.trials >= limits.trials_per_worker
+            if tired or worker.memory_mb > limits.worker_memory_mb:
                 worker.dismiss()
                 worker.end(time.monotonic() + GRACE_SECONDS)
                 self._crew[index] = self._start(worker.number)
@@ -308,6 +327,8 @@ class Pool(ABC):
             worker.measuring = False
             self._failed_starts = 0
             self._paces.append(message)
+        elif isinstance(message, Holds):
+            worker.memory_mb = message.megabytes
         elif isinstance(message, Stopped):
             worker.finish()
         elif isinstance(message, Broken):

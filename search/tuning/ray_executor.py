@@ -252,6 +252,11 @@ class _RayWorker(Worker):
         self.news = actor.hear.remote()
 
     @property
+    def starting(self) -> bool:
+        # Until it is ready it may be waiting for a node; see `RayPool._await_news`.
+        return self.ready and self.measuring
+
+    @property
     def alive(self) -> bool:
         return not self._lost
 

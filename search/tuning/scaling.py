@@ -36,8 +36,8 @@ SHORT_SECONDS = 480.0
 """A shorter search does not pay for starting workers only to measure them."""
 
 MOST_WORKERS = 16
-WORKER_MEMORY_MB = 1500
-"""Main memory of a worker, measured at 180 × 180 on TensorFlow."""
+WORKER_MEMORY_MB = 2500
+"""Main memory of a worker at the most, at 180 × 180 on TensorFlow; see `footprint.py`."""
 GPU_WORKER_MEMORY_MB = 4000
 
 
@@ -191,6 +191,8 @@ def choose(
             reasons.append(f"{MIXED} was measured {ratio:.2f} times as fast as float32")
             if ratio >= WORTHWHILE_PRECISION:
                 precision, pace = MIXED, faster
+        elif wishes.precision == "auto":
+            reasons.append(f"too few epochs to measure {MIXED} for")
         if wishes.workers is not None:
             crew = f"{_named(wishes.workers)}, as asked"
         elif short:

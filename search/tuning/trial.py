@@ -36,7 +36,7 @@ from search.records import (
     TrialResult,
     TrialSpec,
 )
-from search.tuning import checkpoint
+from search.tuning import checkpoint, footprint
 from search.tuning.averaging import averaged, begin_averaging
 from search.tuning.feed import TrainingFeed
 from search.tuning.normalization import reestimated
@@ -105,12 +105,11 @@ def train_trial(
         should_stop=should_stop or (lambda: False),
         on_step=on_step or (lambda: None),
     )
-    notes: tuple[str, ...] = ()
     failure = _attempt(run)
     batch_size = int(spec.values.get("batch_size", 0))
     if failure is not None and failure.kind is FailureKind.OUT_OF_MEMORY and batch_size > 1:
         half = batch_size // 2
-        notes = (f"out of memory at batch size {batch_size}; retried at {half}",)
+        run.notes = (f"out of memory at batch size {batch_size}; retried at {half}",)
         run.spec = dataclasses.replace(spec, values={**spec.values, "batch_size": half})
         failure = _attempt(run)
     return TrialResult(
@@ -121,7 +120,7 @@ def train_trial(
         costs=dict(run.costs),
         best_epoch=run.best_epoch,
         failure=failure,
-        notes=notes,
+        notes=run.notes,
     )
 
 
@@ -145,6 +144,7 @@ class _Run:
         self.records: list[EpochRecord] = []
         self.parameters = 0
         self.costs = dict.fromkeys(COSTS, 0.0)
+        self.notes: tuple[str, ...] = ()
 
     def objective(self, record: EpochRecord) -> float:
         """Return a record's objective, smaller is better."""
@@ -241,6 +241,9 @@ def build_model(
         keras.config.set_dtype_policy(before)
     if average:
         begin_averaging(model.optimizer, average)
+    parts = footprint.parts(model, int(values.get("batch_size", 1)))
+    if parts > 1 and footprint.on_cpu():
+        model.optimizer.gradient_accumulation_steps = parts
     # Created now rather than while the first step is traced, which TensorFlow would trace twice.
     model.optimizer.build(model.trainable_variables)
     return model
@@ -258,10 +261,16 @@ def _train(run: _Run) -> None:
         run.on_epoch(record)
     if initial >= spec.epochs or (run.records and run.out_of_patience):
         return
+    batch_size = int(spec.values["batch_size"])
+    if parts := model.optimizer.gradient_accumulation_steps:
+        run.notes = (
+            *run.notes,
+            f"batches of {batch_size} computed in {parts} parts, to bound the memory of the CPU",
+        )
     feed = TrainingFeed(
         setting.dataset.train,
         class_weights=setting.dataset.class_weights,
-        batch_size=int(spec.values["batch_size"]),
+        batch_size=batch_size // (parts or 1),
         seed=spec.seed,
     )
     validator = Validator(setting.dataset, prevalence=setting.prevalence)

@@ -19,7 +19,6 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import connection as connections
-from multiprocessing import parent_process
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Protocol
@@ -38,6 +37,13 @@ class Ready:
 @dataclass(frozen=True, kw_only=True)
 class Beat:
     """The worker made progress."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Holds:
+    """The worker tells what main memory it holds after a trial on the CPU."""
+
+    megabytes: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,20 +88,25 @@ class Pipe(Protocol):
 
 
 def serve(
-    pipe: Connection, environment: dict[str, str], log_file: Path, pickled_setting: bytes
+    pipe: Connection,
+    parent: Connection,
+    environment: dict[str, str],
+    log_file: Path,
+    pickled_setting: bytes,
 ) -> None:
     """Work until the pipe closes; the target of a spawned process.
 
     Args:
         pipe: To the parent.
+        parent: Closes when the parent is gone; nothing is ever sent through it.
         environment: Variables to set before anything else is imported.
         log_file: Gets what is printed, by this process and by libraries.
         pickled_setting: A pickled `Setting`.
     """
+    _end_with(parent)
     os.environ.update(environment)
     # Ctrl-C reaches the whole process group; the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _end_with_parent()
     print_to(log_file)
     try:
         from search import backend
@@ -126,6 +137,7 @@ def work(pipe: Pipe, task: Any, setting: Any) -> None:
         Exception: A fault of this program; it was sent as `Broken` before.
     """
     from search.errors import SearchError, StopRequestedError
+    from search.tuning import footprint
     from search.tuning.timing import measure_pace
     from search.tuning.trial import train_trial
 
@@ -142,6 +154,8 @@ def work(pipe: Pipe, task: Any, setting: Any) -> None:
             should_stop=lambda: _asked_to_stop(pipe),
             on_step=_beats(pipe),
         )
+        if footprint.on_cpu():
+            pipe.send(Holds(megabytes=footprint.resident_mb()))
         pipe.send(result)
     except StopRequestedError:
         pipe.send(Stopped(trial_id=task.trial_id))
@@ -171,14 +185,15 @@ def _beats(pipe: Pipe) -> Callable[[], None]:
     return beat
 
 
-def _end_with_parent() -> None:
-    """End this process as soon as its parent is gone, however that ended."""
-    parent = parent_process()
-    if parent is None:
-        return
+def _end_with(parent: Connection) -> None:
+    """End this process as soon as its parent is gone, however that ended.
+
+    A thread may have to wait for seconds while a library is loaded, which holds the interpreter;
+    where the kernel signals the parent's end (see `pool.py`) it does not come to that.
+    """
 
     def watch() -> None:
-        connections.wait([parent.sentinel])
+        connections.wait([parent])
         os._exit(1)
 
     threading.Thread(target=watch, name="watch-parent", daemon=True).start()

@@ -11,9 +11,10 @@ import pytest
 
 from search.errors import StopRequestedError, WorkerError
 from search.records import EpochRecord, FailureKind, TrialSpec
+from search.tuning import pooling
 from search.tuning.devices import worker_environments
 from search.tuning.messages import TrialStarted, WorkerLost
-from search.tuning.pool import WorkerPool
+from search.tuning.pool import WorkerPool, _ProcessWorker
 from search.tuning.pooling import PoolLimits
 from search.tuning.trial import Setting, train_trial
 from tests.tuning.fakes import TinyHyperModel
@@ -117,6 +118,20 @@ def test_a_hanging_worker_is_replaced(setting, tmp_path, fault, limits, reason):
     assert reason in lost.reason
 
 
+def test_a_worker_that_hangs_while_it_loads_or_measures_is_given_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(pooling, "STARTING_SECONDS", 0.0)
+    worker = _ProcessWorker(0, {}, tmp_path / "log", b"")
+    worker.last_sign -= 100
+    assert "neither loaded nor measured within 100 s" in worker.overdue(
+        PoolLimits(stall_timeout=99)
+    )
+    assert worker.overdue(PoolLimits(stall_timeout=101)) == ""
+    assert worker.overdue(PoolLimits(stall_timeout=0)) == ""
+    worker.ready = True
+    assert worker.overdue(PoolLimits(stall_timeout=99)) == ""
+    worker.kill()
+
+
 @pytest.mark.slow
 def test_out_of_memory_in_a_worker_is_retried_at_half_the_batch(tiny_dataset, tmp_path):
     setting = Setting(
@@ -150,6 +165,17 @@ def test_workers_are_recycled(setting, tmp_path):
         finish(pool, 3, messages)
     pids = {m.trial_id: m.pid for m in messages if isinstance(m, TrialStarted)}
     assert pids["a"] == pids["b"] != pids["c"]
+
+
+@pytest.mark.slow
+def test_a_worker_that_holds_much_memory_is_replaced(setting, tmp_path):
+    messages = []
+    with pool_of(setting, tmp_path, 1, worker_memory_mb=100) as pool:
+        for name in "ab":
+            pool.submit(spec(tmp_path, name, epochs=1))
+        finish(pool, 2, messages)
+    pids = {m.trial_id: m.pid for m in messages if isinstance(m, TrialStarted)}
+    assert pids["a"] != pids["b"]
 
 
 def test_workers_that_cannot_start_end_the_search_with_the_remedy(setting, tmp_path):

@@ -94,7 +94,7 @@ def test_a_failing_measurement_leaves_no_pool_behind():
 def test_memory_and_cores_limit_the_workers(monkeypatch):
     monkeypatch.setattr(scaling, "usable_cores", lambda: 12)
     monkeypatch.setattr(scaling, "available_memory_mb", lambda: 8000)
-    assert _most_workers(()) == 5
+    assert _most_workers(()) == 3
     monkeypatch.setattr(scaling, "available_memory_mb", lambda: 500)
     assert _most_workers(()) == 1
     monkeypatch.setattr(scaling, "available_memory_mb", lambda: None)

@@ -55,7 +55,11 @@ def assert_same_weights(first: Path, second: Path) -> None:
         np.testing.assert_allclose(one[name], two[name], rtol=0, atol=1e-6, err_msg=name)
 
 
-def test_one_two_and_six_epochs_through_promotions_equal_nine_straight(setting, tmp_path):
+@pytest.mark.parametrize("parts", [1, 2])
+def test_one_two_and_six_epochs_through_promotions_equal_nine_straight(
+    setting, tmp_path, monkeypatch, parts
+):
+    monkeypatch.setattr(trials.footprint, "parts", lambda *_: parts)
     straight = train_trial(spec(tmp_path, "straight", epochs=9), setting)
     parent, done = None, 0
     for name, epochs in (("a", 1), ("b", 3), ("c", 9)):
@@ -204,7 +208,7 @@ def test_continuation_is_exact_on_jax_too(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "2 passed" in done.stdout
+    assert "3 passed" in done.stdout
 
 
 def test_mixed_precision_computes_in_bfloat16_and_keeps_weights_and_output_in_float32(setting):

@@ -99,6 +99,40 @@ def test_workers_end_when_their_parent_is_killed_and_the_run_goes_on(tmp_path):
     check_replay(root, SCHEDULE)
 
 
+STUCK = """
+import ctypes, sys, time
+from pathlib import Path
+if __name__ == "__mp_main__":
+    ctypes.PyDLL(None).sleep(60)  # as while a library is loaded: the interpreter is held
+if __name__ == "__main__":
+    from search.tuning.pool import _ProcessWorker
+    worker = _ProcessWorker(0, {}, Path(sys.argv[1]), b"")
+    print(worker.pid, flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="macOS ignores the kernel's signal")
+def test_a_worker_ends_with_its_parent_even_while_it_loads(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(STUCK)
+    parent = subprocess.Popen(
+        [sys.executable, str(program), str(tmp_path / "log")],
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    worker = int(parent.stdout.readline())
+    time.sleep(1)
+    assert alive(worker)
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 10
+    while alive(worker) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not alive(worker)
+
+
 MEMORY = """
 import resource, sys
 from pathlib import Path

@@ -1,0 +1,78 @@
+"""Main memory: how much a training step on the CPU takes, and how much a process holds.
+
+Training keeps every layer's output until the gradient has passed it, so memory grows with image
+area, channels and batch. At 180 × 180 a batch of 64 of the widest network takes TensorFlow over
+4 GB, and the process never gives it back. On a CPU a batch is therefore computed in parts where it
+would keep more than `STEP_BYTES`: their gradients are averaged and the optimizer makes one step,
+as Keras' `gradient_accumulation_steps` does. Batch normalization then normalizes each part by
+itself ("ghost batches": Hoffer, Hubara and Soudry, "Train longer, generalize better", NeurIPS
+2017); no part is smaller than the documented network's batch of 16. The documented configuration
+is never split up to 180 × 180, and no configuration of the space is up to 96 × 96.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import Any
+
+import keras
+
+STEP_BYTES = 420_000_000
+"""Layer outputs of a training step on the CPU, in bytes: 32 images of the documented network at
+180 × 180, 64 of the widest at 96 × 96. The whole step takes two to three times as much."""
+
+SMALLEST_PART = 16
+
+
+def parts(model: Any, batch_size: int, *, limit: int = STEP_BYTES) -> int:
+    """Return in how many equal parts a batch is to be computed.
+
+    Args:
+        model: A Keras model; one whose layers do not tell their output shapes is never split.
+        batch_size: Images in a step.
+        limit: Bytes of layer outputs that a part may keep.
+
+    Returns:
+        1, or a power of two that divides the batch size, no part below `SMALLEST_PART` images.
+    """
+    number = 1
+    each = bytes_per_image(model)
+    while (
+        batch_size * each > limit * number
+        and batch_size % (2 * number) == 0
+        and batch_size // (2 * number) >= SMALLEST_PART
+    ):
+        number *= 2
+    return number
+
+
+def bytes_per_image(model: Any) -> int:
+    """Return the bytes of all layers' outputs for one image, 0 where layers do not tell them."""
+    total = 0
+    for layer in model._flatten_layers(include_self=False):
+        try:
+            shape = layer.output.shape
+        except (AttributeError, ValueError, RuntimeError):  # no single symbolic output
+            continue
+        width = 2 if "16" in str(layer.compute_dtype) else 4
+        total += math.prod(side or 1 for side in shape[1:]) * width
+    return total
+
+
+def on_cpu() -> bool:
+    """Return whether training runs in main memory."""
+    try:
+        return not keras.distribution.list_devices("gpu")
+    except RuntimeError:  # JAX has no empty list: without a GPU, "gpu" is unknown to it
+        return True
+
+
+def resident_mb() -> int:
+    """Return the main memory this process holds, in MB, mapped files included; 0 if unknown."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as handle:
+            pages = int(handle.read().split()[1])
+    except (OSError, ValueError, IndexError):  # not Linux
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE") // 1_000_000
