@@ -186,16 +186,10 @@ class RunDirectory:
         """
         line = json.dumps({"event": event.value, "time": time.time(), **to_json(fields)})
         with storage_errors(self.journal_file):
-            cut_short = False
-            if self.journal_file.exists():
-                with open(self.journal_file, "rb") as handle:
-                    handle.seek(0, os.SEEK_END)
-                    if handle.tell():
-                        handle.seek(-1, os.SEEK_END)
-                        cut_short = handle.read(1) != b"\n"
+            # A kill in the middle of a line must not swallow the next one.
+            begin = "\n" if cut_short(self.journal_file) else ""
             with open(self.journal_file, "a", encoding="utf-8") as handle:
-                # A kill in the middle of a line must not swallow the next one.
-                handle.write(("\n" if cut_short else "") + line + "\n")
+                handle.write(begin + line + "\n")
                 handle.flush()
                 os.fsync(handle.fileno())
 
@@ -257,6 +251,17 @@ class RunDirectory:
         self.write_json("manifest.json", {**content, "files": files})
 
 
+def cut_short(path: Path) -> bool:
+    """Return whether the last line of a file has no end, because of a kill or a full disk."""
+    if not path.exists():
+        return False
+    with open(path, "rb") as handle:
+        if not handle.seek(0, os.SEEK_END):
+            return False
+        handle.seek(-1, os.SEEK_END)
+        return handle.read(1) != b"\n"
+
+
 def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file's content as hexadecimal digits."""
     with open(path, "rb") as handle:
@@ -311,6 +316,9 @@ def storage_errors(place: Path, *, option: str = "--results-dir") -> Iterator[No
         errno.EPERM: "no permission to write",
         errno.ENOTDIR: "a file is where a folder should be",
         errno.EEXIST: "a file is where a folder should be",
+        errno.EISDIR: "a folder is where a file should be",
+        errno.ENOENT: "it cannot be made there",
+        errno.ENAMETOOLONG: "the name is too long",
     }
     try:
         yield

@@ -230,6 +230,7 @@ class Searching:
             space=self.space,
             queue=self.queue,
             seconds_per_epoch=lambda: self.pace.epoch,
+            seconds_per_trial=lambda: self.pace.trial,
         )
 
     def show_plan(self, console: Console, directory: RunDirectory | None = None) -> None:

@@ -60,7 +60,9 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.json"]
 
 
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.ENOTDIR])
+@pytest.mark.parametrize(
+    "code", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.ENOENT]
+)
 def test_refusals_of_the_disk_name_place_and_remedy(tmp_path, code):
     with pytest.raises(StorageError, match="--resume"), storage_errors(tmp_path):
         raise OSError(code, "refused")

@@ -10,20 +10,25 @@ it), `best.weights.h5` if the best epoch is kept, `epochs.jsonl`.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import h5py
 
-from search.journal import storage_errors
+from search.journal import cut_short, storage_errors
 from search.records import EpochRecord, to_json
 
 EPOCH_ATTRIBUTE = "xray_search_epoch"
 LAST = "checkpoint.weights.h5"
 BEST = "best.weights.h5"
 LOG = "epochs.jsonl"
+ERRNO = re.compile(r"\berrno = (\d+)")
+"""How HDF5 words the number of a system error."""
 
 
 def save(model: Any, path: Path, *, epoch: int) -> None:
@@ -41,14 +46,30 @@ def save(model: Any, path: Path, *, epoch: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{os.getpid()}.{path.name}")
         try:
-            model.save_weights(temporary)
-            with h5py.File(temporary, "r+") as file:
-                file.attrs[EPOCH_ATTRIBUTE] = epoch
+            with _system_errors():
+                model.save_weights(temporary)
+                with h5py.File(temporary, "r+") as file:
+                    file.attrs[EPOCH_ATTRIBUTE] = epoch
             with open(temporary, "rb") as handle:
                 os.fsync(handle.fileno())
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _system_errors() -> Iterator[None]:
+    """Raise what the system refused to HDF5 as an OSError that has its number.
+
+    HDF5 tells of a full disk when it closes a file, as a RuntimeError with the number in its text.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        number = ERRNO.search(str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
 
 
 def saved_epoch(path: Path) -> int:
@@ -81,8 +102,9 @@ def append_epoch(directory: Path, record: EpochRecord) -> None:
     """
     with storage_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
+        begin = "\n" if cut_short(directory / LOG) else ""
         with open(directory / LOG, "a", encoding="utf-8") as handle:
-            handle.write(json.dumps(to_json(record)) + "\n")
+            handle.write(begin + json.dumps(to_json(record)) + "\n")
 
 
 def read_epochs(directory: Path, *, up_to: int) -> list[EpochRecord]:

@@ -95,7 +95,8 @@ class SearchLoop:
         if not completed:
             failure = next((r.failure for r in records if r.failure), None)
             raise SearchFailedError(
-                f"every one of {len(records)} trials failed; the first: "
+                f"every one of {len(records)} trials failed; mend the cause and start again with "
+                "--overwrite. The first: "
                 + (f"{failure.message}\n{failure.traceback}" if failure else "none was started")
             )
         self._emit(

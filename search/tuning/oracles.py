@@ -27,6 +27,9 @@ from search.tuning.selection import smoothed
 from search.tuning.sources import ConfigurationSource
 from search.tuning.space import Space
 
+TUNER_FILE = "tuner0.json"
+"""Without it a KerasTuner tuner takes a project for a new one; it has nothing to say."""
+
 
 class ScheduleOracle(kt.Oracle):
     """Proposes the trials of a schedule.
@@ -221,9 +224,16 @@ class ScheduleOracle(kt.Oracle):
                 tracker.register(name, direction=metric_direction(name))
             tracker.update(name, value, step=step)
 
+    def get_state(self) -> dict[str, Any]:
+        """Return KerasTuner's state, with what its own tuners look for when they open a project."""
+        return {**super().get_state(), **_foreign_state(self.halving.schedule)}
+
     def save(self) -> None:
-        """Write `oracle.json` atomically."""
-        write_text(Path(self._get_oracle_fname()), json.dumps(self.get_state()))
+        """Write `oracle.json` atomically, and once the file by which tuners know a project."""
+        path = Path(self._get_oracle_fname())
+        write_text(path, json.dumps(self.get_state()))
+        if not path.with_name(TUNER_FILE).exists():
+            write_text(path.with_name(TUNER_FILE), "{}")
 
     def _save_trial(self, trial: Any) -> None:
         """Write `trial.json` atomically."""
@@ -275,3 +285,23 @@ class ScheduleOracle(kt.Oracle):
             f"trial {record.trial_id} of the journal has no place in this schedule; resume with "
             "the options the run was started with, or use --overwrite or another --name"
         )
+
+
+def _foreign_state(schedule: Schedule) -> dict[str, Any]:
+    """Return what `kt.Hyperband` and `kt.BayesianOptimization` expect of a project of theirs.
+
+    With it they show and load what was found; to go on with the search is not for them, so
+    Hyperband finds all its brackets done.
+    """
+    iterations = 1 + schedule.brackets[-1].iteration
+    hyperband = {
+        "hyperband_iterations": iterations,
+        "max_epochs": schedule.max_epochs,
+        "min_epochs": 1,
+        "factor": 3,
+        "brackets": [],
+        "current_bracket": 0,
+        "current_iteration": iterations - 1,
+    }
+    bayesian = {"num_initial_points": None, "alpha": 1e-4, "beta": 2.6}
+    return hyperband | bayesian

@@ -33,12 +33,30 @@ class PlannedSearch:
     source: ConfigurationSource
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Budget:
+    """What `--budget` leaves room for.
+
+    Attributes:
+        epochs: Epochs that may be trained.
+        per_trial: What starting a trial takes of them.
+    """
+
+    epochs: int
+    per_trial: float = 0.0
+
+    def share(self, trials: int, most: int) -> int:
+        """Return the epochs of each of some trials, at least 1 and not more than `most`."""
+        return max(1, min(most, int(self.epochs / trials - self.per_trial)))
+
+
 def plan_search(
     config: RunConfig,
     *,
     space: Space,
     queue: list[Values],
     seconds_per_epoch: Callable[[], float],
+    seconds_per_trial: Callable[[], float] = lambda: 0.0,
 ) -> PlannedSearch:
     """Plan a search.
 
@@ -47,34 +65,36 @@ def plan_search(
         space: The (narrowed) search space.
         queue: Configurations that come first, the documented one leading.
         seconds_per_epoch: Gives the measured time of an epoch; called only for a budget in time.
+        seconds_per_trial: What a trial takes besides; likewise.
 
     Raises:
         ConfigurationError: The grid is infinite, or the budget too small.
     """
-    epochs = None
-    if config.budget:
-        timed = not config.budget.endswith("epochs")
-        epochs = schedules.budget_in_epochs(config.budget, seconds_per_epoch() if timed else None)
+    budget = None
+    if config.budget.endswith("epochs"):
+        budget = _Budget(epochs=schedules.budget_in_epochs(config.budget, None))
+    elif config.budget:
+        epoch = seconds_per_epoch()
+        budget = _Budget(
+            epochs=schedules.budget_in_epochs(config.budget, epoch),
+            per_trial=seconds_per_trial() / epoch,
+        )
     size = full_listing(space, queue)
     if config.tuner is TunerKind.GRID:
-        return _grid(config, space, queue, size, epochs)
+        return _grid(config, space, queue, size, budget)
     if config.tuner is TunerKind.HYPERBAND:
-        planned = _hyperband(config, epochs)
+        planned = _hyperband(config, budget)
     else:
-        trials = config.max_trials
-        if epochs is not None:
-            trials = max(1, min(trials, epochs // config.max_epochs))
-        planned = schedules.full_budget(
-            tuner=config.tuner.value, trials=trials, epochs=config.max_epochs
-        )
+        planned = _full(config, config.max_trials, budget)
     if size is not None and size <= planned.configurations:
+        epochs = config.max_epochs if budget is None else budget.share(size, config.max_epochs)
         note = (
             f"the space holds {size} configurations, no more than the schedule's "
-            f"{planned.configurations}: all of them are trained to {config.max_epochs} epochs"
+            f"{planned.configurations}: all of them are trained to {epochs} epochs"
         )
         return PlannedSearch(
             schedule=schedules.full_budget(
-                tuner=config.tuner.value, trials=size, epochs=config.max_epochs, notes=(note,)
+                tuner=config.tuner.value, trials=size, epochs=epochs, notes=(note,)
             ),
             source=ListedSource(space, queue=queue),
         )
@@ -87,20 +107,44 @@ def plan_search(
     return PlannedSearch(schedule=planned, source=source)
 
 
-def _hyperband(config: RunConfig, epochs: int | None) -> Schedule:
-    if epochs is not None:
+def _hyperband(config: RunConfig, budget: _Budget | None) -> Schedule:
+    if budget is not None:
         planned = schedules.fit_to_budget(
-            epochs, max_epochs=config.max_epochs, factor=config.factor
+            budget.epochs,
+            max_epochs=config.max_epochs,
+            factor=config.factor,
+            epochs_per_trial=budget.per_trial,
         )
-        note = f"--budget {config.budget} is {epochs} epochs: R = {planned.max_epochs}"
+        starts = f", {budget.per_trial:.1f} of them for every trial's start" * bool(
+            budget.per_trial
+        )
+        note = (
+            f"--budget {config.budget} is {budget.epochs} epochs{starts}: R = {planned.max_epochs}"
+        )
         return replace(planned, notes=(*planned.notes, note))
     return schedules.hyperband(
         max_epochs=config.max_epochs, factor=config.factor, iterations=config.iterations
     )
 
 
+def _full(config: RunConfig, most: int, budget: _Budget | None) -> Schedule:
+    """Return as many trials with all epochs as the budget has room for.
+
+    One trial that does not fit as a whole gets the epochs that there are.
+    """
+    trials, epochs = most, config.max_epochs
+    if budget is not None:
+        trials = max(1, min(most, int(budget.epochs / (epochs + budget.per_trial))))
+        epochs = budget.share(trials, epochs)
+    return schedules.full_budget(tuner=config.tuner.value, trials=trials, epochs=epochs)
+
+
 def _grid(
-    config: RunConfig, space: Space, queue: list[Values], size: int | None, epochs: int | None
+    config: RunConfig,
+    space: Space,
+    queue: list[Values],
+    size: int | None,
+    budget: _Budget | None,
 ) -> PlannedSearch:
     if size is None:
         raise ConfigurationError(
@@ -108,15 +152,8 @@ def _grid(
             "hyperparameters with --fix name=value, or name the few to vary with --search "
             "(learning_rate is continuous)"
         )
-    trials = min(size, config.max_trials)
-    if epochs is not None:
-        trials = max(1, min(trials, epochs // config.max_epochs))
-    notes: tuple[str, ...] = ()
-    if trials < size:
-        notes = (f"the grid holds {size} configurations; the first {trials} are tried",)
-    return PlannedSearch(
-        schedule=schedules.full_budget(
-            tuner="grid", trials=trials, epochs=config.max_epochs, notes=notes
-        ),
-        source=ListedSource(space, queue=queue),
-    )
+    planned = _full(config, min(size, config.max_trials), budget)
+    if planned.trials < size:
+        note = f"the grid holds {size} configurations; the first {planned.trials} are tried"
+        planned = replace(planned, notes=(note,))
+    return PlannedSearch(schedule=planned, source=ListedSource(space, queue=queue))

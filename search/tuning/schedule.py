@@ -9,7 +9,7 @@ rung is always exactly R.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from search.config import BUDGET
@@ -161,7 +161,14 @@ def hyperband(*, max_epochs: int, factor: int, iterations: int = 1) -> Schedule:
         notes = (
             f"{max_epochs} is no power of {factor}: epochs of the lower rungs are rounded down",
         )
-    return Schedule(tuner="hyperband", max_epochs=max_epochs, brackets=tuple(brackets), notes=notes)
+    planned = Schedule(tuner="hyperband", max_epochs=max_epochs, brackets=tuple(brackets))
+    continued = planned.trials - planned.configurations
+    if continued:
+        notes += (
+            f"{planned.configurations} trials start anew; {continued} (after →) continue one of "
+            "the best before, from its last epoch, and train only the epochs they add",
+        )
+    return replace(planned, notes=notes)
 
 
 def full_budget(*, tuner: str, trials: int, epochs: int, notes: tuple[str, ...] = ()) -> Schedule:
@@ -209,7 +216,9 @@ def budget_in_epochs(budget: str, seconds_per_epoch: float | None) -> int:
     return epochs
 
 
-def fit_to_budget(epochs: int, *, max_epochs: int, factor: int) -> Schedule:
+def fit_to_budget(
+    epochs: int, *, max_epochs: int, factor: int, epochs_per_trial: float = 0.0
+) -> Schedule:
     """Return the largest Hyperband schedule within a number of epochs.
 
     The largest R up to `max_epochs` whose single iteration fits comes first, then as many
@@ -219,13 +228,17 @@ def fit_to_budget(epochs: int, *, max_epochs: int, factor: int) -> Schedule:
         epochs: Epochs that may be trained.
         max_epochs: Upper limit of R.
         factor: η.
+        epochs_per_trial: What starting a trial costs, in epochs; a part of a budget in time.
 
     Raises:
         ConfigurationError: Not even R = 1 fits.
     """
     # The cost is not monotonic in R: a new bracket makes it jump at powers of the factor.
     for candidate in range(min(max_epochs, epochs), 0, -1):
-        cost = hyperband(max_epochs=candidate, factor=factor).epochs
+        once = hyperband(max_epochs=candidate, factor=factor)
+        cost = once.epochs + epochs_per_trial * once.trials
         if cost <= epochs:
-            return hyperband(max_epochs=candidate, factor=factor, iterations=epochs // cost)
-    raise ConfigurationError(f"a budget of {epochs} epochs: not even the smallest schedule fits")
+            return hyperband(max_epochs=candidate, factor=factor, iterations=int(epochs // cost))
+    raise ConfigurationError(
+        f"a budget of {epochs} epochs: not even the smallest schedule fits; give more"
+    )

@@ -31,10 +31,11 @@ def complete(space: Space, given: Values) -> Values:
 
     Args:
         space: The space.
-        given: Values by name; those of inactive hyperparameters are dropped.
+        given: Values by name; those of inactive hyperparameters are dropped. They may lie outside
+            their ranges, but not be of another type.
 
     Raises:
-        ConfigurationError: A name is not in the space.
+        ConfigurationError: A name is not in the space, or a value has the wrong type.
     """
     names = {hp.name for hp in space.space}
     for name in given:
@@ -47,7 +48,7 @@ def complete(space: Space, given: Values) -> Values:
     for hp in space.space:
         walked.merge([hp])
         if walked.is_active(hp):
-            walked.values[hp.name] = given.get(hp.name, hp.default)
+            walked.values[hp.name] = _of_kind(hp, given.get(hp.name, hp.default))
     return dict(walked.values)
 
 
@@ -83,12 +84,30 @@ def narrow(space: Space, *, fix: Values, vary: tuple[str, ...]) -> Space:
     return narrowed
 
 
-def _typed(hp: Any, value: Any) -> Any:
+def _of_kind(hp: Any, value: Any) -> Any:
+    """Return a value read from a file as the hyperparameter's type: 0 is 0.0 where it is a float.
+
+    Raises:
+        ConfigurationError: It is of another type.
+    """
+    kind = type(hp.default)
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise ConfigurationError(
+            f"hyperparameter {hp.name}={json.dumps(value)}: must be of the same type as "
+            f"{json.dumps(hp.default)}"
+        )
+    return value
+
+
+def _typed(hp: Any, given: Any) -> Any:
     """Return a command line's text as the hyperparameter's type, checked against its range."""
     kind = type(hp.default)
-    if isinstance(value, str) and kind is not str:
+    value = given
+    if isinstance(given, str) and kind is not str:
         try:
-            value = ast.literal_eval(value.capitalize() if kind is bool else value)
+            value = ast.literal_eval(given.capitalize() if kind is bool else given)
         except (ValueError, SyntaxError):
             value = None
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
@@ -98,7 +117,7 @@ def _typed(hp: Any, value: Any) -> Any:
     in_range = value in choices if low is None else type(value) is kind and low <= value <= high
     if type(value) is not kind or not in_range:
         allowed = f"{low} to {high}" if low is not None else ", ".join(map(str, choices))
-        raise ConfigurationError(f"--fix {hp.name}={value}: must be {allowed}")
+        raise ConfigurationError(f"--fix {hp.name}={given}: must be {allowed}")
     return value
 
 

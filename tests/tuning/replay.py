@@ -10,8 +10,9 @@ from search.tuning.schedule import Schedule
 
 
 def check_replay(root: Path, schedule: Schedule) -> None:
-    """Assert that no trial ended twice, that children continue their parents, and that every
-    rung holds the best of the one below, replacements of failures included.
+    """Assert that no trial ended twice, that children continue their parents, that every rung
+    holds the best of the one below, replacements of failures included, and that the epochs
+    trained add up to the plan.
     """
     events = RunDirectory(root).events()
     records = {r.trial_id: r for r in trial_records(events)}
@@ -25,6 +26,12 @@ def check_replay(root: Path, schedule: Schedule) -> None:
             parent = records[record.parent]
             assert record.initial_epoch == parent.epochs
             assert record.values == parent.values
+    completed = [r for r in records.values() if r.status is TrialStatus.COMPLETED]
+    for record in completed:
+        trained = [epoch.epoch for epoch in record.history]
+        assert trained == list(range(record.initial_epoch + 1, record.target_epochs + 1))
+    if len(completed) == len(records):
+        assert sum(len(record.history) for record in completed) == schedule.epochs
     for bracket in schedule.brackets:
         for rung, level in enumerate(bracket.rungs[1:], 1):
             mine = [

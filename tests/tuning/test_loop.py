@@ -168,15 +168,20 @@ def test_another_space_or_schedule_is_refused(tmp_path):
         make_loop(tmp_path, FakeExecutor(), schedule=hyperband(max_epochs=4, factor=2)).search()
 
 
-def test_plain_kerastuner_reads_the_project(tmp_path):
+@pytest.mark.parametrize(
+    "kind", [kt.RandomSearch, kt.GridSearch, kt.BayesianOptimization, kt.Hyperband]
+)
+def test_plain_kerastuner_opens_the_project(tmp_path, kind):
     records = make_loop(tmp_path, FakeExecutor()).search()
-    oracle = kt.oracles.RandomSearchOracle(
-        objective=kt.Objective("robust_loss", "min"), max_trials=5
+    tuner = kind(
+        TinyHyperModel(),
+        objective=kt.Objective("robust_loss", "min"),
+        directory=tmp_path,
+        project_name="tuner",
+        overwrite=False,
     )
-    oracle._set_project_dir(str(tmp_path), "tuner")
-    oracle.reload()
-    best = oracle.get_best_trials(1)[0]
-    assert len(oracle.trials) == len(records)
+    best = tuner.oracle.get_best_trials(1)[0]
+    assert len(tuner.oracle.trials) == len(records)
     assert best.score == min(r.score for r in records)
 
 

@@ -72,6 +72,27 @@ def test_a_budget_picks_the_largest_schedule_that_fits():
     assert fewer.schedule.trials == 3
 
 
+def test_a_budget_in_time_pays_for_starting_trials_too():
+    planned = plan_search(
+        RunConfig(max_epochs=27, budget="10m"),
+        space=space(5, continuous=True),
+        queue=[],
+        seconds_per_epoch=lambda: 1.0,
+        seconds_per_trial=lambda: 5.0,
+    )
+    assert "is 600 epochs, 5.0 of them for every trial's start: R = " in planned.schedule.notes[-1]
+    assert 300 < planned.schedule.plan(1.0, 5.0)["estimated_seconds"] <= 600
+
+
+@pytest.mark.parametrize("kind", list(TunerKind))
+@pytest.mark.parametrize(("values", "epochs"), [(3, 20), (3, 5), (40, 5), (40, 60)])
+def test_no_tuner_and_no_small_space_exceeds_the_budget(kind, values, epochs):
+    config = RunConfig(tuner=kind, max_epochs=27, budget=f"{epochs}epochs")
+    planned = plan(config, space(values))
+    assert 0 < planned.schedule.epochs <= epochs
+    assert len(drawn(planned)) == planned.schedule.configurations
+
+
 @pytest.mark.parametrize("kind", [TunerKind.RANDOM, TunerKind.BAYESIAN])
 def test_other_tuners_train_every_trial_to_the_full_budget(kind):
     planned = plan(RunConfig(tuner=kind, max_epochs=7, max_trials=4), space(5, continuous=True))

@@ -49,7 +49,7 @@ def test_fixing_and_varying_narrow_the_space(space):
     [
         ({"flop": "1"}, "flop"),
         ({"units": "17"}, "16, 32, 64"),
-        ({"flip": "maybe"}, "True, False"),
+        ({"flip": "maybe"}, "flip=maybe: must be True, False"),
     ],
 )
 def test_a_wrong_fix_names_the_value_and_what_is_allowed(space, fix, said):
@@ -64,6 +64,14 @@ def test_varying_an_unknown_name_is_an_error(space):
 
 def test_completing_drops_inactive_values(space):
     assert spaces.complete(space, {"layers": 1, "units": 64}) == {"layers": 1, "flip": False}
+
+
+def test_completing_knows_numbers_by_their_type(space):
+    space.Float("rate", 0.0, 1.0, default=0.5)
+    assert type(spaces.complete(space, {"rate": 0})["rate"]) is float
+    for wrong in ({"rate": "fast"}, {"units": 16.0}, {"flip": 1}, {"layers": None}):
+        with pytest.raises(ConfigurationError, match=next(iter(wrong))):
+            spaces.complete(space, wrong)
 
 
 def test_trial_seeds_depend_on_run_and_configuration_only():
