@@ -110,10 +110,11 @@ OBJECTIVES = (
     ),
     "robust_loss",
     "robust_auc",
+    *("loss", "accuracy", "precision", "recall", "auc"),
 )
-"""The metrics logged every epoch that can be the objective; see `tuning/validation.py`."""
+"""The metrics logged every epoch (see `tuning/validation.py`), last those of training itself."""
 
-THRESHOLD_RULE = re.compile(r"^(youden|0\.5|(?:sensitivity|specificity)=0?\.\d+)$")
+THRESHOLD_RULE = re.compile(r"(youden|0\.5|(?:sensitivity|specificity)=(?:0?\.\d+|1(?:\.0+)?))\Z")
 
 
 def direction(objective: str) -> str:
@@ -264,7 +265,7 @@ class RunConfig:
         for option, metric in (("--objective", self.objective), ("--choose-by", self.choose_by)):
             if metric not in OBJECTIVES and (metric or option == "--objective"):
                 raise ConfigurationError(
-                    f"{option} {metric}: no such metric is logged; choose one of "
+                    f"{option} {metric}: no metric of this name is logged; choose one of "
                     + ", ".join(OBJECTIVES)
                 )
         if not THRESHOLD_RULE.match(self.threshold_rule):
@@ -272,7 +273,7 @@ class RunConfig:
                 f"--threshold-rule {self.threshold_rule}: must be youden, 0.5, "
                 "sensitivity=0.NN or specificity=0.NN"
             )
-        if not re.match(r"^[A-Za-z0-9][A-Za-z0-9._-]*$", self.name):
+        if not re.match(r"^[A-Za-z0-9][A-Za-z0-9._-]*\Z", self.name):
             raise ConfigurationError(
                 f"--name {self.name!r}: use letters, digits, '.', '_' and '-' only; "
                 "it becomes a folder's name"
@@ -310,8 +311,8 @@ class RunConfig:
         return self.choose_by or self.objective
 
 
-BUDGET = re.compile(r"^(\d+(?:\.\d+)?)(s|m|h|epochs)$")
-BUDGET_IN_TIME = re.compile(r"^\d+(?:\.\d+)?(s|m|h)$")
+BUDGET = re.compile(r"(?=0*\.?0*[1-9])(\d{1,9}(?:\.\d+)?)(s|m|h|epochs)\Z")
+BUDGET_IN_TIME = re.compile(r"\d+(?:\.\d+)?(s|m|h)\Z")
 
 
 def _in_range(option: str, value: float, low: float, high: float) -> None:
@@ -342,6 +343,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 HARMLESS = frozenset(
     {
+        "data",
         "results_dir",
         "cache_dir",
         "choose_by",
@@ -368,7 +370,8 @@ HARMLESS = frozenset(
         "tensorboard",
     }
 )
-"""Fields that may change on `--resume`: they act after the search or outside it."""
+"""Fields that may change on `--resume`: they act after the search or outside it. Where the images
+lie may change; that they are the same ones is checked by their fingerprint."""
 
 GROWABLE = frozenset({"iterations", "max_trials"})
 """Fields that may grow on `--resume`: the search goes on where it ended."""

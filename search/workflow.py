@@ -135,14 +135,16 @@ def _run_locked(
 ) -> None:
     if job.overwrite:
         directory.clear()
-    # Taken apart, a half-updated run must not look complete.
-    (directory.root / "manifest.json").unlink(missing_ok=True)
-    directory.write_json("config.json", job.config)
+    if not job.resume:
+        directory.write_json("config.json", job.config)
     clock = _Clock(directory, console)
     try:
         with clock.stage("data", "Data"):
             dataset, sealed = prepare_data(job, console)
             check_same_data(directory, dataset)
+            # Taken apart, a half-updated run must not look complete.
+            (directory.root / "manifest.json").unlink(missing_ok=True)
+            directory.write_json("config.json", job.config)
             directory.write_json("dataset.json", dataset.report)
             console.show_data(dataset.report)
         directory.append(

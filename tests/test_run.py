@@ -162,6 +162,15 @@ def test_a_run_whose_images_changed_is_not_resumed(folder, tmp_path, capsys):
     options = arguments(folder, "--resume", "--results-dir", str(tmp_path / "results"))
     assert main(options) == 2
     assert "images changed" in " ".join(capsys.readouterr().out.split())
+    assert (report.parent / "manifest.json").exists(), "the finished run lost its manifest"
+
+
+def test_a_run_goes_on_where_its_images_have_moved_to(folder, tmp_path):
+    shutil.copytree(folder / "results", tmp_path / "results")
+    moved = shutil.copytree(next((folder / "cache").glob("demo/*/chest_xray")), tmp_path / "films")
+    options = arguments(folder, "--resume", "--data", str(moved))
+    assert main([*options, "--results-dir", str(tmp_path / "results")]) == 0
+    assert str(moved) in (tmp_path / "results" / "tiny" / "config.json").read_text()
 
 
 def test_the_plan_is_printed_and_nothing_written(folder, capsys):

@@ -19,10 +19,11 @@ from search.reporting.trials import ordered, reason
 from search.reporting.verdict import COLUMNS, Cell, Verdict
 from search.reporting.wording import (
     MISSING,
+    clock,
     described,
     documented_values,
-    duration,
     metric,
+    thousands,
     whole,
 )
 
@@ -152,8 +153,8 @@ def trial_cells(record: TrialRecord) -> list[str]:
         "running" if running else metric(record.score),
         metric(record.metrics.get("val_auc")),
         metric(record.metrics.get("stress_auc")),
-        whole(record.parameters) if record.parameters else MISSING,
-        duration(record.seconds) if record.seconds else MISSING,
+        thousands(record.parameters) if record.parameters else MISSING,
+        clock(record.seconds).removeprefix("0:") if record.seconds else MISSING,
     ]
 
 

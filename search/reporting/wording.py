@@ -32,6 +32,17 @@ SHORT = {
 """Abbreviations of hyperparameter names and values; what is not here is written out."""
 
 
+def thousands(number: Any) -> str:
+    """Write a count in three digits: 950, 57.6k, 1.33M."""
+    if not is_number(number):
+        return MISSING
+    for size, unit in ((1e6, "M"), (1e3, "k")):
+        if number >= size * 0.9995:
+            scaled = number / size
+            return f"{scaled:.{2 if scaled < 9.995 else 1 if scaled < 99.95 else 0}f}{unit}"
+    return str(round(number))
+
+
 def duration(seconds: Any) -> str:
     """Write seconds as a person would: 0.8 s, 42 s, 3 min 05 s, 2 h 10 min."""
     if not is_number(seconds):

@@ -28,6 +28,7 @@ from search.reporting.wording import (
     signed,
     size,
     sparkline,
+    thousands,
 )
 
 
@@ -177,6 +178,11 @@ def test_history_csv_has_a_row_an_epoch_and_the_later_training_wins():
 @pytest.mark.parametrize(
     ("written", "expected"),
     [
+        (thousands(950), "950"),
+        (thousands(57_601), "57.6k"),
+        (thousands(999_600), "1.00M"),
+        (thousands(1_325_409), "1.33M"),
+        (thousands(None), "–"),
         (duration(0.84), "0.8 s"),
         (duration(42), "42 s"),
         (duration(185), "3 min 05 s"),
