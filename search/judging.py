@@ -217,6 +217,7 @@ class Judging:
             ensemble_test=scored(tested, combined),
             ensemble_validation=scored(validation, combined),
             predictions=(tested or validation)[self.candidates.index(best)],
+            test_predictions=tuple(tested[index] for index in mine if tested),
         )
 
     def _model(self, candidate: Candidate, *, final: bool = False) -> Any:

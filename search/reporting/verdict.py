@@ -209,7 +209,25 @@ def _compare(
             "undecided",
             (f"The winner and the documented configuration can't be told apart on {images}"),
         )
-    return outcome, f"{opening}: {details}."
+    return outcome, f"{opening}: {details}.{_means(evaluation)}"
+
+
+def _means(evaluation: dict[str, Any]) -> str:
+    """Return a sentence on the means over seeds, "" where there is one seed."""
+    found = mapping(evaluation.get("difference_over_seeds"))
+    parts = []
+    for key, name in (("accuracy", "accuracy at 0.5"), ("auc", "AUC")):
+        ranges = []
+        for source in ("patients", "seeds"):
+            said = mapping(mapping(found.get(key)).get(f"over_{source}"))
+            if is_number(said.get("low")) and is_number(said.get("high")):
+                ranges.append(f"{signed(said['low'])} to {signed(said['high'])} over {source}")
+        value = mapping(mapping(found.get(key)).get("over_patients")).get("value")
+        if is_number(value) and ranges:
+            parts.append(f"{name} {signed(value)} ({', '.join(ranges)})")
+    if not parts:
+        return ""
+    return f" On the mean of {whole(found.get('seeds'))} seeds: {'; '.join(parts)}."
 
 
 def _where(names: list[str], deciding: list[tuple[str, str, str, str]]) -> str:

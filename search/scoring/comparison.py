@@ -21,6 +21,7 @@ from search.records import (
     Threshold,
     Values,
 )
+from search.scoring import effects
 from search.scoring.bootstrap import REPEATS, paired_difference, subtype_recall
 from search.scoring.metrics import (
     PREVALENCES,
@@ -55,6 +56,7 @@ class Scored:
         predictions: Predictions of what is exported on test, or on validation without one.
         ensemble_test: The ensemble's evaluation on test, () without one.
         ensemble_validation: The same on validation.
+        test_predictions: Predictions of every seed on test, in the order of `test`.
     """
 
     role: str
@@ -66,6 +68,7 @@ class Scored:
     predictions: Predictions
     ensemble_test: tuple[Evaluation, ...] = ()
     ensemble_validation: tuple[Evaluation, ...] = ()
+    test_predictions: tuple[Predictions, ...] = ()
 
     @property
     def scored_on_test(self) -> tuple[Evaluation, ...]:
@@ -126,6 +129,60 @@ def compare(
     return {"difference": difference, **tests}
 
 
+def compare_means(
+    winner: Scored, documented: Scored, *, seed: int, repeats: int = REPEATS
+) -> dict[str, Any]:
+    """Compare two configurations by the means over their seeds.
+
+    What one seed says of a configuration is half chance; the mean is what the next training may be
+    expected to give.
+
+    Args:
+        winner: The one.
+        documented: The other, retrained with the same seeds.
+        seed: Seed of the resampling.
+        repeats: Number of resamples.
+
+    Returns:
+        {"seeds", and by metric of `effects.TEST_METRICS` "over_patients": winner − documented,
+        the mean over seeds, with its interval over patients, "over_seeds": the same with the
+        interval over seeds}; {} unless both have the same two or more seeds.
+    """
+    sides = (winner, documented)
+    if len(winner.test_predictions) < 2 or [e.seed for e in winner.test] != [
+        e.seed for e in documented.test
+    ]:
+        return {}
+    labels = winner.test_predictions[0].labels
+    said = [np.stack([p.probabilities for p in side.test_predictions]) for side in sides]
+    cuts = [[e.threshold.value for e in side.test] for side in sides]
+    over_patients = effects.over_patients(
+        labels,
+        said[0],
+        said[1],
+        winner.test_predictions[0].patients,
+        thresholds=(cuts[0], cuts[1]),
+        repeats=repeats,
+        seed=seed,
+    )
+    single = [
+        [effects.scores(labels, row, cut) for row, cut in zip(rows, own, strict=True)]
+        for rows, own in zip(said, cuts, strict=True)
+    ]
+    return {
+        "seeds": len(winner.test),
+        **{
+            name: {
+                "over_patients": over_patients[name],
+                "over_seeds": effects.over_seeds(
+                    [one[name] - other[name] for one, other in zip(*single, strict=True)]
+                ),
+            }
+            for name in effects.TEST_METRICS
+        },
+    }
+
+
 def evaluation_report(
     winner: Scored,
     documented: Scored,
@@ -162,6 +219,9 @@ def evaluation_report(
             seed=bootstrap_seed,
             repeats=repeats,
         )
+        means = compare_means(winner, documented, seed=bootstrap_seed, repeats=repeats)
+        if means:
+            compared["difference_over_seeds"] = means
     return {
         "synthetic": synthetic,
         "notice": SYNTHETIC_NOTICE if synthetic else None,

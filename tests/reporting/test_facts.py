@@ -133,3 +133,22 @@ def test_an_incomplete_evaluation_is_no_error(evaluation):
     verdict = read_verdict(evaluation)
     assert verdict.outcome == "unknown"
     printed(tables.verdict_view(verdict))
+
+
+def test_the_means_over_seeds_are_worded_with_both_intervals():
+    found = fake.evaluation(seeds=3)
+    found["difference_over_seeds"] = {
+        "seeds": 3,
+        "accuracy": {
+            "over_patients": {"value": 0.096, "low": 0.06, "high": 0.13},
+            "over_seeds": {"value": 0.096, "low": 0.034, "high": 0.158},
+        },
+        "auc": {
+            "over_patients": {"value": 0.073, "low": 0.05, "high": 0.097},
+            "over_seeds": {"value": 0.073, "low": None, "high": None},
+        },
+    }
+    assert read_verdict(found).sentence.endswith(
+        " On the mean of 3 seeds: accuracy at 0.5 +0.096 (+0.060 to +0.130 over patients, +0.034 "
+        "to +0.158 over seeds); AUC +0.073 (+0.050 to +0.097 over patients)."
+    )

@@ -6,7 +6,7 @@ import pytest
 from tiny import THRESHOLD, make_predictions
 
 from search.records import SYNTHETIC_NOTICE, Split, Threshold, to_json
-from search.scoring.comparison import Scored, compare, evaluation_report
+from search.scoring.comparison import Scored, compare, compare_means, evaluation_report
 from search.scoring.evaluate import evaluate
 from search.scoring.metrics import RANKING_METRICS, THRESHOLD_METRICS
 
@@ -39,6 +39,7 @@ def scored(role, predictions, seeds=(0, 1)):
         test=evaluations,
         validation=evaluations[:1],
         predictions=predictions,
+        test_predictions=tuple(predictions for _ in seeds),
     )
 
 
@@ -104,6 +105,29 @@ def test_the_report_has_the_contracts_keys_and_is_json():
     assert at_half["0.01"] < at_half["0.5"]
     at_half = read["npv_at_prevalence"]["winner"]["at_half"]
     assert at_half["0.01"] > at_half["0.5"]
+
+
+def test_the_means_over_seeds_are_compared_with_both_intervals():
+    winner, documented = two_models()
+    sides = scored("winner", winner), scored("documented", documented)
+    found = compare_means(*sides, seed=0, repeats=100)
+    single = compare(winner, documented, thresholds=(THRESHOLD, THRESHOLD), seed=0, repeats=100)
+    assert found["seeds"] == 2
+    accuracy = found["accuracy"]
+    # The two seeds say the same here: patients vary as for one, seeds not at all.
+    for end in ("value", "low", "high"):
+        same = getattr(single["difference"]["accuracy"], end)
+        assert getattr(accuracy["over_patients"], end) == pytest.approx(same)
+    assert accuracy["over_seeds"].low == pytest.approx(accuracy["over_seeds"].high)
+    assert accuracy["over_seeds"].value == pytest.approx(accuracy["over_patients"].value)
+
+
+def test_a_single_seed_or_other_seeds_have_no_mean_to_compare():
+    winner, documented = two_models()
+    one = scored("winner", winner, seeds=(0,)), scored("documented", documented, seeds=(0,))
+    assert compare_means(*one, seed=0) == {}
+    other = scored("winner", winner), scored("documented", documented, seeds=(1, 2))
+    assert compare_means(*other, seed=0) == {}
 
 
 def test_real_images_carry_no_notice_and_one_seed_has_no_spread():
