@@ -221,7 +221,9 @@ def _views(config: RunConfig) -> ViewSettings:
         ):
             raise ConfigurationError(f"--view-strength {name}={value}: needs {wanted}")
     return ViewSettings(
-        kinds=config.views, views_per_image=config.views_per_image, **config.view_strength
+        kinds=config.views,
+        views_per_image=min(config.views_per_image, len(config.views)),
+        **config.view_strength,
     )
 
 

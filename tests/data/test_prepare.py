@@ -125,6 +125,20 @@ def test_patient_split_is_the_same_on_another_file_system_and_in_another_order(t
     assert np.array_equal(here.views.open_array(), there.views.open_array())
 
 
+def test_a_film_has_the_same_views_whatever_the_seed_of_the_run(tree, tmp_path):
+    drawn = {}
+    for seed in (8, 9, 10):
+        dataset, _ = prepared(tree, tmp_path / "cache", seed=seed, val_fraction=0.5)
+        pixels = dataset.views.open_array()
+        paths = [dataset.val.paths[position] for position in dataset.views.source]
+        for path, kind, view in zip(paths, dataset.views.view, pixels, strict=True):
+            drawn.setdefault((path, int(kind)), []).append(view)
+    several = [views for views in drawn.values() if len(views) > 1]
+    assert several
+    for first, *others in several:
+        assert all(np.array_equal(first, other) for other in others)
+
+
 def test_no_patient_is_on_both_sides(tree, tmp_path):
     dataset, _ = prepared(tree, tmp_path / "cache")
     assert not set(dataset.train.patients) & set(dataset.val.patients)
