@@ -7,7 +7,7 @@ would keep more than `STEP_BYTES`: their gradients are averaged and the optimize
 as Keras' `gradient_accumulation_steps` does. Batch normalization then normalizes each part by
 itself ("ghost batches": Hoffer, Hubara and Soudry, "Train longer, generalize better", NeurIPS
 2017); no part is smaller than the documented network's batch of 16. The documented configuration
-is never split up to 180 × 180, and no configuration of the space is up to 96 × 96.
+is never split up to 180 × 180, and no network with the documented filters is up to 96 × 96.
 """
 
 from __future__ import annotations
@@ -20,9 +20,14 @@ import keras
 
 STEP_BYTES = 420_000_000
 """Layer outputs of a training step on the CPU, in bytes: 32 images of the documented network at
-180 × 180, 64 of the widest at 96 × 96. The whole step takes two to three times as much."""
+180 × 180, or 64 of the widest with ReLU at 96 × 96. The whole step takes two to three times as
+much."""
 
 SMALLEST_PART = 16
+
+KEPT = {"gelu": 2}
+"""Arrays that an activation keeps for its gradient where it is not 1: Keras composes this one of
+several steps."""
 
 
 def parts(model: Any, batch_size: int, *, limit: int = STEP_BYTES) -> int:
@@ -48,7 +53,7 @@ def parts(model: Any, batch_size: int, *, limit: int = STEP_BYTES) -> int:
 
 
 def bytes_per_image(model: Any) -> int:
-    """Return the bytes of all layers' outputs for one image, 0 where layers do not tell them."""
+    """Return the bytes that layers keep for one image, 0 where they do not tell their shapes."""
     total = 0
     for layer in model._flatten_layers(include_self=False):
         try:
@@ -56,7 +61,8 @@ def bytes_per_image(model: Any) -> int:
         except (AttributeError, ValueError, RuntimeError):  # no single symbolic output
             continue
         width = 2 if "16" in str(layer.compute_dtype) else 4
-        total += math.prod(side or 1 for side in shape[1:]) * width
+        arrays = KEPT.get(getattr(getattr(layer, "activation", None), "__name__", ""), 1)
+        total += math.prod(side or 1 for side in shape[1:]) * width * arrays
     return total
 
 

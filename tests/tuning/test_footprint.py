@@ -20,18 +20,21 @@ def build(side: int, **values) -> keras.Model:
 
 
 @pytest.mark.parametrize(
-    ("side", "base_filters", "batch_size", "number"),
+    ("side", "activation", "base_filters", "batch_size", "number"),
     [
-        (180, 16, 16, 1),
-        (180, 16, 32, 1),
-        (180, 16, 64, 2),
-        (180, 32, 16, 1),
-        (180, 32, 64, 4),
-        (96, 32, 64, 1),
+        (180, "relu", 16, 16, 1),
+        (180, "relu", 16, 32, 1),
+        (180, "relu", 16, 64, 2),
+        (180, "gelu", 16, 16, 1),
+        (180, "gelu", 16, 32, 2),
+        (180, "relu", 32, 16, 1),
+        (180, "relu", 32, 64, 4),
+        (96, "relu", 32, 64, 1),
+        (96, "gelu", 16, 64, 1),
     ],
 )
-def test_only_what_would_not_fit_is_split(side, base_filters, batch_size, number):
-    model = build(side, base_filters=base_filters)
+def test_only_what_would_not_fit_is_split(side, activation, base_filters, batch_size, number):
+    model = build(side, activation=activation, base_filters=base_filters)
     assert footprint.parts(model, batch_size) == number
 
 
