@@ -1,7 +1,8 @@
 """What augmentation costs: milliseconds per training step, with it and without, in one run.
 
-Steps of the documented network alternate with steps of the same network under crops and tone, so
-that the load of the machine meets both; medians are compared, and processor time beside wall time.
+Steps of the documented network alternate with steps of the same network under each augmentation,
+so that the load of the machine meets all; medians are compared, and processor time beside wall
+time.
 
     python tests/benchmarks/augmentation.py --image-size 180 --batch-size 16
 """
@@ -34,6 +35,12 @@ def main() -> int:
         "documented": Configuration(),
         "crop": Configuration(crop_min_area=0.32),
         "crop + tone": Configuration(crop_min_area=0.32, tone_jitter=0.3),
+        "flip": Configuration(flip=True),
+        "rotation": Configuration(rotation=15.0),
+        "noise": Configuration(noise=0.1),
+        "all of them": Configuration(
+            crop_min_area=0.32, tone_jitter=0.3, flip=True, rotation=15.0, noise=0.1
+        ),
     }
     drawn = np.random.default_rng(0)
     shape = (options.batch_size, options.image_size, options.image_size, 1)
