@@ -144,6 +144,10 @@ class Judging:
             ],
         )
         if tested:
+            # A resumed run may have opened it before, for other networks or another report.
+            self.evaluation["test_openings"] = 1 + sum(
+                event["event"] == EventKind.TEST_SCORED for event in self.directory.events()
+            )
             scorings = [
                 {
                     "role": evaluation.role,

@@ -146,7 +146,9 @@ def test_resuming_a_finished_run_trains_nothing_and_changes_no_result(folder, ro
     assert main(arguments(folder, "--resume")) == 0
     events = RunDirectory(root).events()
     assert sum(event["event"] == "epoch" for event in events) == epochs
-    assert json.loads((root / "evaluation.json").read_text()) == before
+    after = json.loads((root / "evaluation.json").read_text())
+    assert after.pop("test_openings") == before.pop("test_openings") + 1
+    assert after == before
 
 
 def test_resuming_with_options_that_change_the_search_is_refused_with_a_diff(folder, capsys):

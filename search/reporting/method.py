@@ -12,7 +12,7 @@ from search.config import SplitKind
 from search.reporting.content import RunContent
 from search.reporting.facts import mapping
 from search.reporting.verdict import scorings
-from search.reporting.wording import is_number, plural, whole
+from search.reporting.wording import is_number, opened, plural, whole
 
 Rows = list[tuple[str, str]]
 
@@ -152,7 +152,8 @@ def _test(content: RunContent) -> str:
         return "there is none: the scores are of validation, which chose, and are too good"
     count = content.evaluation.get("test_scorings")
     models = f", by {plural(int(count), 'trained network')}" if is_number(count) else ""
-    return f"opened once, after every choice was made{models}; it chose nothing"
+    often = opened(content.evaluation)
+    return f"{often}, after every choice was made{models}; it chose nothing"
 
 
 def _uncertainty() -> str:

@@ -17,6 +17,7 @@ from search.reporting.wording import (
     differing,
     is_number,
     metric,
+    opened,
     plural,
     same,
     signed,
@@ -267,7 +268,8 @@ def _remarks(evaluation: dict[str, Any], best: Scored, control: Scored) -> list[
     remarks = []
     if is_number(best.get("count")):
         remarks.append(
-            f"{plural(int(best['count']), 'test image')}, opened once; ranges are 95% intervals."
+            f"{plural(int(best['count']), 'test image')}, {opened(evaluation)}; ranges are 95% "
+            "intervals."
         )
     remarks.extend(
         _recipe(mapping(evaluation.get("winner")), mapping(evaluation.get("documented")))

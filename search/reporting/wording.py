@@ -43,6 +43,12 @@ def thousands(number: Any) -> str:
     return str(round(number))
 
 
+def opened(evaluation: Any) -> str:
+    """Write how often a run opened its test set, from `evaluation.json`: opened once, 3 times."""
+    times = evaluation.get("test_openings") if isinstance(evaluation, dict) else None
+    return f"opened {whole(times)} times" if is_number(times) and times > 1 else "opened once"
+
+
 def duration(seconds: Any) -> str:
     """Write seconds as a person would: 0.8 s, 42 s, 3 min 05 s, 2 h 10 min."""
     if not is_number(seconds):

@@ -135,6 +135,12 @@ def test_an_incomplete_evaluation_is_no_error(evaluation):
     printed(tables.verdict_view(verdict))
 
 
+def test_a_test_set_that_was_opened_again_is_told():
+    evaluation = fake.evaluation()
+    assert "opened once" in read_verdict(evaluation).remarks[0]
+    assert "opened 3 times" in read_verdict({**evaluation, "test_openings": 3}).remarks[0]
+
+
 def test_the_means_over_seeds_are_worded_with_both_intervals():
     found = fake.evaluation(seeds=3)
     found["difference_over_seeds"] = {
