@@ -36,7 +36,7 @@ def executor(setting: Setting, run: RunDirectory) -> Executor:
         environments=worker_environments(workers),
         log_dir=run.logs_dir,
         should_stop=lambda: False,
-        limits=PoolLimits(retries=100),
+        limits=PoolLimits(retries=100, start_failures=100),
     )
 
 
