@@ -18,12 +18,11 @@ from typing import Any
 
 import keras
 
-STEP_BYTES = 420_000_000
+STEP_BYTES = 380_000_000
 """Layer outputs of a training step on the CPU, in bytes: 32 images of the documented network at
-180 × 180, or 64 of the widest with ReLU at 96 × 96. The whole step takes two to three times as
-much."""
+180 × 180. The whole step takes two to three times as much."""
 
-SMALLEST_PART = 16
+SMALLEST_PART = 8
 
 KEPT = {"gelu": 2}
 """Arrays that an activation keeps for its gradient where it is not 1: Keras composes this one of

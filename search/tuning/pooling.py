@@ -47,7 +47,7 @@ class PoolLimits:
     """
 
     trials_per_worker: int = 10
-    worker_memory_mb: int = 1800
+    worker_memory_mb: int = 1500
     retries: int = 2
     trial_timeout: float = 0.0
     stall_timeout: float = 600.0

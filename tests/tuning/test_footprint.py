@@ -29,7 +29,8 @@ def build(side: int, **values) -> keras.Model:
         (180, "gelu", 16, 32, 2),
         (180, "relu", 32, 16, 1),
         (180, "relu", 32, 64, 4),
-        (96, "relu", 32, 64, 1),
+        (180, "gelu", 32, 64, 8),
+        (96, "relu", 24, 64, 1),
         (96, "gelu", 16, 64, 1),
     ],
 )
@@ -40,8 +41,8 @@ def test_only_what_would_not_fit_is_split(side, activation, base_filters, batch_
 
 def test_parts_are_equal_and_not_too_small():
     model = build(96)
-    assert footprint.parts(model, 64, limit=1) == 4
-    assert footprint.parts(model, 48, limit=1) == 2
+    assert footprint.parts(model, 64, limit=1) == 8
+    assert footprint.parts(model, 48, limit=1) == 4
     assert footprint.parts(model, 49, limit=1) == 1
 
 
