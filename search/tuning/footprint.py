@@ -6,8 +6,8 @@ area, channels and batch. At 180 × 180 a batch of 64 of the widest network take
 would keep more than `STEP_BYTES`: their gradients are averaged and the optimizer makes one step,
 as Keras' `gradient_accumulation_steps` does. Batch normalization then normalizes each part by
 itself ("ghost batches": Hoffer, Hubara and Soudry, "Train longer, generalize better", NeurIPS
-2017); no part is smaller than the documented network's batch of 16. The documented configuration
-is never split up to 180 × 180, and no network with the documented filters is up to 96 × 96.
+2017), and no part is smaller than 8 images. The documented configuration is never split up to
+180 × 180, and no network with the documented filters is up to 96 × 96.
 """
 
 from __future__ import annotations
