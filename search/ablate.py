@@ -17,7 +17,7 @@ from search.errors import ConfigurationError, SearchError, StopRequestedError
 from search.factors import FACTORS, parse_factors
 from search.journal import EventKind, RunDirectory, storage_errors
 from search.records import SYNTHETIC_NOTICE
-from search.reopening import refuse_unfinished, stored_config
+from search.reopening import refuse_changed, refuse_unfinished, stored_config
 from search.reporting.console import Console
 from search.reporting.stored import locate
 from search.run import Interrupt
@@ -32,7 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: What follows the command's name; None: those of the process.
 
     Returns:
-        The exit code: 0; 2 for a missing or unfinished run or a wrong option; 130 when stopped.
+        The exit code: 0; 2 for a missing, unfinished or changed run or a wrong option; 130 when
+        stopped.
     """
     options = parser().parse_args(arguments)
     console = Console(live=False if options.no_live else None, quiet=options.quiet)
@@ -105,6 +106,9 @@ def _ablate(
 ) -> None:
     # Read before Keras is loaded, so that a mistake is told at once.
     wishes, config = parse_factors(options.factors), stored_config(run)
+    integrity = refuse_changed(run)
+    if integrity.made_by:
+        console.warn(integrity.sentences[-1])
     from search import backend
 
     backend.load()

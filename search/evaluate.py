@@ -21,7 +21,7 @@ from rich.text import Text
 from search.data.cache import default_cache_dir, load_gray
 from search.data.listing import list_labelled
 from search.data.prepare import labelled_folder
-from search.errors import DataError, SearchError
+from search.errors import ConfigurationError, DataError, SearchError
 from search.journal import write_json
 from search.records import CLASS_NAMES, Estimate, Evaluation, Split, Subset, to_json
 from search.scoring.bootstrap import subtype_recall
@@ -29,6 +29,7 @@ from search.scoring.evaluate import evaluate, predict_subset
 from search.scoring.formats import FORMATS, KERAS
 from search.scoring.predict import NOT_FOR_DIAGNOSIS, find_model, open_model, unchecked_note
 
+SOME_REJECTED = 2
 INTERRUPTED = 130
 SHOWN_REJECTED = 10
 
@@ -70,26 +71,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments without the program's name; None for those of the process.
 
     Returns:
-        0; 2 for a user error; 130 after Ctrl-C.
+        0; 2 for a user error or when a file could not be scored; 130 after Ctrl-C.
     """
     arguments = _parser().parse_args(argv)
     try:
+        if arguments.seed < 0:
+            raise ConfigurationError(f"--seed {arguments.seed}: must be at least 0")
         model_file = find_model(
             Path(arguments.model), results_dir=arguments.results_dir, form=arguments.format
         )
         outcome = _score(model_file, arguments)
         if note := unchecked_note(model_file):
             print(note, file=sys.stderr)
-        if arguments.json:
-            write_json(arguments.json, _as_json(model_file, arguments.data, outcome))
+        # First what takes no disk: the numbers are not lost where the file cannot be written.
         _print(Console(), model_file, arguments.data, outcome)
+        if arguments.json:
+            content = _as_json(model_file, arguments.data, outcome)
+            write_json(arguments.json, content, option="--json")
     except SearchError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
-    return 0
+    return SOME_REJECTED if outcome.rejected else 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -97,6 +102,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m search.evaluate",
         description="Score a trained model on a folder of labelled films, with 95% intervals from "
         f"a bootstrap over patients. {NOT_FOR_DIAGNOSIS}",
+        epilog="Exit code 2 if any file could not be scored; the others still are.",
     )
     parser.add_argument(
         "model", metavar="RUN_OR_MODEL", help="a run directory, its name, or an exported model"

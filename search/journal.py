@@ -26,6 +26,12 @@ from typing import Any
 from search.errors import RunDirectoryError, StorageError
 from search.records import to_json
 
+RESULTS_DIR = "--results-dir"
+"""The option that moves everything a run writes."""
+
+ONE_FILE = ("--json", "--share")
+"""Options that name one file made from a finished run; nothing is to be resumed."""
+
 
 class EventKind(StrEnum):
     """The kinds of journal event; each line has "event" and "time" (Unix seconds) besides.
@@ -268,22 +274,27 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def write_json(path: Path, value: Any) -> Path:
-    """Write JSON to a temporary name, fsync, rename.
+def write_json(path: Path, value: Any, *, option: str = RESULTS_DIR) -> Path:
+    """Write JSON to a temporary name, fsync, rename; `option` as for `storage_errors`.
 
     Raises:
         StorageError: The disk is full or read-only.
     """
-    return write_text(path, json.dumps(to_json(value), indent=2) + "\n")
+    return write_text(path, json.dumps(to_json(value), indent=2) + "\n", option=option)
 
 
-def write_text(path: Path, text: str) -> Path:
+def write_text(path: Path, text: str, *, option: str = RESULTS_DIR) -> Path:
     """Write text to a temporary name, fsync, rename; the parent folder is made.
 
+    Args:
+        path: The file.
+        text: Its content.
+        option: As for `storage_errors`.
+
     Raises:
         StorageError: The disk is full or read-only.
     """
-    with storage_errors(path):
+    with storage_errors(path, option=option):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
@@ -298,7 +309,7 @@ def write_text(path: Path, text: str) -> Path:
 
 
 @contextlib.contextmanager
-def storage_errors(place: Path, *, option: str = "--results-dir") -> Iterator[None]:
+def storage_errors(place: Path, *, option: str = RESULTS_DIR) -> Iterator[None]:
     """Turn the operating system's refusals to write into StorageError, with the remedy.
 
     Args:
@@ -327,7 +338,6 @@ def storage_errors(place: Path, *, option: str = "--results-dir") -> Iterator[No
         if reason is None:
             raise
         way = ", or choose another" if ";" in reason else "; choose another"
-        raise StorageError(
-            f"{place}: {reason}{way} {option}. What is finished is kept; run the same command "
-            "with --resume to go on"
-        ) from error
+        kept = ". What is finished is kept; run the same command with --resume to go on"
+        told = "" if option in ONE_FILE else kept
+        raise StorageError(f"{place}: {reason}{way} {option}{told}") from error

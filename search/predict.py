@@ -8,6 +8,7 @@ imported once the arguments are known to make sense.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
@@ -35,6 +36,7 @@ from search.scoring.predict import (
 )
 from search.scoring.rows import WriteRow, check_suffix, json_rows, row_file
 
+PIPE_CLOSED = 1
 SOME_FAILED = 2
 INTERRUPTED = 130
 SHOWN_BAD = 10
@@ -50,7 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments without the program's name; None for those of the process.
 
     Returns:
-        0; 2 for a user error or when a file could not be predicted; 130 after Ctrl-C.
+        0; 2 for a user error or when a file could not be predicted; 130 after Ctrl-C; 1 when
+        whoever reads the rows has enough of them, as `head` does.
     """
     arguments = _parser().parse_args(argv)
     try:
@@ -61,6 +64,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
+    except BrokenPipeError:
+        # Python would try to write the rest once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
 
 
 def _parser() -> argparse.ArgumentParser:

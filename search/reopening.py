@@ -17,6 +17,8 @@ from search.config import RunConfig
 from search.data.sources import Progress, Source, find_source
 from search.errors import DataError, RunDirectoryError
 from search.journal import RunDirectory
+from search.reporting.facts import mapping
+from search.reporting.integrity import Integrity, compare
 
 
 def refuse_unfinished(run: RunDirectory) -> None:
@@ -30,6 +32,24 @@ def refuse_unfinished(run: RunDirectory) -> None:
             f"{run.root}: the run is unfinished (no manifest.json, which is written last), so "
             "there is no winner yet; the command that started it, with --resume, goes on"
         )
+
+
+def refuse_changed(run: RunDirectory) -> Integrity:
+    """Refuse a finished run whose records are not what its manifest lists.
+
+    Returns:
+        What else the comparison found, such as the version that made the run.
+
+    Raises:
+        RunDirectoryError: A record or a model was changed, or the manifest is damaged.
+    """
+    found = compare(run, mapping(run.read_json("manifest.json")))
+    if found.records:
+        raise RunDirectoryError(
+            f"{run.root / found.records[0]}: changed since the run ended, by the checksums in "
+            "manifest.json; nothing is trained from it. Put the original back, or run again"
+        )
+    return found
 
 
 def stored_config(run: RunDirectory) -> RunConfig:

@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     console = Console(live=False, dated=False)
     try:
-        stored = read_run(locate(options.run))
+        stored = read_run(locate(options.run, options.results_dir))
         page = stored.run.root / "report.html"
         # Of an unfinished run the page on disk, if any, is of an earlier moment.
         stale = options.html and (not stored.run.complete or not page.exists())
@@ -50,7 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if stale and not options.rebuild:
             write_documents(stored)
         if options.share:
-            write_text(options.share, render_html(content_of(stored), local=False))
+            page_without = render_html(content_of(stored), local=False)
+            write_text(options.share, page_without, option="--share")
     except SearchError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -70,7 +71,7 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m search.report",
         description="Print the data, the plan, the trials and the verdict of a run again.",
     )
-    made.add_argument("run", metavar="RUN", help="a run directory, or its name under results/")
+    made.add_argument("run", metavar="RUN", help="a run directory, or its name")
     made.add_argument(
         "--html",
         action="store_true",
@@ -81,6 +82,13 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="make trials.csv, history.csv, the plots, the reports and the model card again from "
         "the records",
+    )
+    made.add_argument(
+        "--results-dir",
+        type=Path,
+        default=Path("results"),
+        metavar="DIR",
+        help="where a run's bare name is looked up (%(default)s)",
     )
     made.add_argument(
         "--share",

@@ -325,6 +325,16 @@ def test_an_unfinished_run_is_not_ablated(copied, capsys):
     assert "--resume" in capsys.readouterr().out
 
 
+def test_a_changed_run_is_not_ablated(copied, capsys):
+    from search.ablate import main as ablate
+
+    best = json.loads((copied / "best_hyperparameters.json").read_text())
+    (copied / "best_hyperparameters.json").write_text(json.dumps({**best, "changed": 1}))
+    assert ablate([str(copied), "--plan"]) == 2
+    assert "changed since the run ended" in " ".join(capsys.readouterr().out.split())
+    assert not (copied / "ablation").exists()
+
+
 def test_a_run_of_another_version_is_not_ablated(copied, capsys):
     from search.ablate import main as ablate
 

@@ -114,12 +114,13 @@ def metrics(content: RunContent) -> list[dict[str, Any]]:
 
 def _details(content: RunContent) -> list[str]:
     winner = mapping(content.evaluation.get("winner"))
+    written = [str(r.get("path")) for r in content.exports if r.get("status") == "written"]
     rows = [
         ("network", "`hypermodels.DocumentedCNN`, a CNN trained from scratch"),
         ("parameters", whole(winner.get("parameters"))),
         ("input", "gray or RGB films of any size, 0–255; preprocessing is in the model"),
         ("output", "probability of PNEUMONIA, 0–1, and a stored threshold"),
-        ("exports", ", ".join(str(r.get("path")) for r in content.exports if r.get("path"))),
+        ("exports", ", ".join(written)),
     ]
     lines = "\n".join(f"- {name}: {text}" for name, text in rows if text)
     values = table(

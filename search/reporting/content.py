@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from search.config import RunConfig, direction
@@ -197,14 +198,23 @@ def export_rows(content: RunContent) -> list[tuple[str, ...]]:
     return rows
 
 
-LOCAL_FACTS = ("host", "results_dir", "cache_dir", "cache")
+LOCAL_FACTS = ("host", "results_dir", "cache_dir", "cache", "address")
 """What is left out of a report that is passed on: it names the computer or folders on it."""
+
+_FOLDERS = re.compile(r"(?<![\w.])(?:~|\.\.?)?/(?:[^\s(),/]+/)*(?=[^\s(),/])")
+"""All of a path but its last part, where the path does not begin below the working directory."""
 
 
 def data_rows(content: RunContent, *, local: bool = True) -> list[tuple[str, str]]:
     """Return (what, text) of the data; `local` as for `about_rows`."""
     rows = facts.data_facts(content.dataset)
-    return [row for row in rows if local or row[0] not in LOCAL_FACTS]
+    if local:
+        return rows
+    return [
+        (what, _without_folders(text, content) if what == "source" else text)
+        for what, text in rows
+        if what not in LOCAL_FACTS
+    ]
 
 
 def about_rows(content: RunContent, *, local: bool = True) -> list[tuple[str, str]]:
@@ -240,5 +250,15 @@ def option_rows(content: RunContent, *, local: bool = True) -> list[tuple[str, s
             text = ", ".join(str(item) for item in value)
         else:
             text = setting(value)
+            if key == "data" and not local:
+                text = _without_folders(text, content)
         rows.append((f"--{key.replace('_', '-')}", one_line(text, 500)))
     return rows
+
+
+def _without_folders(text: str, content: RunContent) -> str:
+    """Leave only the last part of the paths in a text: folders may name a person."""
+    places = (mapping(content.dataset.get("source")).get("root"), content.config.get("data"))
+    for place in (str(p) for p in places if p and PurePath(str(p)).name and "/" in str(p)):
+        text = text.replace(place, PurePath(place).name)
+    return _FOLDERS.sub("", text)

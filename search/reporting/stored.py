@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from search.errors import RunDirectoryError
-from search.journal import RunDirectory
+from search.journal import EventKind, RunDirectory
 from search.records import TrialRecord
 from search.reporting.facts import mapping
 from search.reporting.insights.insight import read_insights
@@ -125,6 +125,10 @@ def read_run(run: RunDirectory) -> StoredRun:
     readable = [event for event in events if progress.apply(event)]
     if progress.strange:
         problems.append(f"{run.journal_file}: {progress.strange} events could not be read")
+    openings = sum(event.get("event") == EventKind.TEST_SCORED for event in readable)
+    if evaluation and openings:
+        # Runs of before this was counted have it in their journal only.
+        evaluation = {"test_openings": openings, **evaluation}
     manifest = read("manifest.json")
     return StoredRun(
         run=run,

@@ -42,8 +42,9 @@ def require_tensorboard() -> None:
 class TensorBoardLog:
     """Follows a run's events into TensorBoard's files.
 
-    A trial is a TensorBoard run `trials/<id>`, a retraining `retraining/<role>, seed <n>`. Steps
-    are epochs, those of a trial's parents included; times are the journal's.
+    A trial is a TensorBoard run `trials/<id>`, a retraining `retraining/<role>, seed <n>`, an
+    ensemble of the seeds `retraining/<role>, ensemble`. Steps are epochs, those of a trial's
+    parents included; times are the journal's.
 
     Attributes:
         folder: What `tensorboard --logdir` is given.
@@ -205,4 +206,5 @@ class TensorBoardLog:
 
 
 def _retraining(event: Event) -> str:
-    return f"retraining/{event['role']}, seed {event['seed']}"
+    seed = event["seed"]
+    return f"retraining/{event['role']}, {'ensemble' if seed is None else f'seed {seed}'}"

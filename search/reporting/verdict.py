@@ -329,4 +329,4 @@ def _mcnemar(result: dict[str, Any]) -> list[str]:
             f": {plural(int(first), 'image')} only the winner gets right, {whole(second)} only the "
             "documented network"
         )
-    return [f"McNemar's test of the two sets of decisions, {text}{counts}."]
+    return [f"McNemar's test of the two sets of decisions at 0.5, {text}{counts}."]

@@ -136,17 +136,18 @@ def find_images(arguments: Sequence[str], *, suffixes: frozenset[str]) -> list[P
     """Expand files, folders and globs to files, in the order given, each once.
 
     A folder stands for the files in it and below whose suffix is an image's; hidden ones and
-    `__MACOSX` are passed over. What matches nothing stays in the list as it is, so that it gets a
-    row which says so.
+    `__MACOSX` are passed over. What matches nothing, and a folder without images, stays in the list
+    as it is, so that it gets a row which says so.
 
     Args:
         arguments: As typed.
         suffixes: Of image files, lower case, with the dot; used inside folders only.
 
     Raises:
-        DataError: A folder without images.
+        DataError: Nothing but folders without images.
     """
     found: dict[Path, None] = {}
+    empty: list[Path] = []
     for argument in arguments:
         path = Path(argument)
         # A name may hold brackets; only what is not there as it is typed can be a pattern.
@@ -157,8 +158,10 @@ def find_images(arguments: Sequence[str], *, suffixes: frozenset[str]) -> list[P
                 continue
             inside = [file for file in sorted(match.rglob("*")) if _is_image(file, match, suffixes)]
             if not inside:
-                raise DataError(f"{match}: no images in this folder or below it; give another one")
-            found |= dict.fromkeys(inside)
+                empty.append(match)
+            found |= dict.fromkeys(inside or [match])
+    if empty and len(found) == len(set(empty)):
+        raise DataError(f"{empty[0]}: no images in this folder or below it; give another one")
     return list(found)
 
 
@@ -182,6 +185,8 @@ def predict_files(
         batch = files[start : start + batch_size]
         for file in batch:
             try:
+                if file.is_dir():
+                    raise DataError("a folder without images; give another one")
                 rows.append(decode(file, loaded.image_size))
             except DataError as error:
                 errors[file] = str(error).removeprefix(f"{file}: ")

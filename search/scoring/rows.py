@@ -50,6 +50,8 @@ def row_file(path: Path, columns: Sequence[str]) -> Iterator[WriteRow]:
             else:
                 with json_rows(handle) as write:
                     yield write
+    except BrokenPipeError:
+        raise  # Not of this file: nobody reads what is printed beside it.
     except OSError as error:
         raise StorageError(
             f"{path}: cannot be written ({error.strerror or error}); give another file"

@@ -55,6 +55,16 @@ def test_the_card_says_what_it_is_not_for_and_gives_every_metric_with_its_interv
     assert "](/search/reporting/CLAIM.md)" in text
 
 
+def test_an_export_that_failed_is_not_offered():
+    exports = (
+        {"format": "keras", "path": "model.keras", "status": "written"},
+        {"format": "onnx", "path": "model.onnx", "status": "failed", "reason": "no such operation"},
+    )
+    text = render_card(content(exports=exports))
+    assert "- exports: model.keras\n" in text
+    assert "model.onnx" not in text
+
+
 def test_its_front_matter_is_yaml_that_the_hub_reads():
     yaml = pytest.importorskip("yaml")
     text = render_card(content())

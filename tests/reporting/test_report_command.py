@@ -1,6 +1,7 @@
 """`python -m search.report` and the written reports."""
 
 import base64
+import dataclasses
 import html.parser
 import re
 import shutil
@@ -13,7 +14,7 @@ import pytest
 from search import report
 from search.journal import RunDirectory, file_sha256
 from search.records import SYNTHETIC_NOTICE
-from search.reporting.content import picture
+from search.reporting.content import data_rows, option_rows, picture
 from search.reporting.documents import write_reports
 from search.reporting.stored import read_run
 
@@ -68,6 +69,22 @@ def test_a_run_is_found_by_its_name_under_results(complete, capsys, monkeypatch)
     complete.root.rename(complete.root.parent / "results" / "mine")
     monkeypatch.chdir(complete.root.parent)
     assert report.main(["mine"]) == 0
+
+
+def test_a_run_is_found_by_its_name_elsewhere(complete, capsys):
+    place = complete.root.parent.as_posix()
+    assert report.main([complete.name, "--results-dir", place]) == 0
+    assert "Verdict" in capsys.readouterr().out
+
+
+def test_how_often_the_test_was_opened_is_read_from_the_journal_of_older_runs(complete):
+    (opened,) = [
+        line for line in complete.journal_file.read_text().splitlines() if "test_sco" in line
+    ]
+    with open(complete.journal_file, "a") as handle:
+        handle.write(f"{opened}\n" * 2)
+    assert "test_openings" not in complete.read_json("evaluation.json")
+    assert read_run(complete).evaluation["test_openings"] == 3
 
 
 def test_an_unfinished_run_says_what_is_missing_and_shows_what_there_is(complete, capsys):
@@ -214,6 +231,31 @@ def test_a_shared_report_shows_no_radiograph_and_does_not_name_the_computer(comp
         text = (complete.root / name).read_text()
         assert "heatmaps" not in text
         assert "this-computer" not in text
+
+
+@pytest.mark.parametrize(
+    ("root", "origin", "data", "said"),
+    [
+        ("/home/jane/x", "--data /home/jane/x", "/home/jane/x", "x (--data x)"),
+        ("/home/Jane Doe/x", "--data ../Jane Doe/x", "../Jane Doe/x", "x (--data x)"),
+        ("/root/.cache/demo/x", "--data demo", "demo", "x (--data demo)"),
+        ("/k/1/x", "an earlier Kaggle download, /k/1", "auto", "x (an earlier Kaggle download, 1)"),
+        ("/k/x", "Kaggle data set paul/chest", "kaggle", "x (Kaggle data set paul/chest)"),
+    ],
+)
+def test_what_is_passed_on_names_no_folders(complete, root, origin, data, said):
+    content = report.content_of(read_run(complete))
+    source = {"root": root, "origin": origin}
+    content = dataclasses.replace(
+        content,
+        dataset={**content.dataset, "source": source},
+        config={**content.config, "data": data, "address": "head-node:6379"},
+    )
+    assert dict(data_rows(content))["source"] == f"{root} ({origin})"
+    assert dict(data_rows(content, local=False))["source"] == said
+    options = dict(option_rows(content, local=False))
+    assert options["--data"] == data.rpartition("/")[2]
+    assert "--address" not in options
 
 
 def test_rebuilding_a_run_in_use_is_refused(complete, capsys):

@@ -113,6 +113,14 @@ def test_the_retraining_ends_with_the_test(played):
     assert len(found.Scalars("stress_auc")) == 6
 
 
+def test_an_ensemble_is_named_as_one(tmp_path):
+    scoring = {"role": "winner", "seed": None, "accuracy": 0.9, "auc": 0.95}
+    event = {"event": EventKind.TEST_SCORED, "time": 1.0, "scorings": [scoring]}
+    TensorBoardLog(tmp_path, space=SPACE, objective="robust_loss").listen(event)
+    found = accumulated(tmp_path / "retraining" / "winner, ensemble")
+    assert [s.value for s in found.Scalars("test/auc")] == pytest.approx([0.95])
+
+
 def test_a_resumed_run_has_no_gap_and_nothing_twice(played, tmp_path):
     _, events = played
     folder = tmp_path / "tensorboard"

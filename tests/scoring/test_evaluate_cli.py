@@ -49,6 +49,20 @@ def test_the_numbers_are_those_of_the_network_on_the_decoded_files(
         assert word in out
 
 
+def test_the_numbers_are_printed_where_their_file_cannot_be_written(say, run_dir, films, tmp_path):
+    code, out, err = say(run_dir, "--data", films, "--json", tmp_path)
+    assert code == 2
+    assert "8 images of 6 patients" in out
+    assert "choose another --json" in err
+    assert "--resume to go on" not in err
+
+
+def test_a_seed_that_cannot_be_one_is_told_before_anything(say, run_dir, films):
+    code, out, err = say(run_dir, "--data", films, "--seed", "-1")
+    assert (code, out) == (2, "")
+    assert err == "error: --seed -1: must be at least 0\n"
+
+
 def test_classes_may_lie_directly_in_the_folder(say, run_dir, films):
     code, out, _ = say(run_dir, "--data", films / "test")
     assert code == 0
@@ -58,7 +72,7 @@ def test_classes_may_lie_directly_in_the_folder(say, run_dir, films):
 def test_a_bad_file_is_left_out_and_listed_with_its_reason(say, run_dir, films, tmp_path):
     (films / "test" / "NORMAL" / "broken.jpeg").write_bytes(b"hello")
     code, out, _ = say(run_dir, "--data", films, "--json", tmp_path / "found.json")
-    assert code == 0
+    assert code == 2
     (rejected,) = json.loads((tmp_path / "found.json").read_text())["rejected"]
     assert rejected["path"] == "test/NORMAL/broken.jpeg"
     assert "not an image" in rejected["reason"]

@@ -85,6 +85,29 @@ def test_a_folder_without_images_is_refused(tmp_path):
         find_images([str(tmp_path)], suffixes=SUFFIXES)
 
 
+def test_a_folder_without_images_costs_its_own_row_beside_others(capsys, run_dir, films, tmp_path):
+    (tmp_path / "empty").mkdir()
+    code, out, _ = say(capsys, run_dir, tmp_path / "empty", films, "--json")
+    assert code == 2
+    empty, *others = json.loads(out)
+    assert "folder" in empty["error"]
+    assert len(others) == 8
+    assert all(other["error"] is None for other in others)
+
+
+def test_rows_that_nobody_reads_any_more_end_without_a_traceback(run_dir, films):
+    shown = subprocess.run(
+        f"{sys.executable} -m search.predict {run_dir} {films} --json | head -n 1",
+        shell=True,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert shown.stdout == "[\n"
+    assert "Traceback" not in shown.stderr
+    assert "Error" not in shown.stderr
+
+
 def test_a_bad_file_costs_its_own_answer_only(loaded, films):
     files = sorted(films.rglob("*.jpeg"))
     files[3].write_bytes(b"not a picture")
