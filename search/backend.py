@@ -58,15 +58,43 @@ def load() -> Any:
         import keras
         import keras_tuner  # noqa: F401
 
-        _limit_gpu_memory(keras.backend.backend())
+        if keras.backend.backend() == "tensorflow":
+            _limit_gpu_memory()
+            _end_data_sets_at_once()
         keras.ops.zeros(1)
     return keras
 
 
-def _limit_gpu_memory(backend: str) -> None:
+def _end_data_sets_at_once() -> None:
+    """Turn off the tuning of the tf.data pipelines that Keras makes of our feeds.
+
+    Its thread sleeps ever longer, up to a minute, and TensorFlow 2.21 waits for it to wake when the
+    pipeline ends: every `Model.fit` of some minutes lost 15 seconds and more, doing nothing. The
+    feed gathers rows of an array in memory; there is nothing to tune.
+    """
+    try:
+        from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
+    except ImportError:  # another Keras: slower, not wrong
+        return
+    whole = PyDatasetAdapter.get_tf_dataset
+    if getattr(whole, "ends_at_once", False):
+        return
+
+    def untuned(self: Any) -> Any:
+        import tensorflow as tf
+
+        options = tf.data.Options()
+        options.autotune.enabled = False
+        return whole(self).with_options(options)
+
+    untuned.ends_at_once = True  # type: ignore[attr-defined]
+    PyDatasetAdapter.get_tf_dataset = untuned
+
+
+def _limit_gpu_memory() -> None:
     """Keep a worker on TensorFlow to its share of the GPU; JAX reads a variable of its own."""
     share = os.environ.get("XRAY_SEARCH_GPU_MEMORY_MB")
-    if share is None or backend != "tensorflow":
+    if share is None:
         return
     import tensorflow as tf
 
