@@ -69,8 +69,9 @@ def _end_data_sets_at_once() -> None:
     """Turn off the tuning of the tf.data pipelines that Keras makes of our feeds.
 
     Its thread sleeps ever longer, up to a minute, and TensorFlow 2.21 waits for it to wake when the
-    pipeline ends: every `Model.fit` of some minutes lost 15 seconds and more, doing nothing. The
-    feed gathers rows of an array in memory; there is nothing to tune.
+    pipeline of an epoch ends: in searches of five minutes that was seen once or twice, 14 to 16
+    seconds each, with idle cores (`results/studies/overhead`). The feed gathers rows of an array in
+    memory; there is nothing to tune.
     """
     try:
         from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
@@ -107,13 +108,16 @@ def _limit_gpu_memory() -> None:
 
 def device() -> str:
     """Return what training runs on, e.g. "2 × CPU core (tensorflow)" or "gpu:0 (jax)"."""
-    keras = load()
+    name, found = load().backend.backend(), gpus()
+    return f"{', '.join(found)} ({name})" if found else f"CPU, {os.cpu_count()} cores ({name})"
+
+
+def gpus() -> list[str]:
+    """Return the GPUs that training runs on, [] where it runs on the CPU."""
     try:
-        gpus = keras.distribution.list_devices("gpu")
+        return list(load().distribution.list_devices("gpu"))
     except RuntimeError:  # JAX has no empty list: without a GPU, "gpu" is unknown to it
-        gpus = []
-    name = keras.backend.backend()
-    return f"{', '.join(gpus)} ({name})" if gpus else f"CPU, {os.cpu_count()} cores ({name})"
+        return []
 
 
 def versions() -> dict[str, str]:

@@ -23,13 +23,20 @@ class _Warming:
     """Mixed into an optimizer's class: a decay that grows with its steps."""
 
     iterations: Any
+    _iterations: Any
+    gradient_accumulation_steps: int | None
     highest_momentum: float
 
     @property
     def ema_momentum(self) -> Any:
         """Return the decay of the present step."""
         done = keras.ops.cast(self.iterations, "float32")
-        return keras.ops.minimum(self.highest_momentum, (1.0 + done) / (10.0 + done))
+        decay = keras.ops.minimum(self.highest_momentum, (1.0 + done) / (10.0 + done))
+        if parts := self.gradient_accumulation_steps:
+            # Keras averages after every part; only the last of a batch has changed the weights.
+            last = keras.ops.equal((self._iterations + 1) % parts, 0)
+            decay = keras.ops.where(last, decay, 1.0)
+        return decay
 
 
 def begin_averaging(optimizer: Any, decay: float) -> None:

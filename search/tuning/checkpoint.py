@@ -20,6 +20,7 @@ from typing import Any
 
 import h5py
 
+from search.errors import RunDirectoryError
 from search.journal import cut_short, storage_errors
 from search.records import EpochRecord, to_json
 
@@ -81,16 +82,30 @@ def saved_epoch(path: Path) -> int:
         return 0
 
 
-def load(model: Any, path: Path) -> None:
+def load(model: Any, path: Path, *, training: bool = False) -> None:
     """Restore weights, optimizer moments, iteration count and learning rate.
 
     Args:
         model: A compiled Keras model of the same configuration.
         path: The checkpoint.
+        training: Whether training goes on, for which the optimizer must fit too. It does not where
+            the checkpoint was trained in another number of parts, see `footprint.py`, as on
+            another kind of device; Keras would leave it out.
+
+    Raises:
+        RunDirectoryError: Training cannot go on from it.
     """
     if not model.optimizer.built:
         # Keras creates the optimizer's variables at the first step; loading skips missing ones.
         model.optimizer.build(model.trainable_variables)
+    if training:
+        with h5py.File(path, "r") as file:
+            saved = len(file["optimizer"]["vars"])
+        if saved != len(model.optimizer.variables):
+            raise RunDirectoryError(
+                f"{path}: kept by a training whose batches were split otherwise, as on another "
+                "kind of device (GPU or CPU); resume where the run was begun"
+            )
     model.load_weights(path)
 
 

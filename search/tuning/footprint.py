@@ -16,8 +16,6 @@ import math
 import os
 from typing import Any
 
-import keras
-
 STEP_BYTES = 380_000_000
 """Layer outputs of a training step on the CPU, in bytes: 32 images of the documented network at
 180 × 180. The whole step takes two to three times as much."""
@@ -63,14 +61,6 @@ def bytes_per_image(model: Any) -> int:
         arrays = KEPT.get(getattr(getattr(layer, "activation", None), "__name__", ""), 1)
         total += math.prod(side or 1 for side in shape[1:]) * width * arrays
     return total
-
-
-def on_cpu() -> bool:
-    """Return whether training runs in main memory."""
-    try:
-        return not keras.distribution.list_devices("gpu")
-    except RuntimeError:  # JAX has no empty list: without a GPU, "gpu" is unknown to it
-        return True
 
 
 def resident_mb() -> int:

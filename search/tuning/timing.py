@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from search.records import Values
-from search.tuning.feed import TrainingFeed
-from search.tuning.trial import Setting, build_model, release_memory
+from search.tuning.trial import Setting, build_model, release_memory, training_feed
 from search.tuning.validation import Validator
 
 WARM_STEPS = 2
@@ -45,12 +44,7 @@ def measure_pace(
     """
     start = time.perf_counter()
     model = build_model(setting, values, seed, precision=precision)
-    feed = TrainingFeed(
-        setting.dataset.train,
-        class_weights=setting.dataset.class_weights,
-        batch_size=int(values["batch_size"]),
-        seed=seed,
-    )
+    feed = training_feed(setting, model, values, seed)
     steps = []
     for index in range(WARM_STEPS + MEASURED_STEPS):
         images, labels, weights = feed[index % feed.num_batches]

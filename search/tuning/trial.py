@@ -25,6 +25,7 @@ import keras
 import keras_tuner as kt
 import numpy as np
 
+from search import backend
 from search.config import direction
 from search.errors import SearchError, StopRequestedError
 from search.records import (
@@ -35,6 +36,7 @@ from search.records import (
     Metrics,
     TrialResult,
     TrialSpec,
+    Values,
 )
 from search.tuning import checkpoint, footprint
 from search.tuning.averaging import averaged, begin_averaging
@@ -242,11 +244,28 @@ def build_model(
     if average:
         begin_averaging(model.optimizer, average)
     parts = footprint.parts(model, int(values.get("batch_size", 1)))
-    if parts > 1 and footprint.on_cpu():
+    if parts > 1 and not backend.gpus():
         model.optimizer.gradient_accumulation_steps = parts
     # Created now rather than while the first step is traced, which TensorFlow would trace twice.
     model.optimizer.build(model.trainable_variables)
     return model
+
+
+def training_feed(setting: Setting, model: Any, values: Values, seed: int) -> TrainingFeed:
+    """Return the training batches of a configuration, or the parts that they are computed in.
+
+    Args:
+        setting: Data.
+        model: As `build_model` gives it, which decides on the parts.
+        values: Hyperparameter values.
+        seed: Seed of the order.
+    """
+    return TrainingFeed(
+        setting.dataset.train,
+        class_weights=setting.dataset.class_weights,
+        batch_size=int(values["batch_size"]) // (model.optimizer.gradient_accumulation_steps or 1),
+        seed=seed,
+    )
 
 
 def _train(run: _Run) -> None:
@@ -261,18 +280,13 @@ def _train(run: _Run) -> None:
         run.on_epoch(record)
     if initial >= spec.epochs or (run.records and run.out_of_patience):
         return
-    batch_size = int(spec.values["batch_size"])
     if parts := model.optimizer.gradient_accumulation_steps:
         run.notes = (
             *run.notes,
-            f"batches of {batch_size} computed in {parts} parts, to bound the memory of the CPU",
+            f"batches of {spec.values['batch_size']} computed in {parts} parts, to bound the "
+            "memory of the CPU",
         )
-    feed = TrainingFeed(
-        setting.dataset.train,
-        class_weights=setting.dataset.class_weights,
-        batch_size=batch_size // (parts or 1),
-        seed=spec.seed,
-    )
+    feed = training_feed(setting, model, spec.values, spec.seed)
     validator = Validator(setting.dataset, prevalence=setting.prevalence)
     run.costs["build"] += time.perf_counter() - begin
     hyperparameters = kt.HyperParameters()
@@ -300,7 +314,7 @@ def _restore(run: _Run, model: Any) -> int:
     epoch = checkpoint.saved_epoch(own)
     run.records = []
     if epoch > spec.initial_epoch:
-        checkpoint.load(model, own)
+        checkpoint.load(model, own, training=True)
         run.records = [
             record
             for record in checkpoint.read_epochs(spec.directory, up_to=epoch)
@@ -310,7 +324,7 @@ def _restore(run: _Run, model: Any) -> int:
     if spec.initial_epoch:
         if spec.parent_checkpoint is None or not spec.parent_checkpoint.exists():
             raise FileNotFoundError(f"the parent's checkpoint {spec.parent_checkpoint} is gone")
-        checkpoint.load(model, spec.parent_checkpoint)
+        checkpoint.load(model, spec.parent_checkpoint, training=True)
     return spec.initial_epoch
 
 

@@ -136,6 +136,7 @@ def work(pipe: Pipe, task: Any, setting: Any) -> None:
     Raises:
         Exception: A fault of this program; it was sent as `Broken` before.
     """
+    from search import backend
     from search.errors import SearchError, StopRequestedError
     from search.tuning import footprint
     from search.tuning.timing import measure_pace
@@ -154,7 +155,7 @@ def work(pipe: Pipe, task: Any, setting: Any) -> None:
             should_stop=lambda: _asked_to_stop(pipe),
             on_step=_beats(pipe),
         )
-        if footprint.on_cpu():
+        if not backend.gpus():
             pipe.send(Holds(megabytes=footprint.resident_mb()))
         pipe.send(result)
     except StopRequestedError:

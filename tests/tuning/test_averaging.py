@@ -8,6 +8,7 @@ import pytest
 
 from search.records import TrialSpec
 from search.tuning import checkpoint
+from search.tuning import trial as trials
 from search.tuning.averaging import averaged, begin_averaging
 from search.tuning.trial import Setting, build_model, train_trial
 from tests.tuning.fakes import TinyHyperModel
@@ -29,12 +30,16 @@ def spec(folder, name, **changes) -> TrialSpec:
     return TrialSpec(trial_id=name, keep_best=True, **{**fields, **changes})
 
 
-def test_it_is_the_mean_with_a_decay_that_grows_to_its_limit(setting):
+@pytest.mark.parametrize("parts", [1, 2])
+def test_it_is_the_mean_with_a_decay_that_grows_to_its_limit(setting, monkeypatch, parts):
+    monkeypatch.setattr(trials.footprint, "parts", lambda *_: parts)
     model = build_model(setting, VALUES, 5, average=0.25)
     images, labels = setting.dataset.train.open_array()[:8], np.ones((8, 1), np.float32)
     expected = None
     for step in range(6):
-        model.train_on_batch(images, labels)
+        # A batch that is computed in parts makes one step, and one step of the average.
+        for _ in range(parts):
+            model.train_on_batch(images, labels)
         weights = [keras.ops.convert_to_numpy(v).copy() for v in model.trainable_variables]
         # The first step begins the average.
         decay = min(0.25, (1 + step) / (10 + step)) if step else 0.0

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from hypermodels import DocumentedCNN
+from search.errors import RunDirectoryError
 from search.tuning import footprint
 from search.tuning import trial as trials
 from search.tuning.trial import Setting, train_trial
@@ -91,6 +92,22 @@ def test_a_split_trial_says_so_and_steps_once_a_batch(tiny_dataset, tmp_path, mo
     result = train_trial(spec(tmp_path, "t", values={**VALUES, "batch_size": 16}), setting)
     assert result.failure is None
     assert result.notes == ("batches of 16 computed in 4 parts, to bound the memory of the CPU",)
+
+
+def test_training_does_not_go_on_from_a_checkpoint_of_another_number_of_parts(
+    tiny_dataset, tmp_path, monkeypatch
+):
+    setting = Setting(
+        dataset=tiny_dataset,
+        hypermodel=TinyHyperModel(),
+        objective="robust_loss",
+        prevalence=tiny_dataset.prevalence,
+    )
+    values = {**VALUES, "batch_size": 16}
+    train_trial(spec(tmp_path, "t", values=values, epochs=1), setting)
+    monkeypatch.setattr(trials.footprint, "parts", lambda *_: 2)
+    with pytest.raises(RunDirectoryError, match=r"split otherwise.*where the run was begun"):
+        train_trial(spec(tmp_path, "t", values=values, epochs=2), setting)
 
 
 def test_the_memory_of_this_process_is_known_on_linux():
