@@ -179,6 +179,8 @@ class Judging:
             console=self.console,
             metadata={
                 "run": self.directory.name,
+                "role": refit.WINNER,
+                "seed": self.candidates[best].seed,
                 "notice": SYNTHETIC_NOTICE if self.dataset.synthetic else None,
                 "versions": backend.versions(),
                 "values": self.candidates[best].values,

@@ -121,7 +121,9 @@ def test_the_exported_model_predicts_and_is_evaluated(folder, root, capsys):
     assert entry["probability"] == pytest.approx(expected, abs=1e-3)
     scores = folder / "scores.json"
     assert evaluate([str(root), "--data", data, "--json", str(scores)]) == 0
-    assert "auc" in scores.read_text()
+    found = json.loads(scores.read_text())
+    assert "auc" in found["ranking"]
+    assert (found["role"], found["seed"]) == ("winner", 0)
 
 
 def test_the_report_is_printed_again(root, capsys):

@@ -55,7 +55,8 @@ def export_model(
         image_size: Side S in pixels.
         threshold: The decision threshold.
         metadata: JSON values. "notice", a sentence or None, is read again by
-            `LoadedModel.notice`; the rest, e.g. "run" and "versions", is only carried along.
+            `LoadedModel.notice`, "role" and "seed" (None for an ensemble) by `search.evaluate`; the
+            rest, e.g. "run" and "versions", is only carried along.
         temperature: By which the network's logit is divided, see `calibration`; 1 changes nothing.
 
     Returns:
