@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.seed < 0:
             raise ConfigurationError(f"--seed {arguments.seed}: must be at least 0")
         model_file = find_model(
-            Path(arguments.model), results_dir=arguments.results_dir, form=arguments.format
+            arguments.model, results_dir=arguments.results_dir, form=arguments.format
         )
         outcome = _score(model_file, arguments)
         if note := unchecked_note(model_file):
