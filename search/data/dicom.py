@@ -171,7 +171,9 @@ def _stored_range(dataset: Any) -> tuple[float, float]:
     low, high = (-(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1) if signed else (0.0, 2.0**bits - 1)
     slope = float(dataset.get("RescaleSlope") or 1)
     intercept = float(dataset.get("RescaleIntercept") or 0)
-    return low * slope + intercept, high * slope + intercept
+    # A negative slope turns black and white: the lowest value is that of the highest stored one.
+    ends = low * slope + intercept, high * slope + intercept
+    return min(ends), max(ends)
 
 
 def _first(value: Any) -> float:
