@@ -2,15 +2,15 @@
 
 Stands between `ablate.py`, the command line, and the rooms, as `retraining.py` does for a run. Base
 and change are retrained in the same way with the same seeds; networks of the run itself are used
-again where they are the same training. Every training is journaled, so a killed ablation goes on;
-the test is opened when all of them have ended, and chooses nothing.
+again where they are the same training and unchanged. Every training is journaled, so a killed
+ablation goes on; the test is opened when all of them have ended, and chooses nothing.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -33,6 +33,7 @@ from search.retraining import Crew, Retrainer, finalist_role, finished_folders
 from search.scoring import refit
 from search.scoring.refit import Job, RefitPlan, Role
 from search.searching import Searching
+from search.tuning import checkpoint
 
 FILE = "ablation.json"
 BASES = (refit.DOCUMENTED, refit.WINNER)
@@ -99,6 +100,7 @@ class Ablation:
         wishes: Sequence[Wish],
         repeats: int,
         epochs: int,
+        changed: Collection[str] = (),
         console: Console,
     ) -> None:
         """Plan; trains nothing yet.
@@ -112,6 +114,8 @@ class Ablation:
             wishes: The factors to change.
             repeats: Seeds, at least 1.
             epochs: Of each training; a change of the epochs is relative to them.
+            changed: Paths in the run, posix, of kept weights that are not what its manifest lists;
+                those networks are trained again.
             console: Where a person watches.
 
         Raises:
@@ -125,6 +129,7 @@ class Ablation:
         self.directory = RunDirectory(run.root / "ablation")
         self.repeats = repeats
         self.epochs = epochs
+        self.changed = frozenset(changed)
         self.console = console
         self.notes: list[str] = []
         self.arms: list[Arm] = []
@@ -260,6 +265,17 @@ class Ablation:
         role = dataclasses.replace(base, name=f"{base.name}.{change.name}", values=change.values)
         return Arm(base=base.name, change=change, role=role, epochs=change.epochs)
 
+    def _from_run(self, job: Job, folders: Sequence[Path]) -> Job:
+        """Let a job find the run's own network, where that is the very same training, unchanged."""
+        found = refit.found_again(job, folders)
+        weights = (found.spec.directory / checkpoint.BEST).relative_to(self.run.root).as_posix()
+        if weights not in self.changed:
+            return found
+        note = f"{weights} was changed since the run ended: this network is trained again."
+        self.notes.append(note)
+        self.console.warn(note)
+        return job
+
     def _plan(self, epochs: int) -> RefitPlan:
         return RefitPlan(
             epochs=epochs,
@@ -283,7 +299,7 @@ class Ablation:
         own = finished_folders(self.run)
         for epochs, group in groupby(sorted(self.arms, key=_length), key=_length):
             wanted = [
-                refit.found_again(job, own)
+                self._from_run(job, own)
                 for job in self._plan(epochs).jobs([arm.role for arm in group])
             ]
             for job in wanted:

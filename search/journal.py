@@ -29,6 +29,9 @@ from search.records import to_json
 RESULTS_DIR = "--results-dir"
 """The option that moves everything a run writes."""
 
+KEPT_WEIGHTS = "best.weights.h5"
+"""The checkpoint of the epoch that a retraining keeps, in its folder under `refit/`."""
+
 ONE_FILE = ("--json", "--share")
 """Options that name one file made from a finished run; nothing is to be resumed."""
 
@@ -236,14 +239,17 @@ class RunDirectory:
     def write_manifest(self, content: dict[str, Any]) -> None:
         """Write `manifest.json` with the list of files and their SHA-256; the last write of a run.
 
-        Files under `tuner/`, `refit/` and `logs/` are working state and are not listed, nor are
-        those under `plots/local/`, which show radiographs and may be taken out, and what an
-        ablation works with.
+        Files under `tuner/`, `refit/` and `logs/` are working state and are not listed, except for
+        the weights that a retraining keeps, which an ablation uses again. Nor are those under
+        `plots/local/`, which show radiographs and may be taken out, and what an ablation works
+        with.
         """
         files = {}
         for path in sorted(self.root.rglob("*")):
             inside = path.relative_to(self.root)
-            if inside.parts[0] in ("tuner", "refit", "logs", "manifest.json", ".lock"):
+            if inside.parts[0] in ("tuner", "logs", "manifest.json", ".lock"):
+                continue
+            if inside.parts[0] == "refit" and inside.name != KEPT_WEIGHTS:
                 continue
             if inside.parts[:2] == ("plots", "local"):
                 continue

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from search.errors import SearchFailedError
+from search.journal import KEPT_WEIGHTS
 from search.records import TrialResult, TrialSpec, Values
 
 DOCUMENTED = "documented"
@@ -201,7 +202,7 @@ def _candidate(job: Job, result: TrialResult, plan: RefitPlan) -> Candidate:
         seed=job.repetition,
         values=job.spec.values,
         parameters=result.parameters,
-        weights_file=job.spec.directory / "best.weights.h5",
+        weights_file=job.spec.directory / KEPT_WEIGHTS,
         kept_epoch=result.best_epoch,
         score=kept.metrics[plan.objective],
         average=job.spec.average,
