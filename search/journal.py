@@ -78,7 +78,8 @@ class EventKind(StrEnum):
     REFIT_ENDED = "refit_ended"
     """role, seed, folder, kept_epoch, epochs, parameters, seconds, failure."""
     TEST_SCORED = "test_scored"
-    """The test set was opened: scorings [{role, seed (None for an ensemble), accuracy, auc}]."""
+    """The test set was opened: scorings [{role, seed (None for an ensemble), accuracy, auc}]; asked
+    and answers (checksums of what was asked and of the file of the answers, see `opening`)."""
     STAGE = "stage"
     """name, seconds: a stage of the run ended."""
     STOPPED = "stopped"

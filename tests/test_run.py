@@ -148,6 +148,11 @@ def test_resuming_a_finished_run_trains_nothing_and_changes_no_result(folder, ro
     assert main(arguments(folder, "--resume")) == 0
     events = RunDirectory(root).events()
     assert sum(event["event"] == "epoch" for event in events) == epochs
+    # Nor is the test opened again, since it would be asked the same.
+    assert json.loads((root / "evaluation.json").read_text()) == before
+    assert before["test_openings"] == 1
+    (root / "predictions_test.csv").write_text("")
+    assert main(arguments(folder, "--resume")) == 0
     after = json.loads((root / "evaluation.json").read_text())
     assert after.pop("test_openings") == before.pop("test_openings") + 1
     assert after == before
