@@ -127,6 +127,7 @@ def _ablate(
         wishes=wishes,
         repeats=options.repeats,
         epochs=options.epochs or config.refit_epochs,
+        changed=integrity.weights,
         console=console,
     )
     console.info(ablation.plan())

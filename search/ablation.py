@@ -2,14 +2,15 @@
 
 Stands between `ablate.py`, the command line, and the rooms, as `retraining.py` does for a run. Base
 and change are retrained in the same way with the same seeds; networks of the run itself are used
-again where they are the same training. Every training is journaled, so a killed ablation goes on;
-the test is opened when all of them have ended, and chooses nothing.
+again where they are the same training and unchanged. Every training is journaled, so a killed
+ablation goes on; the test is opened when all of them have ended, and chooses nothing.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -21,13 +22,14 @@ from search import answers, factors, workflow
 from search.answers import Arm, Trained
 from search.config import RunConfig, direction
 from search.data.prepare import SealedTest, default_cache_dir
-from search.errors import ConfigurationError, SearchFailedError
+from search.errors import ConfigurationError, RunDirectoryError, SearchFailedError
 from search.factors import Change, Wish
 from search.journal import EventKind, RunDirectory
 from search.records import Dataset, TrialResult
 from search.reopening import stored_config, stored_source
 from search.reporting.console import Console
-from search.retraining import Crew, Retrainer, finalist_role
+from search.reporting.facts import mapping
+from search.retraining import Crew, Retrainer, finalist_role, finished_folders
 from search.scoring import refit
 from search.scoring.refit import Job, RefitPlan, Role
 from search.searching import Searching
@@ -98,6 +100,7 @@ class Ablation:
         wishes: Sequence[Wish],
         repeats: int,
         epochs: int,
+        changed: Collection[str] = (),
         console: Console,
     ) -> None:
         """Plan; trains nothing yet.
@@ -111,6 +114,8 @@ class Ablation:
             wishes: The factors to change.
             repeats: Seeds, at least 1.
             epochs: Of each training; a change of the epochs is relative to them.
+            changed: Paths in the run, posix, of kept weights that are not what its manifest lists;
+                those networks are trained again.
             console: Where a person watches.
 
         Raises:
@@ -124,6 +129,7 @@ class Ablation:
         self.directory = RunDirectory(run.root / "ablation")
         self.repeats = repeats
         self.epochs = epochs
+        self.changed = frozenset(changed)
         self.console = console
         self.notes: list[str] = []
         self.arms: list[Arm] = []
@@ -234,11 +240,20 @@ class Ablation:
             best["values"],
             precision="float32" if same else self.searching.precision or "float32",
         )
+        if self._control_won():
+            winner = dataclasses.replace(documented, name=refit.WINNER)
         roles = [role for role in (documented, winner) if role.name in names]
         if len(roles) == 2 and dataclasses.replace(winner, name=documented.name) == documented:
             self.notes.append("The winner is the documented configuration, so it is one base.")
             return [documented]
         return roles
+
+    def _control_won(self) -> bool:
+        """Return whether the run's winner is the control, trained without a finalist's options."""
+        with contextlib.suppress(RunDirectoryError):
+            done = mapping(self.run.read_json("evaluation.json")).get("retraining")
+            return mapping(done).get("trained_as") == refit.DOCUMENTED
+        return False
 
     def _arm(self, base: Role, change: Change) -> Arm:
         space = kt.HyperParameters()
@@ -249,6 +264,17 @@ class Ablation:
             raise ConfigurationError(f"--factors {change.name}: {error}") from None
         role = dataclasses.replace(base, name=f"{base.name}.{change.name}", values=change.values)
         return Arm(base=base.name, change=change, role=role, epochs=change.epochs)
+
+    def _from_run(self, job: Job, folders: Sequence[Path]) -> Job:
+        """Let a job find the run's own network, where that is the very same training, unchanged."""
+        found = refit.found_again(job, folders)
+        weights = (found.spec.directory / checkpoint.BEST).relative_to(self.run.root).as_posix()
+        if weights not in self.changed:
+            return found
+        note = f"{weights} was changed since the run ended: this network is trained again."
+        self.notes.append(note)
+        self.console.warn(note)
+        return job
 
     def _plan(self, epochs: int) -> RefitPlan:
         return RefitPlan(
@@ -270,10 +296,10 @@ class Ablation:
         )
         results: dict[str, TrialResult] = {}
         jobs: dict[str, list[Job]] = {}
-        own = _finished_by(self.run)
+        own = finished_folders(self.run)
         for epochs, group in groupby(sorted(self.arms, key=_length), key=_length):
             wanted = [
-                _from_run(job, own, self.run)
+                self._from_run(job, own)
                 for job in self._plan(epochs).jobs([arm.role for arm in group])
             ]
             for job in wanted:
@@ -285,28 +311,3 @@ class Ablation:
 
 def _length(arm: Arm) -> int:
     return arm.epochs
-
-
-def _finished_by(run: RunDirectory) -> set[str]:
-    """Return the folders of the retrainings that the run itself finished."""
-    return {
-        str(event["folder"])
-        for event in run.events()
-        if event["event"] == EventKind.REFIT_ENDED
-        and event.get("folder")
-        and not event.get("failure")
-    }
-
-
-def _from_run(job: Job, finished: set[str], run: RunDirectory) -> Job:
-    """Let a job find the run's own network, where that is the very same training.
-
-    A finalist may have another name in the run; what follows the name tells trainings apart.
-    """
-    _, seed, identity = job.spec.directory.name.rsplit("-", 2)
-    for folder in sorted(finished):
-        same = folder.endswith(f"-{seed}-{identity}")
-        if same and (run.refit_dir / folder / checkpoint.BEST).exists():
-            spec = dataclasses.replace(job.spec, directory=run.refit_dir / folder)
-            return dataclasses.replace(job, spec=spec)
-    return job

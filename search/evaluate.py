@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.seed < 0:
             raise ConfigurationError(f"--seed {arguments.seed}: must be at least 0")
         model_file = find_model(
-            Path(arguments.model), results_dir=arguments.results_dir, form=arguments.format
+            arguments.model, results_dir=arguments.results_dir, form=arguments.format
         )
         outcome = _score(model_file, arguments)
         if note := unchecked_note(model_file):
@@ -153,6 +153,7 @@ def _score(model_file: Path, arguments: argparse.Namespace) -> Outcome:
         cache_dir=arguments.cache_dir or default_cache_dir(),
     )
     predictions = predict_subset(loaded.model, subset, Split.TEST)
+    seed = loaded.metadata.get("seed")
     scored = set(subset.paths)
     left_out = [file.relative for file in listed if file.relative not in scored]
     return Outcome(
@@ -161,7 +162,8 @@ def _score(model_file: Path, arguments: argparse.Namespace) -> Outcome:
             predictions,
             loaded.threshold,
             role=str(loaded.metadata.get("role", "winner")),
-            seed=int(loaded.metadata.get("seed", 0)),
+            # None is an ensemble's, and what models of earlier versions say.
+            seed=seed if isinstance(seed, int) else None,
             bootstrap_seed=arguments.seed,
         ),
         subtypes=subtype_recall(

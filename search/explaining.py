@@ -66,7 +66,7 @@ def material(root: Path, *, heatmaps: Sequence[Heatmap] = ()) -> Material:
         objective=objective,
         records=progress.records,
         events=events,
-        histories=refit_histories(refit_rows(events)),
+        histories=refit_histories(refit_rows(events, evaluation=evaluation)),
         evaluation=evaluation,
         predictions={r: (said.labels, said.probabilities) for r, said in predictions.items()},
         curves=curves,

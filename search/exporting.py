@@ -2,7 +2,8 @@
 
 Stands between `judging.py` and the room `scoring`, as `judging.py` stands between the workflow and
 the rooms. A format that cannot be had costs itself only: `exports.json` says why, and so does the
-console. `model.keras` is always written, since the others are made from it.
+console. `model.keras` is always written, since the others are made from it; where it differs from
+the network on validation images it is kept and counts as failed.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from search.scoring.calibration import (
     fit_temperature,
     scaled,
 )
-from search.scoring.conversion import convert, evenly_spaced, remove
-from search.scoring.evaluate import predict_images, predict_subset
+from search.scoring.conversion import answers, convert, evenly_spaced, remove
+from search.scoring.evaluate import predict_subset
 from search.scoring.export import export_model, keras_export
 from search.scoring.formats import EXPORTS_FILE, FORMATS, KERAS, Export, ExportStatus, Predictor
 
@@ -113,7 +114,7 @@ def export_all(
         What `exports.json` says, `model.keras` first.
 
     Raises:
-        ModelError: `model.keras` differs from the network.
+        ModelError: `model.keras` differs from the network on noise already; it is not written.
         StorageError: The disk is full or read-only.
     """
     root = directory.root
@@ -129,10 +130,18 @@ def export_all(
         temperature=temperature,
     )
     images = np.asarray(val.open_array()[val.rows[evenly_spaced(len(val))]])
-    # Asked here, on the run's device: the network may not be the one that validation chose.
-    probabilities = scaled(predict_images(network, images), temperature)
-    exports = [keras_export(model_file, images=images, probabilities=probabilities)]
-    console.info(_summary(exports[0]))
+    # Asked here, on the run's device: the network may not be the one that validation chose. And in
+    # the exports' batches: for another size a GPU may choose another algorithm, rounding otherwise.
+    probabilities = scaled(answers(network, images), temperature)
+    ours = keras_export(model_file, images=images, probabilities=probabilities)
+    exports = [ours]
+    if ours.status is ExportStatus.FAILED:
+        console.warn(
+            f"--export {KERAS.name}: {ours.path} {ours.reason}. It is kept, and other exports are "
+            "made from it; check it before you use one of them"
+        )
+    else:
+        console.info(_summary(ours))
     for name in formats:
         if name is ExportFormat.KERAS:
             continue

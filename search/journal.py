@@ -29,6 +29,9 @@ from search.records import to_json
 RESULTS_DIR = "--results-dir"
 """The option that moves everything a run writes."""
 
+KEPT_WEIGHTS = "best.weights.h5"
+"""The checkpoint of the epoch that a retraining keeps, in its folder under `refit/`."""
+
 ONE_FILE = ("--json", "--share")
 """Options that name one file made from a finished run; nothing is to be resumed."""
 
@@ -66,16 +69,17 @@ class EventKind(StrEnum):
     """trials, failed, epochs, seconds, oracle_seconds (asking and telling the oracle, its files
     and the journal's lines about whole trials, in this process of the run)."""
     REFIT_STARTED = "refit_started"
-    """A worker took a retraining, anew or after another one was lost: role ("…_train+val" for
-    the winner's second one), seed (repetition 0, 1, …), epochs, values, folder (under `refit/`;
-    two trainings that differ in anything have two), worker, pid, all_epochs (of all retrainings
-    together)."""
+    """A worker took a retraining, anew or after another one was lost: role ("documented",
+    "finalist_1", …; "winner_train+val" for the winner's second one), seed (repetition 0, 1, …),
+    epochs, values, folder (under `refit/`; two trainings that differ in anything have two), worker,
+    pid, all_epochs (of all retrainings together)."""
     REFIT_EPOCH = "refit_epoch"
     """role, seed, epoch, metrics, seconds."""
     REFIT_ENDED = "refit_ended"
     """role, seed, folder, kept_epoch, epochs, parameters, seconds, failure."""
     TEST_SCORED = "test_scored"
-    """The test set was opened: scorings [{role, seed (None for an ensemble), accuracy, auc}]."""
+    """The test set was opened: scorings [{role, seed (None for an ensemble), accuracy, auc}]; asked
+    and answers (checksums of what was asked and of the file of the answers, see `opening`)."""
     STAGE = "stage"
     """name, seconds: a stage of the run ended."""
     STOPPED = "stopped"
@@ -236,14 +240,17 @@ class RunDirectory:
     def write_manifest(self, content: dict[str, Any]) -> None:
         """Write `manifest.json` with the list of files and their SHA-256; the last write of a run.
 
-        Files under `tuner/`, `refit/` and `logs/` are working state and are not listed, nor are
-        those under `plots/local/`, which show radiographs and may be taken out, and what an
-        ablation works with.
+        Files under `tuner/`, `refit/` and `logs/` are working state and are not listed, except for
+        the weights that a retraining keeps, which an ablation uses again. Nor are those under
+        `plots/local/`, which show radiographs and may be taken out, and what an ablation works
+        with.
         """
         files = {}
         for path in sorted(self.root.rglob("*")):
             inside = path.relative_to(self.root)
-            if inside.parts[0] in ("tuner", "refit", "logs", "manifest.json", ".lock"):
+            if inside.parts[0] in ("tuner", "logs", "manifest.json", ".lock"):
+                continue
+            if inside.parts[0] == "refit" and inside.name != KEPT_WEIGHTS:
                 continue
             if inside.parts[:2] == ("plots", "local"):
                 continue

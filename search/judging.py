@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from search import backend, exporting
+from search import backend, exporting, opening
 from search.config import RunConfig, direction
+from search.data.decode import DECODER_VERSION
 from search.data.prepare import SealedTest
 from search.errors import DataError
 from search.history import Event
@@ -91,7 +92,10 @@ class Judging:
         self.console.listen(event)
 
     def score(self, sealed: SealedTest) -> None:
-        """Fix thresholds on stressed validation, score the test once, export the winner."""
+        """Fix thresholds on stressed validation, score the test once, export the winner.
+
+        A test that was asked the very same before is not opened again, see `opening`.
+        """
         networks = [self._model(candidate) for candidate in self.candidates]
         # The same object where nothing was trained on train + val.
         finals = [
@@ -106,8 +110,20 @@ class Judging:
             self._threshold(model, c) for c, model in zip(self.candidates, models, strict=True)
         ]
         validation = [predict_subset(m, self.dataset.val, Split.VALIDATION) for m in models]
-        test = self._open(sealed)
-        tested = (
+        asked = opening.question(
+            self.candidates,
+            fitted,
+            thresholds,
+            images=[self.dataset.fingerprint, self.config.image_size, DECODER_VERSION],
+        )
+        stored = opening.read_answers(self.directory, asked)
+        if stored is not None:
+            self.console.info(
+                "Test: asked the very same before, so it is not opened again; what it said is in "
+                f"{opening.FILE}"
+            )
+        test = self._open(sealed) if stored is None else None
+        tested = stored or (
             [predict_subset(m, test, Split.TEST) for m in exporting.calibrated(finals, fitted)]
             if test
             else []
@@ -144,10 +160,11 @@ class Judging:
             ],
         )
         if tested:
-            # A resumed run may have opened it before, for other networks or another report.
-            self.evaluation["test_openings"] = 1 + sum(
+            # A resumed run may have opened it before, for other networks.
+            self.evaluation["test_openings"] = bool(test) + sum(
                 event["event"] == EventKind.TEST_SCORED for event in self.directory.events()
             )
+        if test:
             scorings = [
                 {
                     "role": evaluation.role,
@@ -158,7 +175,8 @@ class Judging:
                 for side in sides.values()
                 for evaluation in side.scored_on_test
             ]
-            self._tell(EventKind.TEST_SCORED, scorings=scorings)
+            written = opening.write_answers(self.directory, asked, tested)
+            self._tell(EventKind.TEST_SCORED, scorings=scorings, **written)
         self.directory.write_json("evaluation.json", self.evaluation)
         self.predictions = {role: side.predictions for role, side in sides.items()}
         for role, name in PREDICTION_FILES.items():
@@ -179,6 +197,8 @@ class Judging:
             console=self.console,
             metadata={
                 "run": self.directory.name,
+                "role": refit.WINNER,
+                "seed": self.candidates[best].seed,
                 "notice": SYNTHETIC_NOTICE if self.dataset.synthetic else None,
                 "versions": backend.versions(),
                 "values": self.candidates[best].values,

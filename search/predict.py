@@ -21,6 +21,7 @@ from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
+from search.data import dicom
 from search.data.cache import load_gray
 from search.data.listing import IMAGE_SUFFIXES
 from search.errors import SearchError
@@ -103,9 +104,11 @@ def _predict(arguments: argparse.Namespace) -> int:
     if arguments.out:
         check_suffix("--out", arguments.out)
     model_file = find_model(
-        Path(arguments.model), results_dir=arguments.results_dir, form=arguments.format
+        arguments.model, results_dir=arguments.results_dir, form=arguments.format
     )
-    files = find_images(arguments.images, suffixes=IMAGE_SUFFIXES)
+    files = find_images(
+        arguments.images, suffixes=IMAGE_SUFFIXES, recognise=dicom.is_film_of_any_name
+    )
     loaded = open_model(model_file)
     stderr = Console(stderr=True)
     if note := unchecked_note(model_file):

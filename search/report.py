@@ -60,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.info(f"report: {page.resolve().as_posix()}")
     if options.share:
         console.info(f"without radiographs: {options.share.resolve().as_posix()}")
-    changed = stored.integrity.records or stored.integrity.derived
+    found = stored.integrity
+    changed = found.records or found.derived or found.weights
     damaged = stored.run.complete and not stored.manifest
     return 2 if changed or damaged else 0
 

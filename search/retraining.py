@@ -1,4 +1,4 @@
-"""The retraining stage of a run: finalists and control with several seeds, the winner chosen.
+"""The retraining stage of a run: finalists and control with several seeds, the best is the winner.
 
 Stands between `workflow.py`, which tells the story, and the rooms: `scoring.refit` says what is
 trained and what it gave, `tuning` trains it, several at once where there are several workers. The
@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, Protocol
 
 from search.config import RefitOn, RefitSchedule, RunConfig, direction
@@ -205,7 +206,7 @@ class Retraining:
     def retrain(
         self, records: list[TrialRecord], crew: Crew, *, setting: Setting, final_setting: Setting
     ) -> list[Candidate]:
-        """Retrain finalists and control; choose the winner on validation.
+        """Retrain finalists and control; choose the winner among all of them on validation.
 
         Args:
             records: The search's trials.
@@ -230,10 +231,13 @@ class Retraining:
             listener=self._listener,
             all_epochs=rounds * self._plan.seeds * self._plan.epochs,
         )
-        jobs = self._plan.jobs(roles)
+        finished = finished_folders(self.directory)
+        jobs = [refit.found_again(job, finished) for job in self._plan.jobs(roles)]
         found = refit.candidates(jobs, retrainer.train(jobs, crew, setting), self._plan)
-        best = refit.choose([c for c in found if c.role in names], direction=self.direction)
-        self._write_best(finalists[names.index(best)])
+        best = refit.choose(found, direction=self.direction)
+        self._write_best(
+            finalists[names.index(best)] if best in names else _documented_trial(records)
+        )
         # The documented network itself may be the best; it is then both sides of the verdict.
         won = [dataclasses.replace(c, role=refit.WINNER) for c in found if c.role == best]
         if self.config.refit_on is RefitOn.TRAIN_AND_VALIDATION:
@@ -249,7 +253,7 @@ class Retraining:
         control = Role(name=refit.DOCUMENTED, values=self.documented)
         roles, names = [control], []
         for place, record in enumerate(finalists, 1):
-            name = f"finalist_{place}" if len(finalists) > 1 else refit.WINNER
+            name = f"finalist_{place}"
             # The documented configuration was searched in float32 and stays there.
             precision = self.precision if record.configuration else control.precision
             role = finalist_role(self.config, name, record.values, precision=precision)
@@ -291,6 +295,18 @@ class Retraining:
         )
 
 
+def _documented_trial(records: Sequence[TrialRecord]) -> TrialRecord:
+    """Return the furthest trial of the documented configuration, which every search tries first."""
+    return max((r for r in records if not r.configuration), key=lambda record: record.epochs)
+
+
+def finished_folders(run: RunDirectory) -> list[Path]:
+    """Return the folders of the retrainings that a run finished and whose weights are there."""
+    names = {str(e["folder"]) for e in run.events() if _finished(e) and e.get("folder")}
+    folders = [run.refit_dir / name for name in sorted(names)]
+    return [folder for folder in folders if (folder / checkpoint.BEST).exists()]
+
+
 def finalist_role(config: RunConfig, name: str, values: Values, *, precision: str) -> Role:
     """Return how a finalist is retrained: its values, and what the configuration asks for.
 
@@ -320,10 +336,14 @@ def recipe(config: RunConfig, candidates: Sequence[Candidate], *, precision: str
         precision: In which the finalists were trained.
 
     Returns:
-        The options, what they gave, and "notes", a sentence each.
+        "trained_as", the role that won; its options, which the control has none of; what they gave;
+        and "notes", a sentence each.
     """
     mine = [c for c in candidates if c.role == refit.WINNER]
     networks = [c for c in mine if not c.members]
+    trained_as = networks[0].trained_as
+    control = Role(name=refit.DOCUMENTED, values={})
+    plain = trained_as == control.name
     combined = next((c for c in mine if c.members), None)
     final = any(c.final_weights for c in networks)
     notes = []
@@ -341,10 +361,11 @@ def recipe(config: RunConfig, candidates: Sequence[Candidate], *, precision: str
     return {
         "epochs": config.refit_epochs,
         "seeds": config.refit_seeds,
-        "schedule": config.refit_schedule,
-        "patience": config.refit_patience,
-        "ema": config.ema,
-        "precision": precision,
+        "trained_as": trained_as,
+        "schedule": RefitSchedule.AS_SEARCHED if plain else config.refit_schedule,
+        "patience": control.patience if plain else config.refit_patience,
+        "ema": control.average if plain else config.ema,
+        "precision": control.precision if plain else precision,
         "trained_on": config.refit_on if final else RefitOn.TRAIN,
         "kept_epochs": {str(c.seed): c.kept_epoch for c in networks},
         "mean_score": statistics.fmean(c.score for c in networks),

@@ -354,7 +354,7 @@ def _report(
     """Write tables, plots and reports; return what the manifest says of the run."""
     events = directory.events()
     records = trial_records(events)
-    rows = refit_rows(events)
+    rows = refit_rows(events, evaluation=judging.evaluation)
     write_text(directory.root / "trials.csv", trials_csv(records))
     write_text(directory.root / "history.csv", history_csv(rows))
     heatmaps = explaining.look(directory.root, warn=console.warn)

@@ -99,11 +99,16 @@ def test_the_manifest_lists_files_with_checksums_but_no_working_state(run):
     write_text(run.root / "a.txt", "hello")
     write_text(run.root / "plots" / "b.txt", "there")
     write_text(run.tuner_dir / "oracle.json", "{}")
+    write_text(run.tuner_dir / "best.weights.h5", "of a trial")
+    write_text(run.refit_dir / "documented-0-a" / "best.weights.h5", "kept")
+    write_text(run.refit_dir / "documented-0-a" / "checkpoint.weights.h5", "the last epoch's")
+    write_text(run.root / "ablation" / "refit" / "winner-0-b" / "best.weights.h5", "another's")
     assert not run.complete
     run.write_manifest({"name": "run"})
     manifest = run.read_json("manifest.json")
     assert run.complete
-    assert set(manifest["files"]) == {"a.txt", "plots/b.txt"}
+    kept = "refit/documented-0-a/best.weights.h5"
+    assert set(manifest["files"]) == {"a.txt", "plots/b.txt", kept}
     assert manifest["files"]["a.txt"]["sha256"] == file_sha256(run.root / "a.txt")
 
 

@@ -81,6 +81,11 @@ def record(number, values):
 
 RECORDS = [record(0, DOCUMENTED), record(1, BETTER)]
 
+# The search was wrong about it: retrained, it is worse than the documented configuration.
+WORSE = dataclasses.replace(
+    record(1, {"schedule": "constant", "size": 0.5}), history=RECORDS[1].history
+)
+
 
 @pytest.fixture
 def stage(tmp_path):
@@ -157,7 +162,7 @@ def test_another_training_under_the_same_name_is_journaled_anew(stage):
     _, _, directory, asked, _ = stage(ema=0.9)
     assert asked == [("train", 2)]
     winner = [
-        e for e in directory.events() if e["event"] == "refit_epoch" and e["role"] == "winner"
+        e for e in directory.events() if e["event"] == "refit_epoch" and e["role"] == "finalist_1"
     ]
     assert len(winner) == 12
 
@@ -166,7 +171,7 @@ def test_options_are_the_finalists_and_the_control_stays_as_documented(stage):
     options = {"ema": 0.9, "refit_patience": 4, "refit_schedule": RefitSchedule.COSINE}
     _, fake, _, _, _ = stage(precision="mixed_bfloat16", **options)
     for spec in fake.specs:
-        ours = spec.trial_id.startswith("winner")
+        ours = spec.trial_id.startswith("finalist")
         assert spec.average == (0.9 if ours else 0)
         assert spec.early_stopping == (4 if ours else 0)
         assert spec.precision == ("mixed_bfloat16" if ours else "float32")
@@ -178,7 +183,7 @@ def test_the_documented_configuration_as_the_best_is_trained_once_unless_options
     assert {spec.trial_id for spec in fake.specs} == {"documented-0", "documented-1"}
     assert [c.role for c in candidates] == ["documented"] * 2 + ["winner"] * 2
     _, fake, _, _, _ = stage(RECORDS[:1], ema=0.9, precision="mixed_bfloat16")
-    ours = [spec for spec in fake.specs if spec.trial_id.startswith("winner")]
+    ours = [spec for spec in fake.specs if spec.trial_id.startswith("finalist")]
     assert len(ours) == 2
     assert {spec.precision for spec in ours} == {"float32"}
 
@@ -211,7 +216,7 @@ def test_on_train_and_validation_each_seed_is_trained_to_its_kept_epoch(stage):
     assert said["trained_on"] == "train+val"
     assert "train alone" in said["notes"][0]
     roles = {e["role"] for e in directory.events() if "role" in e}
-    assert roles == {"documented", "winner", "winner_train+val"}
+    assert roles == {"documented", "finalist_1", "winner_train+val"}
 
 
 def test_a_seed_that_fails_on_train_and_validation_is_left_out(stage):
@@ -227,3 +232,45 @@ def test_with_several_finalists_the_mean_over_seeds_decides(stage):
     candidates, _, directory, _, _ = stage(records, top=3)
     assert {c.values["size"] for c in candidates if c.role == "winner"} == {3}
     assert directory.read_json("best_hyperparameters.json")["trial_id"] == "t2"
+
+
+def test_the_control_wins_where_no_finalist_is_better_though_the_search_thought_so(stage):
+    candidates, fake, directory, _, config = stage([RECORDS[0], WORSE], ensemble=True)
+    ours = [c for c in candidates if c.role == "winner" and not c.members]
+    control = [c for c in candidates if c.role == "documented"]
+    assert [c.weights_file for c in ours] == [c.weights_file for c in control]
+    assert candidates[-1].members == tuple(ours)
+    assert directory.read_json("best_hyperparameters.json") == {
+        "trial_id": "t0",
+        "values": DOCUMENTED,
+    }
+    assert len(fake.specs) == 4
+    assert recipe(config, candidates, precision="float32")["trained_as"] == "documented"
+
+
+def test_a_control_that_wins_is_trained_once_more_as_it_was_and_has_no_finalists_options(stage):
+    options = {"ema": 0.9, "refit_patience": 4, "refit_schedule": RefitSchedule.COSINE}
+    candidates, fake, _, _, config = stage(
+        [RECORDS[0], WORSE],
+        precision="mixed_bfloat16",
+        refit_on=RefitOn.TRAIN_AND_VALIDATION,
+        **options,
+    )
+    final = [spec for spec in fake.specs if spec.trial_id.startswith("winner_train+val")]
+    assert [(s.values, s.average, s.precision) for s in final] == [(DOCUMENTED, 0, "float32")] * 2
+    said = recipe(config, candidates, precision="mixed_bfloat16")
+    assert (said["schedule"], said["patience"], said["ema"]) == ("as-searched", 0, 0)
+    assert said["precision"] == "float32"
+    assert said["trained_on"] == "train+val"
+
+
+def test_a_finalist_that_was_trained_under_another_name_is_not_trained_again(stage):
+    _, _, directory, _, _ = stage()
+    for folder in directory.refit_dir.glob("finalist_1-*"):
+        folder.rename(folder.with_name(folder.name.replace("finalist_1", "winner")))
+    journal = directory.journal_file.read_text().replace("finalist_1", "winner")
+    directory.journal_file.write_text(journal)
+    candidates, _, _, asked, _ = stage()
+    assert asked == [("train", 0)]
+    ours = [c for c in candidates if c.role == "winner"]
+    assert {c.weights_file.parent.name.split("-")[0] for c in ours} == {"winner"}

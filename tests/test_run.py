@@ -121,7 +121,9 @@ def test_the_exported_model_predicts_and_is_evaluated(folder, root, capsys):
     assert entry["probability"] == pytest.approx(expected, abs=1e-3)
     scores = folder / "scores.json"
     assert evaluate([str(root), "--data", data, "--json", str(scores)]) == 0
-    assert "auc" in scores.read_text()
+    found = json.loads(scores.read_text())
+    assert "auc" in found["ranking"]
+    assert (found["role"], found["seed"]) == ("winner", 0)
 
 
 def test_the_report_is_printed_again(root, capsys):
@@ -146,6 +148,11 @@ def test_resuming_a_finished_run_trains_nothing_and_changes_no_result(folder, ro
     assert main(arguments(folder, "--resume")) == 0
     events = RunDirectory(root).events()
     assert sum(event["event"] == "epoch" for event in events) == epochs
+    # Nor is the test opened again, since it would be asked the same.
+    assert json.loads((root / "evaluation.json").read_text()) == before
+    assert before["test_openings"] == 1
+    (root / "predictions_test.csv").write_text("")
+    assert main(arguments(folder, "--resume")) == 0
     after = json.loads((root / "evaluation.json").read_text())
     assert after.pop("test_openings") == before.pop("test_openings") + 1
     assert after == before
@@ -259,8 +266,13 @@ def test_resumed_with_options_of_the_retraining_only_that_is_done_again(folder, 
     assert sum(e["event"] == "epoch" for e in events) == before
     evaluation = json.loads((copied / "evaluation.json").read_text())
     winner, documented = evaluation["winner"], evaluation["documented"]
-    assert winner["values"]["schedule"] == "cosine"
+    searched = [e["values"] for e in events if e.get("role") == "finalist_1" and "values" in e]
+    assert searched[-1]["schedule"] == "cosine"
     assert documented["values"]["schedule"] == "constant"
+    # Two epochs do not say who wins; the control is retrained without the options.
+    control_won = evaluation["retraining"]["trained_as"] == "documented"
+    assert winner["values"]["schedule"] == ("constant" if control_won else "cosine")
+    assert evaluation["retraining"]["ema"] == (0 if control_won else 0.9)
     assert winner["ensemble"]["members"] == 2
     assert winner["ensemble"]["parameters"] == winner["parameters"]
     assert len(winner["test"]) == len(documented["test"]) == 2

@@ -25,7 +25,7 @@ from PIL import Image, UnidentifiedImageError
 from search.data.dicom import DicomError, is_dicom, read_film
 from search.errors import DataError
 
-DECODER_VERSION = 2
+DECODER_VERSION = 3
 """Part of every cache key; raise it when the same file would give other pixels."""
 
 BLOCKS = (8, 4, 2)

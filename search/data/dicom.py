@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,20 @@ class DicomError(Exception):
 def is_dicom(data: bytes) -> bool:
     """Return whether a file's content is DICOM."""
     return data[128:132] == b"DICM"
+
+
+def is_film_of_any_name(file: Path) -> bool:
+    """Return whether a file may hold a DICOM film, as many do without a suffix.
+
+    Reads 132 bytes. False where they cannot be read, and for the table of contents of a disc.
+    """
+    if file.name.upper() == "DICOMDIR":
+        return False
+    try:
+        with open(file, "rb", buffering=0) as handle:
+            return is_dicom(handle.read(132))
+    except OSError:
+        return False
 
 
 def installed() -> bool:
@@ -156,7 +171,9 @@ def _stored_range(dataset: Any) -> tuple[float, float]:
     low, high = (-(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1) if signed else (0.0, 2.0**bits - 1)
     slope = float(dataset.get("RescaleSlope") or 1)
     intercept = float(dataset.get("RescaleIntercept") or 0)
-    return low * slope + intercept, high * slope + intercept
+    # A negative slope turns black and white: the lowest value is that of the highest stored one.
+    ends = low * slope + intercept, high * slope + intercept
+    return min(ends), max(ends)
 
 
 def _first(value: Any) -> float:

@@ -187,7 +187,8 @@ def export_rows(content: RunContent) -> list[tuple[str, ...]]:
         rows.append(
             (
                 str(row.get("format", MISSING)),
-                MISSING if failed else str(row.get("path", MISSING)),
+                # `model.keras` is kept where it failed.
+                MISSING if failed and not row.get("bytes") else str(row.get("path", MISSING)),
                 size(row.get("bytes") or None),
                 f"{difference:.1e}" if is_number(difference) else MISSING,
                 whole(row.get("images")),

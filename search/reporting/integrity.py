@@ -16,6 +16,8 @@ from search.reporting.facts import mapping
 PACKAGE = "xray-search"
 DERIVED = ("trials.csv", "history.csv", "report.md", "report.html", "model_card.md", "plots/")
 """Files, and a folder, that `--rebuild` makes from the records."""
+WEIGHTS = "refit/"
+"""Folder of the weights that retrainings kept: nothing is shown from them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,12 +27,15 @@ class Integrity:
     Attributes:
         records: Records, models and other originals that are not what the manifest says.
         derived: The same of what can be made again.
-        absent: Listed files that are not there.
+        weights: The same of the weights that retrainings kept, which can be trained again.
+        absent: Listed files that are not there, but for such weights: who copies a run to read it
+            needs none.
         made_by: Version that made the run, "" if it is this one or unknown.
     """
 
     records: tuple[str, ...] = ()
     derived: tuple[str, ...] = ()
+    weights: tuple[str, ...] = ()
     absent: tuple[str, ...] = ()
     made_by: str = ""
 
@@ -48,6 +53,11 @@ class Integrity:
             found.append(
                 f"{', '.join(self.derived)}: changed since the run ended, by the checksums in "
                 "manifest.json; --rebuild makes them again from the records"
+            )
+        if self.weights:
+            found.append(
+                f"{', '.join(self.weights)}: changed since the run ended, by the checksums in "
+                "manifest.json; search.ablate trains such a network again instead of using it"
             )
         if self.absent:
             found.append(f"no longer there: {', '.join(self.absent)}")
@@ -68,6 +78,7 @@ def compare(run: RunDirectory, manifest: dict[str, Any]) -> Integrity:
     """
     records: list[str] = []
     derived: list[str] = []
+    weights: list[str] = []
     absent: list[str] = []
     root = run.root.resolve()
     for name, entry in sorted(mapping(manifest.get("files")).items()):
@@ -75,15 +86,20 @@ def compare(run: RunDirectory, manifest: dict[str, Any]) -> Integrity:
         wanted = mapping(entry).get("sha256")
         # A manifest may have been tampered with as well; it must not lead elsewhere.
         inside = path.resolve().is_relative_to(root)
+        kept = name.startswith(WEIGHTS)
         if inside and not path.exists():
-            absent.append(name)
+            absent += [] if kept else [name]
         elif not inside or not path.is_file() or file_sha256(path) != wanted:
             remade = any(name == d or (d.endswith("/") and name.startswith(d)) for d in DERIVED)
-            (derived if remade else records).append(name)
+            (weights if kept else derived if remade else records).append(name)
     version = mapping(manifest.get("versions")).get(PACKAGE)
     made_by = str(version) if version and version != this_version() else ""
     return Integrity(
-        records=tuple(records), derived=tuple(derived), absent=tuple(absent), made_by=made_by
+        records=tuple(records),
+        derived=tuple(derived),
+        weights=tuple(weights),
+        absent=tuple(absent),
+        made_by=made_by,
     )
 
 

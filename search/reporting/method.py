@@ -118,8 +118,8 @@ def _retraining(config: dict[str, Any], done: dict[str, Any]) -> str:
     text = (
         f"{best} and the documented one, each with {plural(int(seeds), 'seed')} and at most "
         f"{plural(int(config.get('refit_epochs') or 0), 'epoch')}, class weights in the loss; the "
-        f"epoch and the winner are chosen by {config.get('choose_by') or config.get('objective')} "
-        "on validation"
+        "epoch and, of all of them, the winner are chosen by "
+        f"{config.get('choose_by') or config.get('objective')} on validation"
     )
     if config.get("refit_schedule") not in (None, "as-searched"):
         text += f"; learning rate {config['refit_schedule']}"

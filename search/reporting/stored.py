@@ -138,7 +138,7 @@ def read_run(run: RunDirectory) -> StoredRun:
         records=tuple(progress.records),
         objective=objective,
         progress=progress,
-        refit=tuple(refit_rows(readable)),
+        refit=tuple(refit_rows(readable, evaluation=evaluation)),
         evaluation=evaluation,
         manifest=manifest,
         missing=tuple((n, what) for n, what in PARTS if not (run.root / n).exists()),

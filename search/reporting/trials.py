@@ -11,6 +11,7 @@ from typing import Any
 from search.history import from_json
 from search.journal import EventKind
 from search.records import Metrics, TrialRecord, TrialStatus
+from search.reporting.facts import mapping
 from search.reporting.wording import one_line
 
 TRIAL_COLUMNS = (
@@ -107,17 +108,27 @@ def trials_csv(records: Sequence[TrialRecord]) -> str:
     return as_csv([*TRIAL_COLUMNS, *metrics, *(f"hp_{name}" for name in values)], rows)
 
 
-def refit_rows(events: Iterable[dict[str, Any]]) -> list[Row]:
+def refit_rows(
+    events: Iterable[dict[str, Any]], *, evaluation: dict[str, Any] | None = None
+) -> list[Row]:
     """Return a row an epoch of the retraining: role, seed, epoch, seconds and every metric.
 
     A retraining that was begun again after a kill counts from where it began again: of an epoch
     that was trained twice the later one stays.
+
+    Args:
+        events: Journal lines, oldest first.
+        evaluation: Content of `evaluation.json`, where there is one: the finalist that it says won
+            is called "winner". The documented configuration keeps its name.
     """
+    won = mapping(mapping(evaluation).get("retraining")).get("trained_as")
     rows: dict[tuple[str, int, int], Row] = {}
     for event in events:
         if event.get("event") != EventKind.REFIT_EPOCH:
             continue
         role, seed, epoch = event["role"], event["seed"], event["epoch"]
+        if role == won != "documented":
+            role = "winner"
         for stale in [key for key in rows if key[:2] == (role, seed) and key[2] >= epoch]:
             del rows[stale]
         metrics: Metrics = from_json(event["metrics"])

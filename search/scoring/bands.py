@@ -2,8 +2,12 @@
 
 Limits are those of the bootstrap over patients, point by point: at every abscissa the 2.5th and
 97.5th percentiles of the resampled ordinate (the "vertical averaging" of Fawcett, Pattern
-Recognition Letters 27, 2006). They hold for one point at a time, not for the whole curve. Knows no
-model, no file and no drawing.
+Recognition Letters 27, 2006). They hold for one point at a time, not for the whole curve.
+
+Predictive values rise with sensitivity and with specificity. Where one of these is exactly 0 or 1,
+which no resample changes, its exact limits take the place of its resamples, see `bootstrap`.
+
+Knows no model, no file and no drawing.
 """
 
 from __future__ import annotations
@@ -17,7 +21,13 @@ from search.records import (
     Estimate,
     Predictions,
 )
-from search.scoring.bootstrap import LIMITS, REPEATS, estimate, patient_resamples
+from search.scoring.bootstrap import (
+    LIMITS,
+    REPEATS,
+    estimate,
+    exact_at_bound,
+    patient_resamples,
+)
 from search.scoring.metrics import (
     CALIBRATION_BINS,
     PREVALENCES,
@@ -194,19 +204,40 @@ def _predictive_values(
 
     plain = rates(np.ones((1, labels.size)))
     blocks = [rates(b) for b in patient_resamples(patients, repeats=repeats, seed=seed)]
-    sensitivity, specificity = (np.concatenate(drawn) for drawn in zip(*blocks, strict=True))
+    children = np.asarray(patients, dtype=str)
+    lows, highs = [], []
+    for value, drawn, label in zip(plain, zip(*blocks, strict=True), (1, 0), strict=True):
+        low = high = np.concatenate(drawn)
+        if value[0] in (0.0, 1.0):
+            exact = exact_at_bound(value[0], len(np.unique(children[labels == label])))
+            low, high = np.full(repeats, exact.low), np.full(repeats, exact.high)
+        lows.append(low)
+        highs.append(high)
     values = []
     for prevalence in PREVALENCES:
-        positive, negative = _bayes(*plain, prevalence)
-        ppv, npv = _bayes(sensitivity, specificity, prevalence)
-        values.append(
-            PredictiveValues(
-                prevalence=prevalence,
-                positive=estimate(positive[0], ppv),
-                negative=estimate(negative[0], npv),
+        named = [
+            _between(value[0], low, high)
+            for value, low, high in zip(
+                _bayes(*plain, prevalence),
+                _bayes(lows[0], lows[1], prevalence),
+                _bayes(highs[0], highs[1], prevalence),
+                strict=True,
             )
-        )
+        ]
+        values.append(PredictiveValues(prevalence=prevalence, positive=named[0], negative=named[1]))
     return tuple(values)
+
+
+def _between(value: float, low: np.ndarray, high: np.ndarray) -> Estimate:
+    """Return a value with the lower limit of the one and the upper limit of the other resamples.
+
+    One that is undefined has no limits.
+    """
+    if np.isnan(value):
+        return estimate(value, np.array([]))
+    return Estimate(
+        value=float(value), low=estimate(value, low).low, high=estimate(value, high).high
+    )
 
 
 def _bayes(

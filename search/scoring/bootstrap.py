@@ -73,7 +73,7 @@ def bootstrap_intervals(
     }
     for name, counted in _shares(labels, probabilities >= threshold).items():
         if found[name].value in (0.0, 1.0):
-            found[name] = _exact(found[name].value, len(np.unique(codes[counted])))
+            found[name] = exact_at_bound(found[name].value, len(np.unique(codes[counted])))
     return found
 
 
@@ -190,6 +190,13 @@ def estimate(value: float, resampled: np.ndarray) -> Estimate:
     return Estimate(value=float(value), low=float(low), high=float(high))
 
 
+def exact_at_bound(value: float, patients: int) -> Estimate:
+    """Return the Clopper–Pearson interval of a share of so many patients that is 0 or 1."""
+    reach = 0.025 ** (1 / patients)
+    low, high = (reach, 1.0) if value == 1 else (0.0, 1 - reach)
+    return Estimate(value=value, low=low, high=high)
+
+
 def _shares(labels: np.ndarray, called: np.ndarray) -> dict[str, np.ndarray]:
     """Return, `bool` (n,), the images that each metric is a share of."""
     return {
@@ -199,13 +206,6 @@ def _shares(labels: np.ndarray, called: np.ndarray) -> dict[str, np.ndarray]:
         "precision": called,
         "npv": ~called,
     }
-
-
-def _exact(value: float, patients: int) -> Estimate:
-    """Return the Clopper–Pearson interval of a share that is 0 or 1."""
-    reach = 0.025 ** (1 / patients)
-    low, high = (reach, 1.0) if value == 1 else (0.0, 1 - reach)
-    return Estimate(value=value, low=low, high=high)
 
 
 def _values(

@@ -27,7 +27,8 @@ from search.journal import storage_errors
 from search.scoring.formats import FORMATS, Export, ExportStatus, Format, Predictor, missing_text
 
 TOLERANCE = 1e-4
-"""Largest difference in probability between `model.keras` and another export of it."""
+"""Largest difference in probability between the network and `model.keras`, and between that and
+another export of it."""
 
 IMAGES = 256
 """Validation images compared, at most; evenly spaced over the split."""

@@ -55,7 +55,8 @@ def export_model(
         image_size: Side S in pixels.
         threshold: The decision threshold.
         metadata: JSON values. "notice", a sentence or None, is read again by
-            `LoadedModel.notice`; the rest, e.g. "run" and "versions", is only carried along.
+            `LoadedModel.notice`, "role" and "seed" (None for an ensemble) by `search.evaluate`; the
+            rest, e.g. "run" and "versions", is only carried along.
         temperature: By which the network's logit is divided, see `calibration`; 1 changes nothing.
 
     Returns:
@@ -97,20 +98,28 @@ def keras_export(path: Path, *, images: np.ndarray, probabilities: np.ndarray) -
     Args:
         path: The file.
         images: `uint8` (n, S, S, 1), validation images.
-        probabilities: `float64` (n,), the run's own for them.
+        probabilities: `float64` (n,), the network's for them, asked for by `answers` too.
+
+    Returns:
+        Failed, with the reason, above `TOLERANCE`; the file stays where it is.
 
     Raises:
         ModelError: See `load_model`.
     """
     difference = float(np.abs(answers(load_model(path).model, images) - probabilities).max())
+    alike = difference <= TOLERANCE  # False for NaN
     return Export(
         format=KERAS.name,
         path=path.name,
-        status=ExportStatus.WRITTEN,
+        status=ExportStatus.WRITTEN if alike else ExportStatus.FAILED,
+        reason=""
+        if alike
+        else f"differs from the network by {difference:.2g} in probability; at most "
+        f"{TOLERANCE:g} is allowed",
         bytes=path.stat().st_size,
         images=len(images),
-        max_difference=difference,
-        max_difference_from_run=difference,
+        max_difference=difference if np.isfinite(difference) else None,
+        max_difference_from_run=difference if np.isfinite(difference) else None,
         runtime=KERAS.runtime_version,
     )
 

@@ -104,7 +104,8 @@ class ExportStatus(StrEnum):
     WRITTEN = "written"
     """Loaded back by its own runtime, it gives the network's probabilities."""
     FAILED = "failed"
-    """It could not be made, or differs; there is no file."""
+    """It could not be made, or differs. There is no file, except that `model.keras` is kept: a run
+    without a model is worth less than one whose model is known to differ."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +117,7 @@ class Export:
         path: Name in the run directory.
         status: What became of it.
         reason: Why it failed, or "".
-        bytes: Size, of a folder with all it holds; 0 if it failed.
+        bytes: Size, of a folder with all it holds; 0 if there is no file.
         images: How many images it was compared on.
         max_difference: Largest difference in probability; of `model.keras` from the network in
             this run, of every other format from `model.keras`, both on the CPU. None if it could

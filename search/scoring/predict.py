@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import glob
 import json
+import os
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +30,9 @@ NOT_FOR_DIAGNOSIS = "Research use only, not for diagnosis."
 
 Decode = Callable[[Path, int], np.ndarray]
 """(file, image size S) to `uint8` (S, S) gray; raises DataError for a file that is no image."""
+
+Recognise = Callable[[Path], bool]
+"""Whether a file is an image by its content, whatever its name; cheap, raises nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,19 +53,32 @@ class FilePrediction:
 
 
 def find_model(
-    run_or_model: Path, *, results_dir: Path = Path("results"), form: str = KERAS.name
+    run_or_model: str | Path, *, results_dir: Path = Path("results"), form: str = KERAS.name
 ) -> Path:
     """Return an exported model of a run directory, or the exported model itself.
 
     Args:
-        run_or_model: A run directory, its name under `results_dir`, or an exported model.
+        run_or_model: A run directory, its name under `results_dir`, or an exported model; as typed,
+            since a path cannot be empty.
         results_dir: Where a bare name is looked up.
         form: Which of a run's exports, a key of `FORMATS`.
 
     Raises:
-        RunDirectoryError: There is no such run, or it has no such export.
+        RunDirectoryError: There is no such run, it has no such export, or it cannot be read.
         ModelError: The model is not the one that the run's manifest lists.
     """
+    if not str(run_or_model):
+        raise RunDirectoryError("RUN_OR_MODEL '': an empty name; give a run or an exported model")
+    try:
+        return _find_model(Path(run_or_model), results_dir, form)
+    except OSError as error:
+        raise RunDirectoryError(
+            f"{run_or_model}: cannot be read ({error.strerror or error}); check its name and "
+            "permissions, or give another run or model"
+        ) from error
+
+
+def _find_model(run_or_model: Path, results_dir: Path, form: str) -> Path:
     root = run_or_model
     if not root.exists() and len(root.parts) == 1 and (results_dir / root).is_dir():
         root = results_dir / root
@@ -132,31 +150,37 @@ def _why_not(run: RunDirectory, form: str) -> str:
     return ""
 
 
-def find_images(arguments: Sequence[str], *, suffixes: frozenset[str]) -> list[Path]:
+def find_images(
+    arguments: Sequence[str], *, suffixes: frozenset[str], recognise: Recognise = lambda _: False
+) -> list[Path]:
     """Expand files, folders and globs to files, in the order given, each once.
 
-    A folder stands for the files in it and below whose suffix is an image's; hidden ones and
-    `__MACOSX` are passed over. What matches nothing, and a folder without images, stays in the list
-    as it is, so that it gets a row which says so.
+    A folder stands for the files in it and below whose suffix is an image's or that are recognised;
+    hidden ones and `__MACOSX` are passed over. What matches nothing, a folder without images and
+    what cannot be listed stay in the list as they are, so that they get a row which says so.
 
     Args:
         arguments: As typed.
         suffixes: Of image files, lower case, with the dot; used inside folders only.
+        recognise: Asked of files inside folders that have another suffix.
 
     Raises:
-        DataError: Nothing but folders without images.
+        DataError: Nothing but folders without images, or an empty name, which Python would take
+            for the working directory.
     """
     found: dict[Path, None] = {}
     empty: list[Path] = []
     for argument in arguments:
+        if not argument:
+            raise DataError("IMAGE '': an empty name; give a file, a folder or a glob")
         path = Path(argument)
         # A name may hold brackets; only what is not there as it is typed can be a pattern.
-        matches = [] if path.exists() else sorted(glob.glob(argument, recursive=True))
+        matches = [] if _mode(path) else sorted(glob.glob(argument, recursive=True))
         for match in [Path(m) for m in matches] or [path]:
-            if not match.is_dir():
+            if not stat.S_ISDIR(_mode(match)):
                 found[match] = None
                 continue
-            inside = [file for file in sorted(match.rglob("*")) if _is_image(file, match, suffixes)]
+            inside = _images_in(match, suffixes, recognise)
             if not inside:
                 empty.append(match)
             found |= dict.fromkeys(inside or [match])
@@ -177,7 +201,8 @@ def predict_files(
         batch_size: Images at a time.
 
     Yields:
-        One answer a file, an error where `decode` raised DataError.
+        One answer a file, an error where it is neither a regular file nor a pipe or `decode` raised
+        DataError.
     """
     for start in range(0, len(files), batch_size):
         rows: list[np.ndarray] = []
@@ -185,8 +210,7 @@ def predict_files(
         batch = files[start : start + batch_size]
         for file in batch:
             try:
-                if file.is_dir():
-                    raise DataError("a folder without images; give another one")
+                _refuse_endless(file)
                 rows.append(decode(file, loaded.image_size))
             except DataError as error:
                 errors[file] = str(error).removeprefix(f"{file}: ")
@@ -215,10 +239,56 @@ def _probabilities(loaded: LoadedModel, rows: list[np.ndarray], *, full: int) ->
     return found
 
 
-def _is_image(file: Path, folder: Path, suffixes: frozenset[str]) -> bool:
-    parts = file.relative_to(folder).parts
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
-    return not hidden and file.suffix.lower() in suffixes and file.is_file()
+def _images_in(folder: Path, suffixes: frozenset[str], recognise: Recognise) -> list[Path]:
+    """Return the images in a folder and below, and the folders there that cannot be listed."""
+    found: list[Path] = []
+
+    def keep(refusal: OSError) -> None:
+        found.append(Path(os.fsdecode(refusal.filename)))
+
+    for place, folders, names in os.walk(folder, onerror=keep):
+        folders[:] = [name for name in folders if not _is_hidden(name)]
+        files = [Path(place, name) for name in names if not _is_hidden(name)]
+        found += [file for file in files if _is_image(file, suffixes, recognise)]
+    return sorted(found)
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def _is_image(file: Path, suffixes: frozenset[str], recognise: Recognise) -> bool:
+    mode = _mode(file)
+    if file.suffix.lower() in suffixes:
+        return stat.S_ISREG(mode) or not mode  # why it cannot be looked at is told when it is read
+    return stat.S_ISREG(mode) and recognise(file)
+
+
+def _mode(path: Path) -> int:
+    """Return what the system says a path is; 0 where nothing is there or it cannot look."""
+    try:
+        return path.stat().st_mode
+    except OSError:  # `exists` would raise some of them, as for a name that is too long
+        return 0
+
+
+def _refuse_endless(file: Path) -> None:
+    """Refuse what is no file, before it is read: a device may never end. A pipe does.
+
+    Raises:
+        DataError: A folder, a device or a socket, or it cannot be looked at.
+    """
+    try:
+        mode = file.stat().st_mode
+        if stat.S_ISDIR(mode):
+            os.scandir(file).close()
+    except OSError as error:
+        reason = error.strerror or error
+        raise DataError(f"cannot be read ({reason}); give another file") from error
+    if stat.S_ISDIR(mode):
+        raise DataError("a folder without images; give another one")
+    if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
+        raise DataError("neither a regular file nor a pipe; give another one")
 
 
 def _check_manifest(run: RunDirectory, model: Path) -> None:

@@ -1,8 +1,9 @@
 """Retrains the finalists and the documented configuration with several seeds each.
 
 All are trained with the same class weights, the same epochs at most and the same seeds; of each
-training the epoch with the best validation objective is kept. Between finalists the validation
-objective, averaged over seeds, decides. The test set plays no part.
+training the epoch with the best validation objective is kept. Between all of them, the documented
+configuration included, the validation objective, averaged over seeds, decides. The test set plays
+no part.
 
 What was asked for beyond that (an average of weights, early stopping, mixed precision) is a
 finalist's alone: the documented configuration, the control, is retrained as it is documented.
@@ -13,13 +14,15 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from search.errors import SearchFailedError
+from search.journal import KEPT_WEIGHTS
 from search.records import TrialResult, TrialSpec, Values
 
 DOCUMENTED = "documented"
@@ -33,7 +36,7 @@ class Role:
     """A configuration to retrain, and how.
 
     Attributes:
-        name: "documented", "winner" or, of several finalists, "finalist_1" and so on.
+        name: "documented", or "finalist_1" and so on, the search's best first.
         values: Hyperparameter values.
         patience: Stop after so many epochs without a better objective, 0 for never.
         average: Decay of an average of the weights that is kept in their place, 0 for none.
@@ -73,7 +76,7 @@ class Candidate:
     """A configuration retrained with one seed, or the ensemble of its seeds.
 
     Attributes:
-        role: "documented" or "winner" (with several finalists, "finalist_2" and so on).
+        role: "documented", "finalist_1" and so on; "winner" for those of the best of these.
         seed: The seed of this repetition, 0, 1, …; None for an ensemble.
         values: Hyperparameter values.
         parameters: Parameter count, of all members of an ensemble together.
@@ -85,6 +88,7 @@ class Candidate:
         final_weights: Checkpoint of the same training on train + val, if there was one: what is
             tested and exported, while `weights_file` is what validation speaks of.
         members: The candidates whose mean probability an ensemble gives; () for a network.
+        trained_as: The role it was trained as, which a winner has besides.
     """
 
     role: str
@@ -97,6 +101,7 @@ class Candidate:
     average: float = 0.0
     final_weights: Path | None = None
     members: tuple[Candidate, ...] = ()
+    trained_as: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,21 +202,40 @@ def _candidate(job: Job, result: TrialResult, plan: RefitPlan) -> Candidate:
         seed=job.repetition,
         values=job.spec.values,
         parameters=result.parameters,
-        weights_file=job.spec.directory / "best.weights.h5",
+        weights_file=job.spec.directory / KEPT_WEIGHTS,
         kept_epoch=result.best_epoch,
         score=kept.metrics[plan.objective],
         average=job.spec.average,
+        trained_as=job.role.name,
     )
+
+
+def found_again(job: Job, folders: Iterable[Path]) -> Job:
+    """Let a job use the folder of the very same training, where one of these is.
+
+    Its role may have had another name then; what follows the name tells trainings apart.
+    """
+    own = job.spec.directory
+    _, repetition, identity = own.name.rsplit("-", 2)
+    for folder in sorted(folders, key=lambda folder: (folder != own, folder.name)):
+        if folder.name.endswith(f"-{repetition}-{identity}"):
+            return dataclasses.replace(job, spec=dataclasses.replace(job.spec, directory=folder))
+    return job
 
 
 def choose(found: Sequence[Candidate], *, direction: str) -> str:
-    """Return the role with the best mean score over its seeds; the first of equals."""
+    """Return the role with the best mean score over its seeds.
+
+    Among equals that with fewer parameters comes first, then the earlier; NaN comes last.
+    """
     sign = 1.0 if direction == "min" else -1.0
-    roles = list(dict.fromkeys(candidate.role for candidate in found))
-    return min(
-        roles,
-        key=lambda role: sign * statistics.fmean(c.score for c in found if c.role == role),
-    )
+
+    def key(role: str) -> tuple[float, int]:
+        mine = [candidate for candidate in found if candidate.role == role]
+        mean = statistics.fmean(candidate.score for candidate in mine)
+        return sign * mean if math.isfinite(mean) else math.inf, mine[0].parameters
+
+    return min(dict.fromkeys(candidate.role for candidate in found), key=key)
 
 
 def best_of(found: Sequence[Candidate], role: str, *, direction: str) -> Candidate:

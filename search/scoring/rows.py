@@ -11,13 +11,23 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 from search.errors import ConfigurationError, StorageError
 
 SUFFIXES = (".csv", ".json")
 
 WriteRow = Callable[[dict[str, Any]], None]
+
+
+class Handle(Protocol):
+    """What rows are written to."""
+
+    def write(self, text: str, /) -> int:
+        """Write text; return its length."""
+
+    def flush(self) -> None:
+        """Hand what was written to the system."""
 
 
 def check_suffix(option: str, path: Path) -> None:
@@ -39,19 +49,46 @@ def row_file(path: Path, columns: Sequence[str]) -> Iterator[WriteRow]:
         columns: Keys of every row, in order.
 
     Raises:
-        StorageError: It cannot be written.
+        StorageError: It cannot be written; what the caller's block raises stays as it is.
     """
-    try:
+    with _refusals(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         # Names of files need not be text; what is not becomes a replacement character.
-        with open(path, "w", encoding="utf-8", errors="replace", newline="") as handle:
-            if path.suffix.lower() == ".csv":
-                yield _csv_rows(handle, columns)
-            else:
-                with json_rows(handle) as write:
-                    yield write
+        file = open(path, "w", encoding="utf-8", errors="replace", newline="")  # noqa: SIM115
+    handle = _File(path, file)
+    try:
+        if path.suffix.lower() == ".csv":
+            yield _csv_rows(handle, columns)
+        else:
+            with json_rows(handle) as write:
+                yield write
+    finally:
+        with _refusals(path):
+            file.close()
+
+
+class _File:
+    """A file whose refusals say its name; those of other files pass through the block above."""
+
+    def __init__(self, path: Path, file: TextIO) -> None:
+        self._path = path
+        self._file = file
+
+    def write(self, text: str, /) -> int:
+        with _refusals(self._path):
+            return self._file.write(text)
+
+    def flush(self) -> None:
+        with _refusals(self._path):
+            self._file.flush()
+
+
+@contextmanager
+def _refusals(path: Path) -> Iterator[None]:
+    try:
+        yield
     except BrokenPipeError:
-        raise  # Not of this file: nobody reads what is printed beside it.
+        raise  # Nobody reads any more; the command line knows what that means.
     except OSError as error:
         raise StorageError(
             f"{path}: cannot be written ({error.strerror or error}); give another file"
@@ -59,7 +96,7 @@ def row_file(path: Path, columns: Sequence[str]) -> Iterator[WriteRow]:
 
 
 @contextmanager
-def json_rows(handle: TextIO) -> Iterator[WriteRow]:
+def json_rows(handle: Handle) -> Iterator[WriteRow]:
     """Write rows as a JSON array, closed whatever happens."""
     begun = False
 
@@ -77,7 +114,7 @@ def json_rows(handle: TextIO) -> Iterator[WriteRow]:
         handle.flush()
 
 
-def _csv_rows(handle: TextIO, columns: Sequence[str]) -> WriteRow:
+def _csv_rows(handle: Handle, columns: Sequence[str]) -> WriteRow:
     writer = csv.DictWriter(handle, fieldnames=list(columns), lineterminator="\n")
     writer.writeheader()
 

@@ -21,12 +21,12 @@ from typing import Any
 import h5py
 
 from search.errors import RunDirectoryError
-from search.journal import cut_short, storage_errors
+from search.journal import KEPT_WEIGHTS, cut_short, storage_errors
 from search.records import EpochRecord, to_json
 
 EPOCH_ATTRIBUTE = "xray_search_epoch"
 LAST = "checkpoint.weights.h5"
-BEST = "best.weights.h5"
+BEST = KEPT_WEIGHTS
 LOG = "epochs.jsonl"
 ERRNO = re.compile(r"\berrno = (\d+)")
 """How HDF5 words the number of a system error."""

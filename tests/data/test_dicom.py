@@ -104,6 +104,14 @@ def test_the_first_of_several_windows_counts_and_comes_before_inversion(pydicom)
     np.testing.assert_allclose(decode(data, SIDE).pixels, wanted, atol=0.51)
 
 
+@pytest.mark.parametrize("kind", ["MONOCHROME1", "MONOCHROME2"])
+def test_a_negative_slope_turns_black_and_white(pydicom, kind):
+    film = ramp(0, 255)
+    data = stored(pydicom, film, bits=8, kind=kind, RescaleSlope=-1, RescaleIntercept=255)
+    wanted = film if kind == "MONOCHROME1" else 255 - film
+    np.testing.assert_array_equal(decode(data, SIDE).pixels, wanted)
+
+
 def test_a_window_applies_to_rescaled_values(pydicom):
     film = ramp(0, 4095)
     data = stored(

@@ -13,7 +13,7 @@ from search.config import RunConfig
 from search.records import to_json
 from search.reporting import claim
 from search.reporting.card import front_matter, metrics, render_card
-from search.reporting.content import gather
+from search.reporting.content import export_rows, gather
 from search.reporting.html import render_html
 from search.reporting.markdown import render_markdown
 from search.reporting.method import method_rows
@@ -63,6 +63,16 @@ def test_an_export_that_failed_is_not_offered():
     text = render_card(content(exports=exports))
     assert "- exports: model.keras\n" in text
     assert "model.onnx" not in text
+
+
+def test_a_table_of_exports_names_the_file_that_is_kept_though_it_failed():
+    failed = {"status": "failed", "reason": "differs"}
+    exports = (
+        {"format": "keras", "path": "model.keras", "bytes": 9, **failed},
+        {"format": "onnx", "path": "model.onnx", "bytes": 0, **failed},
+    )
+    rows = export_rows(content(exports=exports))
+    assert [(row[1], row[-1]) for row in rows] == [("model.keras", "differs"), ("–", "differs")]
 
 
 def test_its_front_matter_is_yaml_that_the_hub_reads():

@@ -189,6 +189,23 @@ def test_a_light_copy_without_its_journal_loses_nothing(complete, capsys):
     assert "is better than" in out
 
 
+def test_changed_weights_of_a_retraining_are_named_and_absent_ones_are_not(complete, capsys):
+    files = [complete.refit_dir / f"documented-{seed}-a" / "best.weights.h5" for seed in (0, 1)]
+    for file in files:
+        file.parent.mkdir(parents=True)
+        file.write_text("trained")
+    complete.write_manifest({})
+    files[0].write_text("changed")
+    files[1].unlink()
+    assert report.main([complete.root.as_posix()]) == 2
+    out = " ".join(capsys.readouterr().out.split())
+    assert "refit/documented-0-a/best.weights.h5: changed since the run ended" in out
+    assert "search.ablate trains such a network again" in out
+    assert "no longer there" not in out
+    files[0].write_text("trained")
+    assert report.main([complete.root.as_posix()]) == 0
+
+
 def test_a_tampered_record_is_named_and_shown_with_exit_code_2(complete, capsys):
     (complete.root / "model.keras").write_text("tampered")
     assert report.main([complete.root.as_posix()]) == 2

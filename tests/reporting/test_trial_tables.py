@@ -176,6 +176,26 @@ def test_history_csv_has_a_row_an_epoch_and_the_later_training_wins():
 
 
 @pytest.mark.parametrize(
+    ("trained_as", "names"),
+    [
+        ("finalist_2", ["documented", "finalist_1", "winner"]),
+        ("documented", ["documented", "finalist_1", "finalist_2"]),
+        (None, ["documented", "finalist_1", "finalist_2"]),
+    ],
+)
+def test_the_finalist_that_won_is_called_the_winner_once_that_is_known(trained_as, names):
+    events = [
+        {
+            **{"event": "refit_epoch", "role": role, "seed": 0, "epoch": 1},
+            **{"metrics": {"val_loss": 0.5}, "seconds": 2.0},
+        }
+        for role in ("documented", "finalist_1", "finalist_2")
+    ]
+    found = refit_rows(events, evaluation={"retraining": {"trained_as": trained_as}})
+    assert [row["role"] for row in found] == names
+
+
+@pytest.mark.parametrize(
     ("written", "expected"),
     [
         (thousands(950), "950"),

@@ -6,6 +6,7 @@ from sklearn import metrics as sk
 from tiny import make_predictions
 
 from search.scoring.bands import GRID, calibration_bins, score_curves, wilson
+from search.scoring.bootstrap import bootstrap_intervals
 from search.scoring.metrics import PREVALENCES, npv_at_prevalence, ppv_at_prevalence
 
 
@@ -81,6 +82,41 @@ def test_predictive_values_are_those_of_the_metrics_with_limits():
         assert v.negative.value == pytest.approx(negative[key])
         assert v.positive.low < v.positive.value < v.positive.high
         assert v.negative.low < v.negative.value < v.negative.high
+
+
+def test_a_perfect_specificity_leaves_the_predictive_values_uncertain():
+    # Ten healthy children with two films each; none is called ill. Six of eight ill ones are.
+    labels = np.array([0] * 20 + [1] * 8)
+    said = np.array([0.1] * 20 + [0.9] * 6 + [0.1] * 2)
+    patients = [f"h{i // 2}" for i in range(20)] + [f"i{i}" for i in range(8)]
+    rates = bootstrap_intervals(labels, said, patients, 0.4, repeats=1000, seed=0)
+    sensitivity, specificity = rates["recall"].low, rates["specificity"].low
+    assert specificity == 0.025 ** (1 / 10)  # Clopper and Pearson
+    lowest = {"sensitivity": sensitivity, "specificity": specificity, "prevalences": PREVALENCES}
+    positive, negative = ppv_at_prevalence(**lowest), npv_at_prevalence(**lowest)
+    found = curves(make_predictions(labels, said, patients), repeats=1000).predictive_values
+    for v in found:
+        key = f"{v.prevalence:g}"
+        assert (v.positive.value, v.positive.high) == (1, 1)
+        assert v.positive.low == pytest.approx(positive[key], abs=1e-3)
+        # The healthy share of those called healthy would fall with the specificity as well.
+        assert v.negative.low == pytest.approx(negative[key], abs=1e-3)
+        assert v.negative.low < v.negative.value < v.negative.high
+
+
+def test_a_perfect_sensitivity_leaves_the_predictive_values_uncertain():
+    labels, said = [1] * 20 + [0] * 10, [0.9] * 23 + [0.1] * 7
+    found = curves(make_predictions(labels, said)).predictive_values
+    for v in found:
+        assert (v.negative.value, v.negative.high) == (1, 1)
+        assert v.negative.low < 1
+
+
+def test_predictive_values_of_nobody_are_undefined_and_have_no_limits():
+    found = curves(make_predictions([1, 1, 0], [0.1, 0.2, 0.3])).predictive_values
+    for v in found:
+        assert np.isnan([v.positive.value, v.positive.low, v.positive.high]).all()
+        assert np.isfinite([v.negative.low, v.negative.high]).all()
 
 
 def test_one_class_has_no_curves():

@@ -98,9 +98,21 @@ def test_raw_images_are_larger_than_the_networks_input_and_in_both_modes(images)
 
 def test_model_keras_is_a_row_like_the_others(calibrated_file, images):
     said = probabilities(calibrated_file, images)
-    row = keras_export(calibrated_file, images=images, probabilities=said + 0.25)
-    assert (row.status, row.path) == (ExportStatus.WRITTEN, "model.keras")
-    assert row.max_difference == pytest.approx(0.25, abs=1e-6)
+    row = keras_export(calibrated_file, images=images, probabilities=said + TOLERANCE / 2)
+    assert (row.status, row.path, row.reason) == (ExportStatus.WRITTEN, "model.keras", "")
+    assert row.max_difference == pytest.approx(TOLERANCE / 2, abs=1e-6)
+    assert row.bytes == calibrated_file.stat().st_size
+
+
+@pytest.mark.parametrize("shift", [0.25, np.nan])
+def test_model_keras_fails_where_it_differs_from_the_network_and_is_kept(
+    calibrated_file, images, shift
+):
+    said = probabilities(calibrated_file, images)
+    row = keras_export(calibrated_file, images=images, probabilities=said + shift)
+    assert (row.status, row.path) == (ExportStatus.FAILED, "model.keras")
+    assert "differs from the network by" in row.reason
+    assert row.max_difference == (None if np.isnan(shift) else pytest.approx(0.25, abs=1e-6))
     assert row.bytes == calibrated_file.stat().st_size
 
 

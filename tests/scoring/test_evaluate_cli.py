@@ -2,11 +2,13 @@ import json
 
 import numpy as np
 import pytest
+from tiny import SIZE, THRESHOLD
 
 from search.data.cache import load_gray
 from search.evaluate import main
 from search.journal import RunDirectory
 from search.records import SYNTHETIC_NOTICE
+from search.scoring.export import export_model
 from search.scoring.metrics import ranking_metrics, threshold_metrics
 
 
@@ -47,6 +49,20 @@ def test_the_numbers_are_those_of_the_network_on_the_decoded_files(
     assert SYNTHETIC_NOTICE in out
     for word in ("accuracy", "specificity", "F1", "AUC", "log loss", "recall, virus", "diagnosis"):
         assert word in out
+
+
+@pytest.mark.parametrize(
+    ("papers", "seed"),
+    [({"seed": 2}, 2), ({"seed": None}, None), ({}, None), ({"seed": "x"}, None)],
+)
+def test_the_numbers_name_the_seed_that_was_exported(say, films, network, tmp_path, papers, seed):
+    model = export_model(
+        network, tmp_path / "model.keras", image_size=SIZE, threshold=THRESHOLD, metadata=papers
+    )
+    code, _, err = say(model, "--data", films, "--json", tmp_path / "found.json")
+    assert (code, err) == (0, "")
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert (found["role"], found["seed"]) == ("winner", seed)
 
 
 def test_the_numbers_are_printed_where_their_file_cannot_be_written(say, run_dir, films, tmp_path):

@@ -13,8 +13,10 @@ import pytest
 from PIL import Image
 from tiny import SIZE, THRESHOLD, make_network, smooth_image
 
+from search import exporting
 from search.data.cache import load_gray
 from search.errors import ModelError, StorageError
+from search.journal import RunDirectory
 from search.records import SYNTHETIC_NOTICE
 from search.scoring.export import export_model, load_model
 
@@ -281,3 +283,41 @@ def test_code_hidden_in_a_model_is_not_run(model_file, tmp_path):
     )  # fmt: skip
     with pytest.raises(ModelError, match="cannot be loaded"):
         load_model(evil)
+
+
+class Said:
+    """Keeps what a console is told."""
+
+    def __init__(self):
+        self.infos, self.warnings = [], []
+        self.info, self.warn = self.infos.append, self.warnings.append
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.25])
+def test_a_model_that_differs_on_validation_films_is_kept_with_a_warning_and_counts_as_failed(
+    tmp_path, network, subset, monkeypatch, shift
+):
+    honest = exporting.answers
+    monkeypatch.setattr(exporting, "answers", lambda *asked: honest(*asked) + shift)
+    said = Said()
+    rows = exporting.export_all(
+        network,
+        RunDirectory(tmp_path),
+        formats=(),
+        image_size=SIZE,
+        threshold=THRESHOLD,
+        temperature=1.0,
+        metadata={},
+        val=subset,
+        console=said,
+    )
+    assert (tmp_path / "model.keras").is_file()
+    (stored,) = json.loads((tmp_path / "exports.json").read_text())
+    assert [row.status for row in rows] == [stored["status"]] == ["failed" if shift else "written"]
+    if shift:
+        assert said.infos == []
+        assert "model.keras differs from the network by 0.25" in said.warnings[0]
+        assert "It is kept" in said.warnings[0]
+    else:
+        assert said.warnings == []
+        assert "gives the same probabilities" in said.infos[0]

@@ -1,19 +1,24 @@
 import csv
+import errno
 import json
+import os
 import subprocess
 import sys
+import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from search.data.cache import load_gray
-from search.errors import DataError, ModelError, RunDirectoryError
+from search.errors import DataError, ModelError, RunDirectoryError, StorageError
 from search.journal import RunDirectory
 from search.predict import main
 from search.records import SYNTHETIC_NOTICE
 from search.scoring.predict import find_images, find_model, predict_files, unchecked_note
+from search.scoring.rows import row_file
 
 SUFFIXES = frozenset({".jpeg", ".png"})
 
@@ -93,6 +98,95 @@ def test_a_folder_without_images_costs_its_own_row_beside_others(capsys, run_dir
     assert "folder" in empty["error"]
     assert len(others) == 8
     assert all(other["error"] is None for other in others)
+
+
+def test_an_empty_name_is_not_the_working_directory(capsys, run_dir, films, monkeypatch):
+    monkeypatch.chdir(films)
+    for arguments, said in (((run_dir, ""), "IMAGE ''"), (("", films), "RUN_OR_MODEL ''")):
+        code, out, err = say(capsys, *arguments)
+        assert (code, out) == (2, "")
+        assert f"error: {said}: an empty name; give a" in err
+
+
+def test_a_run_that_cannot_be_looked_at_is_one_line(capsys, films):
+    code, out, err = say(capsys, "r" * 300, films)
+    assert (code, out) == (2, "")
+    assert "cannot be read (File name too long)" in err
+    assert err.count("\n") == 1
+
+
+@pytest.fixture
+def locked(monkeypatch):
+    """Return a function that takes the permission to list a folder away, from root too."""
+    closed = []
+    listed = os.scandir
+
+    def scandir(path="."):
+        if Path(path) in closed:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    return closed.append
+
+
+@pytest.mark.parametrize("inside", [True, False], ids=["below", "named"])
+def test_what_cannot_be_read_costs_its_own_row(capsys, run_dir, films, tmp_path, locked, inside):
+    closed = films / "test" / "closed"
+    closed.mkdir()
+    locked(closed)
+    bad = {
+        str(closed): "cannot be read (Permission denied)",
+        "n" * 300 + ".png": "cannot be read (File name too long)",
+        "/dev/zero": "neither a regular file nor a pipe",
+    }
+    named = [name for name in bad if not inside or name != str(closed)]
+    out = tmp_path / "rows.json"
+    code, _, err = say(capsys, run_dir, *named, films, "--out", out)
+    assert code == 2
+    assert "cannot be written" not in err
+    rows = json.loads(out.read_text())
+    assert len(rows) == 8 + len(bad)
+    for row in rows:
+        assert bad.get(row["file"], "None") in str(row["error"])
+
+
+def test_a_pipe_is_read_to_its_end(loaded, films, tmp_path):
+    file = films / "test" / "NORMAL" / "IM-0000-0000.jpeg"
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=[file.read_bytes()])
+    writer.start()
+    piped, plain = predict_files(loaded, [tmp_path / "pipe", file], decode=load_gray)
+    writer.join()
+    assert piped.probability == plain.probability
+
+
+def test_a_folder_gives_files_of_other_names_that_are_recognised_and_links_that_lead_nowhere(
+    tmp_path,
+):
+    for name in ("IM0001", "1.2.840.113", "notes", ".hidden", "b.png"):
+        (tmp_path / name).write_text("film" if name != "notes" else "")
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    found = find_images(
+        [str(tmp_path)], suffixes=SUFFIXES, recognise=lambda file: file.read_text() == "film"
+    )
+    assert [file.name for file in found] == ["1.2.840.113", "IM0001", "b.png", "gone.png"]
+
+
+def test_a_file_of_rows_speaks_of_its_own_refusals_only(tmp_path):
+    with (
+        pytest.raises(PermissionError, match="of another file"),
+        row_file(tmp_path / "rows.json", ("a",)),
+    ):
+        raise PermissionError("of another file")
+    assert json.loads((tmp_path / "rows.json").read_text()) == []
+    for suffix in ("csv", "json"):
+        (tmp_path / f"full.{suffix}").symlink_to("/dev/full")
+        with (
+            pytest.raises(StorageError, match=r"full\.\w+: cannot be written \(No space left"),
+            row_file(tmp_path / f"full.{suffix}", ("a",)) as write,
+        ):
+            write({"a": 1})
 
 
 def test_rows_that_nobody_reads_any_more_end_without_a_traceback(run_dir, films):
@@ -227,11 +321,17 @@ def test_dicom_is_read_beside_other_files(capsys, run_dir, films, tmp_path, load
     (folder / "b.dcm").write_bytes(stored(None, film, bits=8))
     (folder / "c.dcm").write_bytes(stored(None, 255 - film, bits=8, kind="MONOCHROME1"))
     (folder / "d.dcm").write_bytes(bytes(128) + b"DICM")
+    # As on a disc: films without a suffix, their table of contents, and what is no film.
+    (folder / "e0001").write_bytes(stored(None, film, bits=8))
+    (folder / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
+    (folder / "readme").write_text("a disc")
     code, out, _ = say(capsys, run_dir, folder, "--json")
     assert code == 2
-    png, dicom, inverted, broken = json.loads(out)
+    png, dicom, inverted, broken, nameless = json.loads(out)
     assert png["probability"] == dicom["probability"] == inverted["probability"]
     assert "DICOM without a picture" in broken["error"]
+    assert nameless["file"].endswith("e0001")
+    assert nameless["probability"] == png["probability"]
 
 
 def test_an_export_of_a_run_is_chosen_by_format(run_dir):

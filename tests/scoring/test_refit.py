@@ -73,6 +73,17 @@ def test_the_best_epoch_is_kept_and_validation_chooses(plan):
     assert refit.best_of(candidates, "winner", direction="max").seed == 1
 
 
+def test_of_equal_roles_the_smaller_network_is_chosen_and_nan_comes_last(plan):
+    control, _, winner, _ = retrained(plan)
+    equal = dataclasses.replace(winner, score=control.score)
+    assert refit.choose([control, equal], direction="min") == "documented"
+    smaller = dataclasses.replace(equal, parameters=equal.parameters - 1)
+    assert refit.choose([control, smaller], direction="min") == "winner"
+    diverged = dataclasses.replace(control, score=float("nan"))
+    for direction in ("min", "max"):
+        assert refit.choose([diverged, winner], direction=direction) == "winner"
+
+
 def test_a_failed_repetition_is_left_out_and_only_all_failing_is_an_error(plan):
     candidates = retrained(plan, fail={"winner-0"})
     assert [(c.role, c.seed) for c in candidates if c.role == "winner"] == [("winner", 1)]

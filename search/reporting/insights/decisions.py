@@ -110,7 +110,7 @@ def predictive_values(material: Material) -> list[Insight]:
             f"{_share(rare.negative.value)} of those called healthy would be healthy.",
             caption="By Bayes' theorem from sensitivity and specificity at the stored threshold, "
             "as if they were the same in that population. Bands are 95% limits, by a bootstrap "
-            "over patients.",
+            "over patients; where sensitivity or specificity is 0 or 1, from its exact interval.",
             columns=("candidate", "prevalence", "value", "estimate", "low", "high"),
             rows=rows,
             draw=partial(draw_predictive_values, rows),
