@@ -237,8 +237,8 @@ class RunDirectory:
         """Write `manifest.json` with the list of files and their SHA-256; the last write of a run.
 
         Files under `tuner/`, `refit/` and `logs/` are working state and are not listed, nor are
-        those under `plots/local/`, which show radiographs and may be taken out, and what an
-        ablation works with.
+        those under `plots/local/`, which show radiographs and may be taken out, and those of
+        `ablation/`: an ablation is made, and may be made anew, after the run has ended.
         """
         files = {}
         for path in sorted(self.root.rglob("*")):
@@ -247,7 +247,7 @@ class RunDirectory:
                 continue
             if inside.parts[:2] == ("plots", "local"):
                 continue
-            if inside.parts[0] == "ablation" and inside.name != "ablation.json":
+            if inside.parts[0] == "ablation":
                 continue
             if path.is_file():
                 files[inside.as_posix()] = {

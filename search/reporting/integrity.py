@@ -16,6 +16,8 @@ from search.reporting.facts import mapping
 PACKAGE = "xray-search"
 DERIVED = ("trials.csv", "history.csv", "report.md", "report.html", "model_card.md", "plots/")
 """Files, and a folder, that `--rebuild` makes from the records."""
+LATER = "ablation/"
+"""What is made after a run has ended; manifests of earlier versions list it all the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +73,8 @@ def compare(run: RunDirectory, manifest: dict[str, Any]) -> Integrity:
     absent: list[str] = []
     root = run.root.resolve()
     for name, entry in sorted(mapping(manifest.get("files")).items()):
+        if name.startswith(LATER):
+            continue
         path = root / name
         wanted = mapping(entry).get("sha256")
         # A manifest may have been tampered with as well; it must not lead elsewhere.

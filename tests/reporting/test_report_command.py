@@ -197,6 +197,16 @@ def test_a_tampered_record_is_named_and_shown_with_exit_code_2(complete, capsys)
     assert "is better than" in out
 
 
+def test_an_ablation_asked_again_does_not_make_a_run_look_changed(complete, capsys):
+    before = {"bytes": 2, "sha256": "of the answers that an earlier version listed"}
+    manifest = complete.read_json("manifest.json")
+    files = {**manifest["files"], "ablation/ablation.json": before}
+    complete.write_json("manifest.json", {**manifest, "files": files})
+    complete.write_json("ablation/ablation.json", {"answers": []})
+    assert report.main([complete.root.as_posix()]) == 0
+    assert "changed since" not in capsys.readouterr().out
+
+
 def test_a_run_of_another_version_is_shown_with_a_warning(complete, capsys):
     manifest = complete.read_json("manifest.json")
     complete.write_json("manifest.json", {**manifest, "versions": {"xray-search": "0.0.1"}})
