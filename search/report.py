@@ -15,6 +15,7 @@ from search.records import SYNTHETIC_NOTICE
 from search.reporting.console import Console
 from search.reporting.content import RunContent, gather, picture
 from search.reporting.documents import write_content
+from search.reporting.facts import mapping
 from search.reporting.html import render_html
 from search.reporting.stored import StoredRun, locate, read_run
 from search.reporting.trials import history_csv, trials_csv
@@ -181,13 +182,14 @@ def rebuild(stored: StoredRun, console: Console) -> None:
     heatmaps = explaining.look(root, warn=console.warn)
     material = explaining.material(root, heatmaps=heatmaps)
     drawn = {row[0] for row in picture(root / "plots" / "roc.png").rows}
+    kept: tuple[str, ...] = ()
     if not drawn <= material.predictions.keys():
         # Earlier versions kept the winner's alone: the picture with the control beside it stays.
-        material = dataclasses.replace(material, predictions={})
+        material, kept = dataclasses.replace(material, predictions={}), ("roc",)
     written = [write_text(root / "trials.csv", trials_csv(stored.records))]
     if stored.refit:
         written.append(write_text(root / "history.csv", history_csv(stored.refit)))
-    files = draw_all(root, material, synthetic=stored.synthetic)
+    files = draw_all(root, material, synthetic=stored.synthetic, keep=kept)
     written += [path for path in files if path.parent == stored.run.plots_dir]
     written += write_documents(stored)
     if stored.run.complete:
@@ -214,13 +216,20 @@ def content_of(stored: StoredRun) -> RunContent:
 
 
 def update_manifest(stored: StoredRun, written: Sequence[Path]) -> None:
-    """Enter the checksums of files made again; those of all others stay, to tell tampering."""
+    """Enter the checksums of files made again; those of all others stay, to tell tampering.
+
+    Plots that are no longer made of these records are no longer listed.
+    """
     if not stored.manifest:
         raise RunDirectoryError(
             f"{stored.run.root / 'manifest.json'}: damaged; the files were made again but their "
             "checksums could not be entered"
         )
-    files = dict(stored.manifest.get("files") or {})
+    files = {
+        name: entry
+        for name, entry in mapping(stored.manifest.get("files")).items()
+        if not name.startswith("plots/") or (stored.run.root / name).exists()
+    }
     for path in written:
         files[path.relative_to(stored.run.root).as_posix()] = {
             "bytes": path.stat().st_size,

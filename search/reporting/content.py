@@ -21,6 +21,7 @@ from search.reporting.wording import (
     duration,
     is_number,
     one_line,
+    same_values,
     setting,
     size,
     whole,
@@ -105,6 +106,17 @@ class RunContent:
     def documented(self) -> dict[str, Any]:
         """Return the documented configuration's hyperparameters, empty while unknown."""
         return mapping(mapping(self.evaluation.get("documented")).get("values"))
+
+    @property
+    def stale_ablation(self) -> bool:
+        """Return whether the ablation changed factors of another winner than this run has now."""
+        bases = self.ablation.get("bases")
+        changed = [
+            mapping(base.get("values"))
+            for base in (bases if isinstance(bases, list) else ())
+            if isinstance(base, dict) and base.get("base") == "winner"
+        ]
+        return bool(self.winner) and any(not same_values(one, self.winner) for one in changed)
 
 
 def gather(

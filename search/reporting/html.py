@@ -32,7 +32,7 @@ from search.reporting.elements import (
 from search.reporting.insights.insight import Section
 from search.reporting.method import method_rows
 from search.reporting.page import page
-from search.reporting.questions import answer_columns, answer_notes, answered
+from search.reporting.questions import STALE, answer_columns, answer_notes, answered
 from search.reporting.trials import ordered, reason
 from search.reporting.verdict import COLUMNS
 from search.reporting.wording import described, documented_values, duration, metric, whole
@@ -236,6 +236,8 @@ def _questions(content: RunContent) -> str:
     found = answered(content.ablation)
     if not found:
         return ""
+    if content.stale_ablation:
+        return f"<p>{escape(STALE)}</p>"
     columns = answer_columns(content.ablation)
     asked = "".join(
         f"<article><h3>{escape(one.question)}</h3>"

@@ -21,7 +21,7 @@ from search.reporting.content import (
 from search.reporting.elements import plain
 from search.reporting.insights.insight import Insight, Section
 from search.reporting.method import method_rows
-from search.reporting.questions import answer_columns, answer_notes, answered
+from search.reporting.questions import STALE, answer_columns, answer_notes, answered
 from search.reporting.tables import shortlist
 from search.reporting.trials import reason
 from search.reporting.verdict import COLUMNS
@@ -43,13 +43,7 @@ def render_markdown(content: RunContent) -> str:
             parts.append(f"## {section.value}")
         for insight in shown:
             parts += _insight(content, insight)
-    asked = answered(content.ablation)
-    if asked:
-        parts.append("## The notebook's five questions")
-        for one in asked:
-            parts += [f"### {escape(one.question)}", escape(one.sentence)]
-            parts.append(table(answer_columns(content.ablation), one.rows))
-        parts.append(folded("how this was found", bullets(answer_notes(content.ablation))))
+    parts += _questions(content)
     method = method_rows(content)
     if method:
         parts += ["## Method", table(("what", "how"), method)]
@@ -186,6 +180,19 @@ def _trials(content: RunContent) -> list[str]:
         f"… {hidden} more in trials.csv" if hidden else "",
         bullets(f"failed {r.trial_id}: {reason(r)}" for r in failed),
     ]
+
+
+def _questions(content: RunContent) -> list[str]:
+    found = answered(content.ablation)
+    if not found:
+        return []
+    parts = ["## The notebook's five questions"]
+    if content.stale_ablation:
+        return [*parts, escape(STALE)]
+    for one in found:
+        parts += [f"### {escape(one.question)}", escape(one.sentence)]
+        parts.append(table(answer_columns(content.ablation), one.rows))
+    return [*parts, folded("how this was found", bullets(answer_notes(content.ablation)))]
 
 
 def _insight(content: RunContent, insight: Insight) -> list[str]:

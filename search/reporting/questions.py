@@ -17,6 +17,13 @@ SHOWN = 2
 """Metrics of the test that are shown, the deciding one first; the file has all."""
 
 
+STALE = (
+    "The ablation in ablation/ablation.json was of an earlier winner of this run and is left out; "
+    "python -m search.ablate RUN asks again, and trains only what is missing."
+)
+"""Said in place of the answers where `RunContent.stale_ablation`."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Answered:
     """One question with what was found.

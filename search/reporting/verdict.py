@@ -19,7 +19,7 @@ from search.reporting.wording import (
     metric,
     opened,
     plural,
-    same,
+    same_values,
     signed,
     whole,
 )
@@ -167,11 +167,7 @@ def _compare(
     count = best.get("count")
     images = f"the {whole(count)} test images" if is_number(count) else "the test images"
     values, control = mapping(winner.get("values")), mapping(documented.get("values"))
-    if (
-        values
-        and values.keys() == control.keys()
-        and all(same(value, control[name]) for name, value in values.items())
-    ):
+    if values and same_values(values, control):
         return "undecided", (
             "The search found nothing better on validation than the documented configuration "
             "itself, which is therefore the winner."

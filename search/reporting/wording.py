@@ -172,6 +172,11 @@ def same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
+def same_values(one: Values, other: Values) -> bool:
+    """Compare two configurations; floats may differ by rounding."""
+    return one.keys() == other.keys() and all(same(v, other[name]) for name, v in one.items())
+
+
 def compact(values: Values, *, short: bool = False) -> str:
     """Write hyperparameters on one line: "head=global_average  learning_rate=0.0021".
 

@@ -150,8 +150,8 @@ def test_the_report_links_claims_items_to_the_sections_it_has():
     assert "secret" not in text
 
 
-def test_the_five_questions_are_a_section_when_they_were_asked():
-    assert 'id="questions"' not in render_html(content())
+def ablation():
+    """The content of `ablation.json`: flips, from both bases."""
     effect = {"value": -0.01, "low": -0.03, "high": 0.01}
     flips = {
         "base": "documented",
@@ -170,7 +170,7 @@ def test_the_five_questions_are_a_section_when_they_were_asked():
         },
     }
     failed = {**flips, "base": "winner", "failed": "no memory", "validation": None, "test": None}
-    ablation = {
+    return {
         "objective": "robust_loss",
         "repeats": 3,
         "epochs": 12,
@@ -178,13 +178,21 @@ def test_the_five_questions_are_a_section_when_they_were_asked():
         "test_openings": 1,
         "method": {"answer": "It helps where every interval says so."},
         "notes": ["A caution."],
+        "bases": [
+            {"base": "documented", "values": fake.DOCUMENTED},
+            {"base": "winner", "values": fake.evaluation()["winner"]["values"]},
+        ],
         "answers": [flips, failed, "damaged"],
         "questions": [
             {"name": "flip", "question": "Do flips help?", "sentence": "Nobody can tell."},
             {"name": "network", "question": "Never asked", "sentence": ""},
         ],
     }
-    asked = content(ablation=ablation)
+
+
+def test_the_five_questions_are_a_section_when_they_were_asked():
+    assert 'id="questions"' not in render_html(content())
+    asked = content(ablation=ablation())
     markdown = render_markdown(asked).replace("\\_", "_")
     for text in (html.unescape(render_html(asked)), markdown):
         assert "The notebook's five questions" in text
@@ -199,3 +207,14 @@ def test_the_five_questions_are_a_section_when_they_were_asked():
         assert "opened 1 time more" in text
         assert "Never asked" not in text
         assert "damaged" not in text
+
+
+def test_an_ablation_of_an_earlier_winner_is_not_shown_as_if_it_were_of_this_one():
+    asked = ablation()
+    asked["bases"][1] = {"base": "winner", "values": {**fake.DOCUMENTED, "flip": True}}
+    made = content(ablation=asked)
+    for text in (html.unescape(render_html(made)), render_markdown(made).replace("\\_", "_")):
+        assert "of an earlier winner of this run and is left out" in text
+        assert "Nobody can tell." not in text
+    del asked["bases"][1]
+    assert "Nobody can tell." in render_html(content(ablation=asked))

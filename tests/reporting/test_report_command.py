@@ -153,6 +153,17 @@ def test_what_was_made_from_the_records_is_made_again_with_its_checksum(complete
     assert (complete.root / "history.csv").read_text().startswith("role,")
 
 
+def test_rebuilding_forgets_plots_that_are_no_longer_of_the_run(complete, capsys):
+    for name in ("seeds.png", "seeds.json"):
+        (complete.root / "plots" / name).write_text("{}")
+    complete.write_manifest(complete.read_json("manifest.json"))
+    assert report.main([complete.root.as_posix(), "--rebuild"]) == 0
+    assert not (complete.root / "plots" / "seeds.png").exists()
+    assert "plots/seeds.png" not in complete.read_json("manifest.json")["files"]
+    assert "no longer there" not in capsys.readouterr().out
+    assert 'id="seeds"' not in (complete.root / "report.html").read_text()
+
+
 def test_rebuilding_keeps_the_roc_of_a_control_whose_predictions_are_not_stored(complete):
     assert report.main([complete.root.as_posix(), "--rebuild"]) == 0
     rows = picture(complete.root / "plots" / "roc.png").rows
