@@ -13,7 +13,7 @@ from typing import Any
 from search.reporting import claim, facts, purpose
 from search.reporting.content import RunContent, about_rows
 from search.reporting.facts import mapping
-from search.reporting.markdown import bullets, escape, folded, table, verdict_rows
+from search.reporting.markdown import bullets, calibration, escape, folded, table, verdict_rows
 from search.reporting.method import method_rows
 from search.reporting.verdict import COLUMNS, METRICS, RANKING, chosen, estimate
 from search.reporting.wording import is_number, metric, setting, whole
@@ -50,6 +50,7 @@ def render_card(content: RunContent) -> str:
         ),
         "## Training and selection",
         table(("what", "how"), method_rows(content)),
+        *calibration(content),
         *_evaluation(content),
         "## Limitations, risks and bias",
         bullets(purpose.limitations(content)),

@@ -10,7 +10,7 @@ from html import escape
 from typing import Any
 
 from search.records import TrialRecord, TrialStatus
-from search.reporting import claim, facts, purpose
+from search.reporting import claim, facts, purpose, temperature
 from search.reporting.content import (
     RunContent,
     about_rows,
@@ -70,7 +70,7 @@ def render_html(content: RunContent, *, local: bool = True) -> str:
         "trials-section": _trials(content),
         **{anchor: _insights(content, part, local=local) for anchor, part in PARTS.items()},
         "questions": _questions(content),
-        "method": pairs(method_rows(content), "method"),
+        "method": _method(content),
         "exports": _exports(content),
         "use": _use(),
         "limitations": bullets(purpose.limitations(content)),
@@ -246,6 +246,18 @@ def _questions(content: RunContent) -> str:
         for one in found
     )
     return asked + details("how this was found", bullets(answer_notes(content.ablation)))
+
+
+def _method(content: RunContent) -> str:
+    parts = pairs(method_rows(content), "method")
+    scaled = temperature.rows(content.config, content.evaluation)
+    if not scaled:
+        return parts
+    table = grid(temperature.COLUMNS, scaled, label=temperature.HEADING, numbers=range(1, 6))
+    return (
+        f"{parts}<h3>{escape(temperature.HEADING)}</h3>{table}"
+        f'<p class="caption">{escape(temperature.CAPTION)}</p>'
+    )
 
 
 def _exports(content: RunContent) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from search.records import TrialStatus
-from search.reporting import claim, facts, purpose
+from search.reporting import claim, facts, purpose, temperature
 from search.reporting.content import (
     RunContent,
     about_rows,
@@ -46,7 +46,7 @@ def render_markdown(content: RunContent) -> str:
     parts += _questions(content)
     method = method_rows(content)
     if method:
-        parts += ["## Method", table(("what", "how"), method)]
+        parts += ["## Method", table(("what", "how"), method), *calibration(content)]
     exports = export_rows(content)
     if exports:
         columns = ("format", "file", "size", "largest difference", "on images", "by", "remark")
@@ -97,6 +97,15 @@ def verdict_rows(content: RunContent) -> list[tuple[str, ...]]:
         (name, *(f"{c.value} ({c.interval})" if c.interval else c.value for c in cells))
         for name, cells in (verdict.rows if verdict else ())
     ]
+
+
+def calibration(content: RunContent) -> list[str]:
+    """Return what temperature scaling did; nothing where it was not asked for."""
+    scaled = temperature.rows(content.config, content.evaluation)
+    if not scaled:
+        return []
+    heading = f"**{escape(temperature.HEADING)}**"
+    return [heading, table(temperature.COLUMNS, scaled), escape(temperature.CAPTION)]
 
 
 def _verdict(content: RunContent) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from search.config import SplitKind
+from search.reporting import temperature
 from search.reporting.content import RunContent
 from search.reporting.facts import mapping
 from search.reporting.verdict import scorings
@@ -29,7 +30,7 @@ def method_rows(content: RunContent) -> Rows:
         ("network", _network(config)),
         ("search", _search(content)),
         ("retraining", _retraining(config, mapping(content.evaluation.get("retraining")))),
-        ("probabilities", _calibration(config)),
+        ("probabilities", temperature.sentence(config, content.evaluation)),
         ("threshold", f"by the rule {config['threshold_rule']}, on the stressed validation views")
         if config.get("threshold_rule")
         else ("threshold", ""),
@@ -136,13 +137,6 @@ def _retraining(config: dict[str, Any], done: dict[str, Any]) -> str:
     if done.get("trained_on") == "train+val":
         text += "; the exported model was trained once more on train and validation together"
     return text
-
-
-def _calibration(config: dict[str, Any]) -> str:
-    kind = config.get("calibrate")
-    if kind == "temperature":
-        return "temperature scaling fitted on the clean validation films, in the exported model too"
-    return "the network's own, not recalibrated" if kind == "none" else ""
 
 
 def _test(content: RunContent) -> str:

@@ -132,6 +132,50 @@ def test_the_method_names_the_settings_of_the_run():
     assert method_rows(content(config={})) == []
 
 
+def calibrated(note=""):
+    """The content of `evaluation.json` of a run with `--calibrate temperature`."""
+    before = {"loss": 0.31, "expected_calibration_error": 0.084, "brier": 0.05}
+    after = before if note else {"loss": 0.27, "expected_calibration_error": 0.021, "brier": 0.04}
+    fitted = {"images": 67, "val": {"before": before, "after": after}}
+    return {
+        **fake.evaluation(),
+        "calibration": {
+            "method": "temperature",
+            "winner": {**fitted, "temperature": 1.0 if note else 1.62, "note": note},
+            "documented": {**fitted, "temperature": 1.3, "note": ""},
+        },
+    }
+
+
+def everywhere(made):
+    """The texts of a run's page, Markdown and card."""
+    marked = (render_markdown(made), render_card(made))
+    return (html.unescape(render_html(made)), *(text.replace("\\_", "_") for text in marked))
+
+
+def test_temperature_scaling_is_shown_with_what_it_did_on_validation():
+    config = to_json(RunConfig(name="mine", calibrate="temperature"))
+    for text in everywhere(content(config=config, evaluation=calibrated())):
+        assert "fitted on the 67 clean validation films, T = 1.620, in the exported model" in text
+        assert "Temperature scaling, on the clean validation films" in text
+        cells = " ".join(re.sub(r"<[^>]+>|\|", " ", text).split())
+        assert "winner 1.620 0.310 0.270 0.084 0.021" in cells
+    for text in everywhere(content()):
+        assert "the network's own, not recalibrated" in text
+        assert "Temperature scaling, on" not in text
+
+
+def test_temperature_scaling_that_was_refused_is_not_said_to_be_in_the_export():
+    config = to_json(RunConfig(name="mine", calibrate="temperature"))
+    refused = content(config=config, evaluation=calibrated(note="validation lacks a class"))
+    for text in everywhere(refused):
+        assert "could not be fitted (validation lacks a class)" in text
+        assert "in the exported model too" not in text
+        assert "1.000, not fitted" in text
+    unscored = dict(method_rows(content(config=config, evaluation={})))
+    assert unscored["probabilities"].endswith("was asked for")
+
+
 def test_claim_has_its_44_items_and_the_document_is_the_tables():
     assert [item.number for item in claim.ITEMS] == list(range(1, 45))
     assert all(set(item.where) <= claim.SECTIONS.keys() for item in claim.ITEMS)
