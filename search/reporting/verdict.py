@@ -40,6 +40,8 @@ RANKING = ("auc", "loss")
 
 COLUMNS = ("documented at 0.5", "documented at threshold", "winner at 0.5", "winner at threshold")
 
+MIXED = "so that the comparison mixes the recipe with the hyperparameters"
+
 Scored = dict[str, Any]
 
 
@@ -291,10 +293,38 @@ def _remarks(evaluation: dict[str, Any], best: Scored, control: Scored) -> list[
             f"Retrained with {seeds} seeds; the columns are {shown} of the winner, which is "
             "exported."
         )
-    notes = mapping(evaluation.get("retraining")).get("notes")
+    done = mapping(evaluation.get("retraining"))
+    own = own_recipe(done, mapping(mapping(evaluation.get("documented")).get("values")))
+    if own:
+        remarks.append(f"The winner alone was retrained with {', '.join(own)}, {MIXED}.")
+    notes = done.get("notes")
     if isinstance(notes, list):
         remarks.extend(str(note) for note in notes)
     return remarks
+
+
+def own_recipe(done: dict[str, Any], documented: dict[str, Any]) -> list[str]:
+    """Return what the winner's retraining had and the documented configuration's had not.
+
+    Args:
+        done: "retraining" of `evaluation.json`.
+        documented: The documented configuration's hyperparameters, {} while unknown.
+    """
+    found = []
+    if done.get("schedule") not in (None, "as-searched", documented.get("schedule")):
+        found.append(f"a {done['schedule']} learning rate")
+    if done.get("patience"):
+        epochs = plural(int(done["patience"]), "epoch")
+        found.append(f"a stop after {epochs} without a better one")
+    if done.get("ema"):
+        found.append(f"an exponential moving average of the weights (decay {done['ema']:g})")
+    if done.get("ensemble") is not None:
+        members = mapping(done["ensemble"]).get("members")
+        of = f" of {members}" if is_number(members) else ""
+        found.append(f"an ensemble{of}, the mean of the seeds' networks")
+    if done.get("trained_on") == "train+val":
+        found.append("a last training on train and validation together")
+    return found
 
 
 def _recipe(winner: dict[str, Any], documented: dict[str, Any]) -> list[str]:

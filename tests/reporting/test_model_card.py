@@ -132,6 +132,30 @@ def test_the_method_names_the_settings_of_the_run():
     assert method_rows(content(config={})) == []
 
 
+def test_options_that_the_control_never_gets_are_said_to_be_of_the_winner_only():
+    done = {"schedule": "cosine", "patience": 3, "ema": 0.99, "trained_on": "train"}
+    made = content(evaluation={**fake.evaluation(seeds=3), "retraining": done})
+    own = (
+        "a cosine learning rate, a stop after 3 epochs without a better one, an exponential moving "
+        "average of the weights (decay 0.99)"
+    )
+    for text in everywhere(made):
+        assert f"of the winner only: {own} (so that the comparison mixes the recipe" in text
+        assert f"The winner alone was retrained with {own}, so that the comparison mixes" in text
+    for text in everywhere(content()):
+        assert "of the winner only" not in text
+        assert "winner alone was retrained" not in text
+    # A schedule that the documented configuration has too is no difference.
+    assert (
+        "winner only" not in dict(method_rows(content(config=scheduled("constant"))))["retraining"]
+    )
+    assert "winner only" in dict(method_rows(content(config=scheduled("cosine"))))["retraining"]
+
+
+def scheduled(name):
+    return {**content().config, "refit_schedule": name}
+
+
 def calibrated(note=""):
     """The content of `evaluation.json` of a run with `--calibrate temperature`."""
     before = {"loss": 0.31, "expected_calibration_error": 0.084, "brier": 0.05}
