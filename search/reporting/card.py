@@ -11,11 +11,12 @@ import json
 from typing import Any
 
 from search.reporting import claim, facts, purpose
+from search.reporting.comparison import METRICS, RANKING
 from search.reporting.content import RunContent, about_rows
 from search.reporting.facts import mapping
 from search.reporting.markdown import bullets, calibration, escape, folded, table, verdict_rows
 from search.reporting.method import method_rows
-from search.reporting.verdict import COLUMNS, METRICS, RANKING, chosen, estimate
+from search.reporting.verdict import COLUMNS, chosen, estimate
 from search.reporting.wording import is_number, metric, setting, whole
 
 TAGS = (

@@ -151,5 +151,7 @@ def _test(content: RunContent) -> str:
 def _uncertainty() -> str:
     return (
         "95% percentile intervals of a bootstrap over patients (1,000 resamples); of the "
-        "difference, paired; McNemar's exact test; the spread over seeds is told apart from them"
+        "difference, paired; McNemar's exact test. With several seeds the difference of their "
+        "means has an interval over seeds too, by Student's t. Better or worse is said where every "
+        "interval lies on that side of 0"
     )

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from search.reporting.comparison import METRICS
 from search.reporting.facts import mapping
-from search.reporting.verdict import METRICS
 from search.reporting.wording import MISSING, is_number, one_line, plural, signed
 
 SHOWN = 2

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from search.config import direction
+from search.reporting.comparison import METRICS, compare
 from search.reporting.facts import mapping
 from search.reporting.wording import (
     MISSING,
@@ -20,23 +20,8 @@ from search.reporting.wording import (
     opened,
     plural,
     same_values,
-    signed,
     whole,
 )
-
-METRICS = (
-    ("accuracy", "accuracy"),
-    ("auc", "AUC"),
-    ("recall", "recall"),
-    ("specificity", "specificity"),
-    ("precision", "precision"),
-    ("f1", "F1"),
-    ("loss", "log loss"),
-)
-"""Key and name of the metrics shown, in order."""
-
-RANKING = ("auc", "loss")
-"""Metrics that no threshold changes."""
 
 COLUMNS = ("documented at 0.5", "documented at threshold", "winner at 0.5", "winner at threshold")
 
@@ -174,92 +159,11 @@ def _compare(
             "The search found nothing better on validation than the documented configuration "
             "itself, which is therefore the winner."
         )
-    judged = _judged(evaluation)
-    if not judged:
-        return "unknown", (
-            f"No comparison with the documented configuration on {images} was recorded."
-        )
-    deciding = [j for j in judged if j[0] in ("accuracy", "auc")] or judged[:2]
-    better = [name for _, name, word, _ in deciding if word == "better"]
-    worse = [name for _, name, word, _ in deciding if word == "worse"]
-    details = "; ".join(f"{name} {text}" for _, name, _, text in deciding)
-    if better and worse:
-        outcome, opening = (
-            "mixed",
-            (
-                f"Compared with the documented configuration on {images}, the winner is better in "
-                f"{' and '.join(better)} and worse in {' and '.join(worse)}"
-            ),
-        )
-    elif better:
-        outcome, opening = (
-            "better",
-            f"The winner is better{_where(better, deciding)} than the documented configuration "
-            f"on {images}",
-        )
-    elif worse:
-        outcome, opening = (
-            "worse",
-            f"The winner is worse{_where(worse, deciding)} than the documented configuration "
-            f"on {images}",
-        )
-    else:
-        outcome, opening = (
-            "undecided",
-            (f"The winner and the documented configuration can't be told apart on {images}"),
-        )
-    return outcome, f"{opening}: {details}.{_means(evaluation)}"
+    return compare(evaluation, images=images, exported=_exported(best))
 
 
-def _means(evaluation: dict[str, Any]) -> str:
-    """Return a sentence on the means over seeds, "" where there is one seed."""
-    found = mapping(evaluation.get("difference_over_seeds"))
-    parts = []
-    for key, name in (("accuracy", "accuracy at 0.5"), ("auc", "AUC")):
-        ranges = []
-        for source in ("patients", "seeds"):
-            said = mapping(mapping(found.get(key)).get(f"over_{source}"))
-            if is_number(said.get("low")) and is_number(said.get("high")):
-                ranges.append(f"{signed(said['low'])} to {signed(said['high'])} over {source}")
-        value = mapping(mapping(found.get(key)).get("over_patients")).get("value")
-        if is_number(value) and ranges:
-            parts.append(f"{name} {signed(value)} ({', '.join(ranges)})")
-    if not parts:
-        return ""
-    return f" On the mean of {whole(found.get('seeds'))} seeds: {'; '.join(parts)}."
-
-
-def _where(names: list[str], deciding: list[tuple[str, str, str, str]]) -> str:
-    """Return in what, where that is not everything that was looked at."""
-    return "" if len(names) == len(deciding) else f" in {' and '.join(names)}"
-
-
-def _judged(evaluation: dict[str, Any]) -> list[tuple[str, str, str, str]]:
-    """Return (key, name, word, text) of every difference winner − documented that has a value."""
-    found = []
-    known = dict(METRICS)
-    for full, item in mapping(evaluation.get("difference")).items():
-        difference = item if isinstance(item, dict) else {"value": item}
-        if not is_number(difference.get("value")):
-            continue
-        key = full.removesuffix("_at_threshold")
-        name = known.get(key, key.replace("_", " "))
-        if key not in RANKING:
-            name += " at 0.5" if key == full else " at the thresholds"
-        low, high = difference.get("low"), difference.get("high")
-        text = f"{signed(difference['value'])}"
-        word = "undecided"
-        if is_number(low) and is_number(high):
-            text += f" (95% interval {signed(low)} to {signed(high)})"
-            sign = -1 if direction(key) == "min" else 1
-            if min(sign * low, sign * high) > 0:
-                word = "better"
-            elif max(sign * low, sign * high) < 0:
-                word = "worse"
-        if word == "undecided":
-            text += ", which is within chance" if is_number(low) else ", without an interval"
-        found.append((key, name, word, text))
-    return sorted(found, key=lambda j: [k for k, _ in METRICS].index(j[0]) if j[0] in known else 99)
+def _exported(best: Scored) -> str:
+    return "the ensemble" if best.get("seed") is None else f"seed {best['seed']}"
 
 
 def _remarks(evaluation: dict[str, Any], best: Scored, control: Scored) -> list[str]:
@@ -288,10 +192,9 @@ def _remarks(evaluation: dict[str, Any], best: Scored, control: Scored) -> list[
             "difference of a few points."
         )
     elif seeds > 1:
-        shown = "the ensemble" if best.get("seed") is None else f"seed {best['seed']}"
         remarks.append(
-            f"Retrained with {seeds} seeds; the columns are {shown} of the winner, which is "
-            "exported."
+            f"Retrained with {seeds} seeds; the columns are {_exported(best)} of the winner, which "
+            "is exported."
         )
     done = mapping(evaluation.get("retraining"))
     own = own_recipe(done, mapping(mapping(evaluation.get("documented")).get("values")))
