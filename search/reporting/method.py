@@ -145,7 +145,8 @@ def _test(content: RunContent) -> str:
     count = content.evaluation.get("test_scorings")
     models = f", by {plural(int(count), 'trained network')}" if is_number(count) else ""
     often = opened(content.evaluation)
-    return f"{often}, after every choice was made{models}; it chose nothing"
+    when = f"{often}, after" if often else "opened after"
+    return f"{when} every choice was made{models}; it chose nothing"
 
 
 def _uncertainty() -> str:

@@ -169,10 +169,8 @@ def _exported(best: Scored) -> str:
 def _remarks(evaluation: dict[str, Any], best: Scored, control: Scored) -> list[str]:
     remarks = []
     if is_number(best.get("count")):
-        remarks.append(
-            f"{plural(int(best['count']), 'test image')}, {opened(evaluation)}; ranges are 95% "
-            "intervals."
-        )
+        images = [plural(int(best["count"]), "test image"), opened(evaluation)]
+        remarks.append(f"{', '.join(filter(None, images))}; ranges are 95% intervals.")
     remarks.extend(
         _recipe(mapping(evaluation.get("winner")), mapping(evaluation.get("documented")))
     )

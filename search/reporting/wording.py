@@ -44,9 +44,11 @@ def thousands(number: Any) -> str:
 
 
 def opened(evaluation: Any) -> str:
-    """Write how often a run opened its test set, from `evaluation.json`: opened once, 3 times."""
+    """Write how often a run opened its test set: "opened once", "opened 3 times", "" if unknown."""
     times = evaluation.get("test_openings") if isinstance(evaluation, dict) else None
-    return f"opened {whole(times)} times" if is_number(times) and times > 1 else "opened once"
+    if not is_number(times) or times < 1:
+        return ""
+    return "opened once" if times == 1 else f"opened {whole(times)} times"
 
 
 def duration(seconds: Any) -> str:

@@ -138,8 +138,14 @@ def test_an_incomplete_evaluation_is_no_error(evaluation):
 
 def test_a_test_set_that_was_opened_again_is_told():
     evaluation = fake.evaluation()
-    assert "opened once" in read_verdict(evaluation).remarks[0]
-    assert "opened 3 times" in read_verdict({**evaluation, "test_openings": 3}).remarks[0]
+    assert ", opened once;" in read_verdict({**evaluation, "test_openings": 1}).remarks[0]
+    assert ", opened 3 times;" in read_verdict({**evaluation, "test_openings": 3}).remarks[0]
+
+
+def test_how_often_the_test_was_opened_is_not_said_where_it_is_not_known():
+    evaluation = fake.evaluation()
+    assert "test_openings" not in evaluation
+    assert read_verdict(evaluation).remarks[0] == "331 test images; ranges are 95% intervals."
 
 
 def over_seeds(**ranges):

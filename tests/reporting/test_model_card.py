@@ -129,6 +129,10 @@ def test_the_method_names_the_settings_of_the_run():
     assert "patients are on both sides" in other["partitions"]
     assert "decay 0.99" in other["retraining"]
     assert "an ensemble" in other["retraining"]
+    assert rows["test"].startswith("opened after every choice was made; it")
+    twice = {**fake.evaluation(), "test_openings": 2, "test_scorings": 6}
+    told = dict(method_rows(content(evaluation=twice)))["test"]
+    assert told.startswith("opened 2 times, after every choice was made, by 6 trained networks")
     assert method_rows(content(config={})) == []
 
 
