@@ -29,8 +29,8 @@ from search.records import to_json
 RESULTS_DIR = "--results-dir"
 """The option that moves everything a run writes."""
 
-ONE_FILE = ("--json", "--share")
-"""Options that name one file made from a finished run; nothing is to be resumed."""
+ONE_FILE = ("--json", "--share", "--light")
+"""Options that name what is made from a finished run; nothing is to be resumed."""
 
 
 class EventKind(StrEnum):

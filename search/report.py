@@ -17,6 +17,7 @@ from search.reporting.content import RunContent, gather, picture
 from search.reporting.documents import write_content
 from search.reporting.facts import mapping
 from search.reporting.html import render_html
+from search.reporting.light import write_light
 from search.reporting.stored import StoredRun, locate, read_run
 from search.reporting.trials import history_csv, trials_csv
 from search.reporting.wording import plural
@@ -50,6 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stored = read_run(stored.run)
         if stale and not options.rebuild:
             write_documents(stored)
+        if options.light:
+            refuse_to_copy(stored)
+            write_light(content_of(stored), options.light)
         if options.share:
             page_without = render_html(content_of(stored), local=False)
             write_text(options.share, page_without, option="--share")
@@ -61,6 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.info(f"report: {page.resolve().as_posix()}")
     if options.share:
         console.info(f"without radiographs: {options.share.resolve().as_posix()}")
+    if options.light:
+        console.info(f"light copy: {options.light.resolve().as_posix()}")
     changed = stored.integrity.records or stored.integrity.derived
     damaged = stored.run.complete and not stored.manifest
     return 2 if changed or damaged else 0
@@ -77,6 +83,13 @@ def parser() -> argparse.ArgumentParser:
         "--html",
         action="store_true",
         help="name the report.html to open; write it first if the run is unfinished",
+    )
+    made.add_argument(
+        "--light",
+        type=Path,
+        metavar="DIR",
+        help="write what may be committed or passed on: reports, tables and plots, without model, "
+        "journal, radiographs and this computer's name and folders",
     )
     made.add_argument(
         "--rebuild",
@@ -109,6 +122,13 @@ def show(stored: StoredRun, console: Console) -> None:
         console.notice(str(stored.evaluation.get("notice") or SYNTHETIC_NOTICE))
     if not stored.run.complete:
         console.warn(unfinished(stored))
+    if stored.light:
+        left_out = stored.light.get("left_out")
+        count = plural(len(left_out), "file") if isinstance(left_out, list) else "files"
+        console.info(
+            f"a light copy of the run {stored.light.get('of')}: {count} of it are left out, the "
+            "model and the journal among them (manifest.json names them); so no plan, no trials"
+        )
     if stored.dataset:
         console.heading("Data")
         console.show_data(stored.dataset)
@@ -155,6 +175,26 @@ def refuse_tampered(stored: StoredRun) -> None:
             f"{stored.run.root / used[0]}: changed since the run ended, by the checksums in "
             "manifest.json; nothing is made from it. Put the original back, or run again"
         )
+
+
+def refuse_to_copy(stored: StoredRun) -> None:
+    """Refuse a light copy of what is no finished, unchanged run.
+
+    Raises:
+        RunDirectoryError: It is unfinished, a light copy itself, or was changed: the copy's fresh
+            checksums would pass for the run's.
+    """
+    root, changed = stored.run.root, stored.integrity
+    if not stored.manifest:
+        raise RunDirectoryError(
+            f"{root}: unfinished, or its manifest is damaged; --light copies finished runs"
+        )
+    if stored.light or not stored.records:
+        raise RunDirectoryError(
+            f"{root}: has no journal of trials, as a light copy has none; name the run itself"
+        )
+    if changed.records or changed.derived:
+        raise RunDirectoryError(f"{root}: nothing is copied; {changed.sentences[0]}")
 
 
 def rebuild(stored: StoredRun, console: Console) -> None:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
-import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from search.config import RunConfig, direction
 from search.records import SYNTHETIC_NOTICE, TrialRecord, to_json
 from search.reporting import facts
+from search.reporting.disclosure import LOCAL_FACTS, without_folders, without_local_facts
 from search.reporting.facts import mapping
 from search.reporting.insights.insight import LOCAL, Insight, read_insights
+from search.reporting.integrity import LIGHT
 from search.reporting.verdict import Verdict, read_verdict
 from search.reporting.wording import (
     MISSING,
@@ -108,6 +110,44 @@ class RunContent:
         return mapping(mapping(self.evaluation.get("documented")).get("values"))
 
     @property
+    def places(self) -> tuple[str, ...]:
+        """Return paths on this computer that the run's texts may hold."""
+        config, source = self.config, mapping(self.dataset.get("source"))
+        known = (config.get("data"), config.get("results_dir"), config.get("cache_dir"))
+        cache = mapping(self.dataset.get("cache")).get("dir")
+        here = (self.root, self.root.resolve())
+        return tuple(str(place) for place in (source.get("root"), *known, cache, *here) if place)
+
+    def passed_on(self) -> RunContent:
+        """Return the same run without what names this computer or a folder on it, and its films."""
+        places = self.places
+
+        def clean(value: Any) -> Any:
+            return without_folders(value, places)
+
+        return dataclasses.replace(
+            self,
+            config=without_local_facts(self.config, places),
+            dataset=without_local_facts(self.dataset, places),
+            manifest=without_local_facts(self.manifest, places),
+            plan=clean(self.plan),
+            records=tuple(_record(record, clean) for record in self.records),
+            evaluation=clean(self.evaluation),
+            insights=tuple(
+                dataclasses.replace(
+                    shown,
+                    reading=clean(shown.reading),
+                    caption=clean(shown.caption),
+                    rows=clean(shown.rows),
+                )
+                for shown in self.insights
+                if not shown.local
+            ),
+            exports=clean(self.exports),
+            ablation=clean(self.ablation),
+        )
+
+    @property
     def stale_ablation(self) -> bool:
         """Return whether the ablation changed factors of another winner than this run has now."""
         bases = self.ablation.get("bases")
@@ -117,6 +157,15 @@ class RunContent:
             if isinstance(base, dict) and base.get("base") == "winner"
         ]
         return bool(self.winner) and any(not same_values(one, self.winner) for one in changed)
+
+
+def _record(record: TrialRecord, clean: Callable[[Any], Any]) -> TrialRecord:
+    failure = record.failure
+    if failure is not None:
+        failure = dataclasses.replace(
+            failure, message=clean(failure.message), traceback=clean(failure.traceback)
+        )
+    return dataclasses.replace(record, failure=failure, notes=clean(record.notes))
 
 
 def gather(
@@ -210,20 +259,14 @@ def export_rows(content: RunContent) -> list[tuple[str, ...]]:
     return rows
 
 
-LOCAL_FACTS = ("host", "results_dir", "cache_dir", "cache", "address")
-"""What is left out of a report that is passed on: it names the computer or folders on it."""
-
-_FOLDERS = re.compile(r"(?<![\w.])(?:~|\.\.?)?/(?:[^\s(),/]+/)*(?=[^\s(),/])")
-"""All of a path but its last part, where the path does not begin below the working directory."""
-
-
 def data_rows(content: RunContent, *, local: bool = True) -> list[tuple[str, str]]:
     """Return (what, text) of the data; `local` as for `about_rows`."""
     rows = facts.data_facts(content.dataset)
     if local:
         return rows
+    places = content.places
     return [
-        (what, _without_folders(text, content) if what == "source" else text)
+        (what, without_folders(text, places) if what == "source" else text)
         for what, text in rows
         if what not in LOCAL_FACTS
     ]
@@ -238,7 +281,7 @@ def about_rows(content: RunContent, *, local: bool = True) -> list[tuple[str, st
     """
     rows = []
     for key, value in content.manifest.items():
-        if key in ("files", "notice") or (key in LOCAL_FACTS and not local):
+        if key in ("files", "notice", LIGHT) or (key in LOCAL_FACTS and not local):
             continue
         timed = key in ("seconds", "costs", "stages")
         name = {"seconds": "time by stage", "costs": "time by kind"}.get(key, key)
@@ -263,14 +306,6 @@ def option_rows(content: RunContent, *, local: bool = True) -> list[tuple[str, s
         else:
             text = setting(value)
             if key == "data" and not local:
-                text = _without_folders(text, content)
+                text = without_folders(text, content.places)
         rows.append((f"--{key.replace('_', '-')}", one_line(text, 500)))
     return rows
-
-
-def _without_folders(text: str, content: RunContent) -> str:
-    """Leave only the last part of the paths in a text: folders may name a person."""
-    places = (mapping(content.dataset.get("source")).get("root"), content.config.get("data"))
-    for place in (str(p) for p in places if p and PurePath(str(p)).name and "/" in str(p)):
-        text = text.replace(place, PurePath(place).name)
-    return _FOLDERS.sub("", text)
