@@ -32,7 +32,8 @@ HUB_NAMES = {"auc": "roc_auc", "loss": "log_loss"}
 
 
 def render_card(content: RunContent) -> str:
-    """Return the model card of a run that has been scored."""
+    """Return the model card of a run that has been scored; like the Markdown, to be passed on."""
+    content = content.passed_on()
     parts = [
         front_matter(content),
         f"# {escape(content.name)}: pneumonia or normal in chest radiographs",
@@ -57,7 +58,7 @@ def render_card(content: RunContent) -> str:
         bullets(purpose.limitations(content)),
         *_usage(content),
         "## Environment",
-        table(("what", "value"), about_rows(content, local=False)),
+        table(("what", "value"), about_rows(content)),
         f"Reporting follows [CLAIM 2024]({claim.DOCUMENT}). {escape(claim.summary())}",
         "## Citation",
         escape(purpose.CITATION) if not content.notice else "None: the images are synthetic.",

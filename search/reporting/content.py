@@ -13,7 +13,7 @@ from typing import Any
 from search.config import RunConfig, direction
 from search.records import SYNTHETIC_NOTICE, TrialRecord, to_json
 from search.reporting import facts
-from search.reporting.disclosure import LOCAL_FACTS, without_folders, without_local_facts
+from search.reporting.disclosure import without_folders, without_local_facts
 from search.reporting.facts import mapping
 from search.reporting.insights.insight import LOCAL, Insight, read_insights
 from search.reporting.integrity import LIGHT
@@ -259,29 +259,16 @@ def export_rows(content: RunContent) -> list[tuple[str, ...]]:
     return rows
 
 
-def data_rows(content: RunContent, *, local: bool = True) -> list[tuple[str, str]]:
-    """Return (what, text) of the data; `local` as for `about_rows`."""
-    rows = facts.data_facts(content.dataset)
-    if local:
-        return rows
-    places = content.places
-    return [
-        (what, without_folders(text, places) if what == "source" else text)
-        for what, text in rows
-        if what not in LOCAL_FACTS
-    ]
+def data_rows(content: RunContent) -> list[tuple[str, str]]:
+    """Return (what, text) of the data."""
+    return facts.data_facts(content.dataset)
 
 
-def about_rows(content: RunContent, *, local: bool = True) -> list[tuple[str, str]]:
-    """Return (what, text) of the manifest: versions, device, seed, seconds; a line each.
-
-    Args:
-        content: The run.
-        local: Whether the report stays where the run is.
-    """
+def about_rows(content: RunContent) -> list[tuple[str, str]]:
+    """Return (what, text) of the manifest: versions, device, seed, seconds; a line each."""
     rows = []
     for key, value in content.manifest.items():
-        if key in ("files", "notice", LIGHT) or (key in LOCAL_FACTS and not local):
+        if key in ("files", "notice", LIGHT):
             continue
         timed = key in ("seconds", "costs", "stages")
         name = {"seconds": "time by stage", "costs": "time by kind"}.get(key, key)
@@ -293,11 +280,11 @@ def about_rows(content: RunContent, *, local: bool = True) -> list[tuple[str, st
     return rows
 
 
-def option_rows(content: RunContent, *, local: bool = True) -> list[tuple[str, str]]:
+def option_rows(content: RunContent) -> list[tuple[str, str]]:
     """Return (option, value) of `config.json`, without those left empty."""
     rows = []
     for key, value in content.config.items():
-        if value in ("", [], {}, None) or (key in LOCAL_FACTS and not local):
+        if value in ("", [], {}, None):
             continue
         if isinstance(value, dict):
             text = ", ".join(f"{name}={item}" for name, item in value.items())
@@ -305,7 +292,5 @@ def option_rows(content: RunContent, *, local: bool = True) -> list[tuple[str, s
             text = ", ".join(str(item) for item in value)
         else:
             text = setting(value)
-            if key == "data" and not local:
-                text = without_folders(text, content.places)
         rows.append((f"--{key.replace('_', '-')}", one_line(text, 500)))
     return rows

@@ -55,26 +55,28 @@ def render_html(content: RunContent, *, local: bool = True) -> str:
 
     Args:
         content: The run.
-        local: Whether it stays in the run directory, and may show radiographs.
+        local: Whether it stays in the run directory, and may show radiographs and name folders.
     """
+    if not local:
+        content = content.passed_on()
     title = f"Run {content.name}"
-    films = local and not content.notice and any(shown.local for shown in content.insights)
+    films = not content.notice and any(shown.local for shown in content.insights)
     top = f'<div class="stamp" role="note">{escape(content.notice)}</div>' if content.notice else ""
     tuner = str(content.plan.get("tuner") or content.config.get("tuner") or "")
     place = content.root.as_posix() if local else ""
     sub = " · ".join(p for p in (tuner, content.objective, place) if p)
     inner = {
         "verdict": _verdict(content),
-        "data": _data(content, local=local),
+        "data": _data(content),
         "plan": _plan(content),
         "trials-section": _trials(content),
-        **{anchor: _insights(content, part, local=local) for anchor, part in PARTS.items()},
+        **{anchor: _insights(content, part) for anchor, part in PARTS.items()},
         "questions": _questions(content),
         "method": _method(content),
         "exports": _exports(content),
         "use": _use(),
         "limitations": bullets(purpose.limitations(content)),
-        "environment": _environment(content, local=local),
+        "environment": _environment(content),
     }
     order = [anchor for anchor in ORDER if inner.get(anchor)]
     inner["claim"] = _claim({*order, "claim"})
@@ -154,7 +156,7 @@ def _verdict(content: RunContent) -> str:
     return "".join(parts)
 
 
-def _data(content: RunContent, *, local: bool) -> str:
+def _data(content: RunContent) -> str:
     if not content.dataset:
         return "<p>Not prepared yet.</p>"
     columns = ("split", "NORMAL", "PNEUMONIA", "images", "patients")
@@ -163,7 +165,7 @@ def _data(content: RunContent, *, local: bool) -> str:
         grid(columns, counts, label="films by split", numbers=(1, 2, 3, 4), style="fit")
         + bullets(facts.data_alarms(content.dataset), "alarm")
         + bullets(facts.rejected_files(content.dataset))
-        + pairs(data_rows(content, local=local), "the data")
+        + pairs(data_rows(content), "the data")
         + "".join(f"<p>{escape(text)}</p>" for text in purpose.provenance(content))
     )
 
@@ -224,12 +226,8 @@ def _trial(record: TrialRecord, documented: dict[str, Any]) -> str:
     )
 
 
-def _insights(content: RunContent, part: Section, *, local: bool) -> str:
-    return "".join(
-        insight(shown)
-        for shown in content.insights
-        if shown.section == part and (local or not shown.local)
-    )
+def _insights(content: RunContent, part: Section) -> str:
+    return "".join(insight(shown) for shown in content.insights if shown.section == part)
 
 
 def _questions(content: RunContent) -> str:
@@ -272,10 +270,10 @@ def _exports(content: RunContent) -> str:
     )
 
 
-def _environment(content: RunContent, *, local: bool) -> str:
-    options = option_rows(content, local=local)
+def _environment(content: RunContent) -> str:
+    options = option_rows(content)
     chosen = details("the options", pairs(options, "options")) if options else ""
-    return pairs(about_rows(content, local=local), "environment") + chosen
+    return pairs(about_rows(content), "environment") + chosen
 
 
 def _use() -> str:

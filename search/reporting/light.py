@@ -48,12 +48,11 @@ def write_light(content: RunContent, folder: Path) -> list[Path]:
         StorageError: The disk is full or read-only.
     """
     _refuse(content.root, folder)
-    shared = content.passed_on()
     files = [
-        *_records(shared, folder),
+        *_records(content.passed_on(), folder),
         *_tables(content, folder),
         *_plots(content, folder),
-        *_papers(shared, folder),
+        *_papers(content, folder),
     ]
     original = content.root / "manifest.json"
     manifest = light_manifest(content, folder, files, of=file_sha256(original))
@@ -144,11 +143,11 @@ def _plots(content: RunContent, folder: Path) -> list[Path]:
     return written
 
 
-def _papers(shared: RunContent, folder: Path) -> list[Path]:
+def _papers(content: RunContent, folder: Path) -> list[Path]:
     papers = {
-        "report.md": render_markdown(shared),
-        "report.html": render_html(shared, local=False),
+        "report.md": render_markdown(content),
+        "report.html": render_html(content, local=False),
     }
-    if shared.evaluation:
-        papers["model_card.md"] = render_card(shared)
+    if content.evaluation:
+        papers["model_card.md"] = render_card(content)
     return [write_text(folder / name, text, option=OPTION) for name, text in papers.items()]

@@ -1,6 +1,6 @@
 """Writes `report.md`: the report for pull requests and for reading in a terminal; pure.
 
-Goes wherever the repository goes, so it names no file of `plots/local`, which show radiographs.
+Goes wherever the repository goes, so it is of `RunContent.passed_on`: no radiographs, no folders.
 """
 
 from __future__ import annotations
@@ -33,12 +33,13 @@ SHOWN_ROWS = 60
 
 def render_markdown(content: RunContent) -> str:
     """Return the report as GitHub-flavoured Markdown."""
+    content = content.passed_on()
     parts = [f"# Run {escape(content.name)}", escape(purpose.WHAT_IT_IS)]
     if content.notice:
         parts.append(f"> **{escape(content.notice)}**")
     parts += [*_verdict(content), *_data(content), *_plan(content), *_trials(content)]
     for section in Section:
-        shown = [i for i in content.insights if i.section == section and not i.local]
+        shown = [i for i in content.insights if i.section == section]
         if shown:
             parts.append(f"## {section.value}")
         for insight in shown:
@@ -53,10 +54,10 @@ def render_markdown(content: RunContent) -> str:
         parts += ["## Exports", table(columns, exports)]
     parts += ["## Purpose and intended use", escape(purpose.AIM), bullets(purpose.INTENDED_USE)]
     parts += ["## Limitations", bullets(purpose.limitations(content))]
-    about = about_rows(content, local=False)
+    about = about_rows(content)
     if about:
         parts += ["## Environment", table(("what", "value"), about)]
-    options = option_rows(content, local=False)
+    options = option_rows(content)
     if options:
         parts.append(folded("options", table(("option", "value"), options)))
     parts.append(f"[CLAIM 2024]({claim.DOCUMENT}): {escape(claim.summary())}")
@@ -138,7 +139,7 @@ def _data(content: RunContent) -> list[str]:
             ("split", "NORMAL", "PNEUMONIA", "images", "patients"),
             facts.class_counts(content.dataset),
         ),
-        bullets(f"{name}: {text}" for name, text in data_rows(content, local=False)),
+        bullets(f"{name}: {text}" for name, text in data_rows(content)),
         bullets(facts.data_alarms(content.dataset)),
         bullets(facts.rejected_files(content.dataset)),
         *(escape(text) for text in purpose.provenance(content)),

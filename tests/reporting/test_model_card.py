@@ -222,6 +222,27 @@ def test_the_report_links_claims_items_to_the_sections_it_has():
     assert "secret" not in text
 
 
+def test_no_message_of_a_failure_takes_a_folder_along():
+    place = "/home/jane/films/results"
+    told = f"cannot write {place}/mine/model.onnx (see ~/log.txt)"
+    evaluation = calibrated(note=f"no images in {place}")
+    made = content(
+        config={**content().config, "calibrate": "temperature"},
+        dataset={**fake.dataset(), "rejected": [{"path": "train/x.png", "reason": told}]},
+        plan={**content().plan, "notes": [told]},
+        records=(fake.failed("0001", told), fake.trial("0002", notes=(told,))),
+        evaluation={**evaluation, "retraining": {"notes": [told], "ensemble": None}},
+        exports=({"format": "onnx", "status": "failed", "reason": told},),
+        ablation={**ablation(), "notes": [told]},
+    )
+    assert html.unescape(render_html(made)).count(told) >= 6
+    for text in (render_html(made, local=False), render_markdown(made), render_card(made)):
+        assert "jane" not in text
+        assert "~/" not in text
+    for text in (render_html(made, local=False), render_markdown(made)):
+        assert text.count("cannot write model.onnx (see log.txt)") >= 6
+
+
 def ablation():
     """The content of `ablation.json`: flips, from both bases."""
     effect = {"value": -0.01, "low": -0.03, "high": 0.01}

@@ -273,8 +273,9 @@ def test_what_is_passed_on_names_no_folders(complete, root, origin, data, said):
         config={**content.config, "data": data, "address": "head-node:6379"},
     )
     assert dict(data_rows(content))["source"] == f"{root} ({origin})"
-    assert dict(data_rows(content, local=False))["source"] == said
-    options = dict(option_rows(content, local=False))
+    shared = content.passed_on()
+    assert dict(data_rows(shared))["source"] == said
+    options = dict(option_rows(shared))
     assert options["--data"] == data.rpartition("/")[2]
     assert "--address" not in options
 
