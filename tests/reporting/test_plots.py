@@ -80,8 +80,8 @@ def test_a_long_roc_keeps_few_numbers_and_its_ends():
     predictions = {"winner": (rng.integers(0, 2, 3000), rng.random(3000))}
     (insight,) = ranking.roc(Material(objective="val_auc", predictions=predictions))
     assert len(insight.rows) <= ranking.MAX_ROWS + 1
-    assert insight.rows[0][2:] == (0.0, 0.0)
-    assert insight.rows[-1][2:] == (1.0, 1.0)
+    assert insight.rows[0][2:] == (0.0, 0.0, None, None)
+    assert insight.rows[-1][2:] == (1.0, 1.0, None, None)
 
 
 def test_confusion_matrices_are_both_models_at_both_thresholds():
