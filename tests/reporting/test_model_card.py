@@ -233,7 +233,7 @@ def test_no_message_of_a_failure_takes_a_folder_along():
         records=(fake.failed("0001", told), fake.trial("0002", notes=(told,))),
         evaluation={**evaluation, "retraining": {"notes": [told], "ensemble": None}},
         exports=({"format": "onnx", "status": "failed", "reason": told},),
-        ablation={**ablation(), "notes": [told]},
+        ablation={**fake.ablation(), "notes": [told]},
     )
     assert html.unescape(render_html(made)).count(told) >= 6
     for text in (render_html(made, local=False), render_markdown(made), render_card(made)):
@@ -243,49 +243,9 @@ def test_no_message_of_a_failure_takes_a_folder_along():
         assert text.count("cannot write model.onnx (see log.txt)") >= 6
 
 
-def ablation():
-    """The content of `ablation.json`: flips, from both bases."""
-    effect = {"value": -0.01, "low": -0.03, "high": 0.01}
-    flips = {
-        "base": "documented",
-        "factor": "flip",
-        "question": "flip",
-        "before": "off",
-        "after": "on",
-        "failed": None,
-        "validation": {
-            "difference": {"value": 0.012, "low": -0.02, "high": 0.04},
-            "answer": "can't be told apart",
-        },
-        "test": {
-            "answer": "can't be told apart",
-            "metrics": {"loss": {"over_patients": effect, "over_seeds": {"value": -0.01}}},
-        },
-    }
-    failed = {**flips, "base": "winner", "failed": "no memory", "validation": None, "test": None}
-    return {
-        "objective": "robust_loss",
-        "repeats": 3,
-        "epochs": 12,
-        "test_metrics": ["loss", "auc"],
-        "test_openings": 1,
-        "method": {"answer": "It helps where every interval says so."},
-        "notes": ["A caution."],
-        "bases": [
-            {"base": "documented", "values": fake.DOCUMENTED},
-            {"base": "winner", "values": fake.evaluation()["winner"]["values"]},
-        ],
-        "answers": [flips, failed, "damaged"],
-        "questions": [
-            {"name": "flip", "question": "Do flips help?", "sentence": "Nobody can tell."},
-            {"name": "network", "question": "Never asked", "sentence": ""},
-        ],
-    }
-
-
 def test_the_five_questions_are_a_section_when_they_were_asked():
     assert 'id="questions"' not in render_html(content())
-    asked = content(ablation=ablation())
+    asked = content(ablation=fake.ablation())
     markdown = render_markdown(asked).replace("\\_", "_")
     for text in (html.unescape(render_html(asked)), markdown):
         assert "The notebook's five questions" in text
@@ -303,7 +263,7 @@ def test_the_five_questions_are_a_section_when_they_were_asked():
 
 
 def test_an_ablation_of_an_earlier_winner_is_not_shown_as_if_it_were_of_this_one():
-    asked = ablation()
+    asked = fake.ablation()
     asked["bases"][1] = {"base": "winner", "values": {**fake.DOCUMENTED, "flip": True}}
     made = content(ablation=asked)
     for text in (html.unescape(render_html(made)), render_markdown(made).replace("\\_", "_")):

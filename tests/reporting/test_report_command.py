@@ -306,8 +306,9 @@ def test_the_page_is_one_file_with_everything_escaped(made):
     pictures = [a["src"] for tag, a in page.tags if tag == "img"]
     assert len(pictures) == len(list((made.root / "plots").rglob("*.png")))
     assert all(src.startswith("data:image/png;base64,") for src in pictures)
-    # The numbers of every picture, the hyperparameters, the options and CLAIM's items.
-    assert [tag for tag, _ in page.tags].count("details") == len(pictures) + 3
+    # The numbers of every picture, the hyperparameters, the options, the ablation's method and
+    # CLAIM's items.
+    assert [tag for tag, _ in page.tags].count("details") == len(pictures) + 4
     names = [a["id"] for _, a in page.tags if "id" in a]
     assert len(names) == len(set(names))
     assert {a["href"][1:] for tag, a in page.tags if tag == "a"} <= set(names)
