@@ -25,7 +25,7 @@ from search.data.prepare import SealedTest, default_cache_dir
 from search.errors import ConfigurationError, RunDirectoryError, SearchFailedError
 from search.factors import Change, Wish
 from search.journal import EventKind, RunDirectory
-from search.records import Dataset, TrialResult
+from search.records import Dataset, TrialResult, Values
 from search.reopening import stored_config, stored_source
 from search.reporting.console import Console
 from search.reporting.facts import mapping
@@ -203,22 +203,15 @@ class Ablation:
 
         The test is not opened again only to be told the same.
         """
-        if not (self.directory.root / FILE).exists():
+        stored = stored_answers(self.directory)
+        if stored is None:
             return None
-        found: dict[str, Any] = self.directory.read_json(FILE)
+        content, told = stored
         asked = {
-            arm.role.name: (arm.epochs, arm.role.values, self.config.choice) for arm in self.arms
+            arm.role.name: (arm.epochs, arm.role.values, self.config.choice, self.repeats)
+            for arm in self.arms
         }
-        told = {
-            f"{one['base']}.{one['name']}" if "name" in one else one["base"]: (
-                one["epochs"],
-                one["values"],
-                found["objective"],
-            )
-            for one in [*found["bases"], *found["answers"]]
-            if not one.get("failed")
-        }
-        return found if told == asked and found["repeats"] == self.repeats else None
+        return content if told == asked else None
 
     def _trained(self, arm: Arm, jobs: list[Job], results: dict[str, TrialResult]) -> Trained:
         try:
@@ -307,6 +300,47 @@ class Ablation:
             setting = self.searching.refit_setting(epochs=epochs)
             results |= retrainer.train(wanted, crew, setting)
         return results, jobs
+
+
+Asked = tuple[int, Values, str, int]
+"""Epochs, values, objective and seeds of what is trained."""
+
+
+def stored_answers(directory: RunDirectory) -> tuple[dict[str, Any], dict[str, Asked]] | None:
+    """Read the answers of before.
+
+    Args:
+        directory: Of the ablation.
+
+    Returns:
+        The content of `ablation.json`, and by role what was trained for it; None if there is no
+        such file.
+
+    Raises:
+        RunDirectoryError: The file is damaged.
+    """
+    path = directory.root / FILE
+    if not path.exists():
+        return None
+    content: dict[str, Any] = directory.read_json(FILE)
+    try:
+        trained = [*content["bases"], *content["answers"]]
+        told = {
+            f"{one['base']}.{one['name']}" if "name" in one else one["base"]: (
+                one["epochs"],
+                one["values"],
+                content["objective"],
+                content["repeats"],
+            )
+            for one in trained
+            if not one.get("failed")
+        }
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RunDirectoryError(
+            f"{path}: damaged, it is no ablation's ({error!r}); remove it, and the same command "
+            "answers again from the networks it trained"
+        ) from None
+    return content, told
 
 
 def _length(arm: Arm) -> int:

@@ -32,8 +32,8 @@ RESULTS_DIR = "--results-dir"
 KEPT_WEIGHTS = "best.weights.h5"
 """The checkpoint of the epoch that a retraining keeps, in its folder under `refit/`."""
 
-ONE_FILE = ("--json", "--share")
-"""Options that name one file made from a finished run; nothing is to be resumed."""
+ONE_FILE = ("--json", "--share", "--light")
+"""Options that name what is made from a finished run; nothing is to be resumed."""
 
 
 class EventKind(StrEnum):
@@ -242,8 +242,8 @@ class RunDirectory:
 
         Files under `tuner/`, `refit/` and `logs/` are working state and are not listed, except for
         the weights that a retraining keeps, which an ablation uses again. Nor are those under
-        `plots/local/`, which show radiographs and may be taken out, and what an ablation works
-        with.
+        `plots/local/`, which show radiographs and may be taken out, and those of `ablation/`: an
+        ablation is made, and may be made anew, after the run has ended.
         """
         files = {}
         for path in sorted(self.root.rglob("*")):
@@ -254,7 +254,7 @@ class RunDirectory:
                 continue
             if inside.parts[:2] == ("plots", "local"):
                 continue
-            if inside.parts[0] == "ablation" and inside.name != "ablation.json":
+            if inside.parts[0] == "ablation":
                 continue
             if path.is_file():
                 files[inside.as_posix()] = {

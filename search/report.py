@@ -15,7 +15,9 @@ from search.records import SYNTHETIC_NOTICE
 from search.reporting.console import Console
 from search.reporting.content import RunContent, gather, picture
 from search.reporting.documents import write_content
+from search.reporting.facts import mapping
 from search.reporting.html import render_html
+from search.reporting.light import write_light
 from search.reporting.stored import StoredRun, locate, read_run
 from search.reporting.trials import history_csv, trials_csv
 from search.reporting.wording import plural
@@ -49,6 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stored = read_run(stored.run)
         if stale and not options.rebuild:
             write_documents(stored)
+        if options.light:
+            refuse_to_copy(stored)
+            write_light(content_of(stored), options.light)
         if options.share:
             page_without = render_html(content_of(stored), local=False)
             write_text(options.share, page_without, option="--share")
@@ -60,6 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.info(f"report: {page.resolve().as_posix()}")
     if options.share:
         console.info(f"without radiographs: {options.share.resolve().as_posix()}")
+    if options.light:
+        console.info(f"light copy: {options.light.resolve().as_posix()}")
     found = stored.integrity
     changed = found.records or found.derived or found.weights
     damaged = stored.run.complete and not stored.manifest
@@ -77,6 +84,13 @@ def parser() -> argparse.ArgumentParser:
         "--html",
         action="store_true",
         help="name the report.html to open; write it first if the run is unfinished",
+    )
+    made.add_argument(
+        "--light",
+        type=Path,
+        metavar="DIR",
+        help="write what may be committed or passed on: reports, tables and plots, without model, "
+        "journal, radiographs and this computer's name and folders",
     )
     made.add_argument(
         "--rebuild",
@@ -109,6 +123,13 @@ def show(stored: StoredRun, console: Console) -> None:
         console.notice(str(stored.evaluation.get("notice") or SYNTHETIC_NOTICE))
     if not stored.run.complete:
         console.warn(unfinished(stored))
+    if stored.light:
+        left_out = stored.light.get("left_out")
+        count = plural(len(left_out), "file") if isinstance(left_out, list) else "files"
+        console.info(
+            f"a light copy of the run {stored.light.get('of')}: {count} of it are left out, the "
+            "model and the journal among them (manifest.json names them); so no plan, no trials"
+        )
     if stored.dataset:
         console.heading("Data")
         console.show_data(stored.dataset)
@@ -157,6 +178,26 @@ def refuse_tampered(stored: StoredRun) -> None:
         )
 
 
+def refuse_to_copy(stored: StoredRun) -> None:
+    """Refuse a light copy of what is no finished, unchanged run.
+
+    Raises:
+        RunDirectoryError: It is unfinished, a light copy itself, or was changed: the copy's fresh
+            checksums would pass for the run's.
+    """
+    root, changed = stored.run.root, stored.integrity
+    if not stored.manifest:
+        raise RunDirectoryError(
+            f"{root}: unfinished, or its manifest is damaged; --light copies finished runs"
+        )
+    if stored.light or not stored.records:
+        raise RunDirectoryError(
+            f"{root}: has no journal of trials, as a light copy has none; name the run itself"
+        )
+    if changed.records or changed.derived:
+        raise RunDirectoryError(f"{root}: nothing is copied; {changed.sentences[0]}")
+
+
 def rebuild(stored: StoredRun, console: Console) -> None:
     """Make everything derived again, and correct its checksums in the manifest.
 
@@ -182,13 +223,14 @@ def rebuild(stored: StoredRun, console: Console) -> None:
     heatmaps = explaining.look(root, warn=console.warn)
     material = explaining.material(root, heatmaps=heatmaps)
     drawn = {row[0] for row in picture(root / "plots" / "roc.png").rows}
+    kept: tuple[str, ...] = ()
     if not drawn <= material.predictions.keys():
         # Earlier versions kept the winner's alone: the picture with the control beside it stays.
-        material = dataclasses.replace(material, predictions={})
+        material, kept = dataclasses.replace(material, predictions={}), ("roc",)
     written = [write_text(root / "trials.csv", trials_csv(stored.records))]
     if stored.refit:
         written.append(write_text(root / "history.csv", history_csv(stored.refit)))
-    files = draw_all(root, material, synthetic=stored.synthetic)
+    files = draw_all(root, material, synthetic=stored.synthetic, keep=kept)
     written += [path for path in files if path.parent == stored.run.plots_dir]
     written += write_documents(stored)
     if stored.run.complete:
@@ -215,13 +257,20 @@ def content_of(stored: StoredRun) -> RunContent:
 
 
 def update_manifest(stored: StoredRun, written: Sequence[Path]) -> None:
-    """Enter the checksums of files made again; those of all others stay, to tell tampering."""
+    """Enter the checksums of files made again; those of all others stay, to tell tampering.
+
+    Plots that are no longer made of these records are no longer listed.
+    """
     if not stored.manifest:
         raise RunDirectoryError(
             f"{stored.run.root / 'manifest.json'}: damaged; the files were made again but their "
             "checksums could not be entered"
         )
-    files = dict(stored.manifest.get("files") or {})
+    files = {
+        name: entry
+        for name, entry in mapping(stored.manifest.get("files")).items()
+        if not name.startswith("plots/") or (stored.run.root / name).exists()
+    }
     for path in written:
         files[path.relative_to(stored.run.root).as_posix()] = {
             "bytes": path.stat().st_size,

@@ -112,6 +112,13 @@ def test_the_manifest_lists_files_with_checksums_but_no_working_state(run):
     assert manifest["files"]["a.txt"]["sha256"] == file_sha256(run.root / "a.txt")
 
 
+def test_an_ablation_made_after_the_run_is_not_in_its_manifest(run):
+    write_text(run.root / "a.txt", "hello")
+    write_text(run.root / "ablation" / "ablation.json", "{}")
+    run.write_manifest({"name": "run"})
+    assert set(run.read_json("manifest.json")["files"]) == {"a.txt"}
+
+
 def test_reading_says_whether_the_run_or_only_the_file_is_missing(run, tmp_path):
     with pytest.raises(RunDirectoryError, match="there is no run here"):
         RunDirectory(tmp_path / "nothing").read_json("evaluation.json")

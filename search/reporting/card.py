@@ -11,11 +11,12 @@ import json
 from typing import Any
 
 from search.reporting import claim, facts, purpose
+from search.reporting.comparison import METRICS, RANKING
 from search.reporting.content import RunContent, about_rows
 from search.reporting.facts import mapping
-from search.reporting.markdown import bullets, escape, folded, table, verdict_rows
+from search.reporting.markdown import bullets, calibration, escape, folded, table, verdict_rows
 from search.reporting.method import method_rows
-from search.reporting.verdict import COLUMNS, METRICS, RANKING, chosen, estimate
+from search.reporting.verdict import COLUMNS, chosen, estimate
 from search.reporting.wording import is_number, metric, setting, whole
 
 TAGS = (
@@ -31,7 +32,8 @@ HUB_NAMES = {"auc": "roc_auc", "loss": "log_loss"}
 
 
 def render_card(content: RunContent) -> str:
-    """Return the model card of a run that has been scored."""
+    """Return the model card of a run that has been scored; like the Markdown, to be passed on."""
+    content = content.passed_on()
     parts = [
         front_matter(content),
         f"# {escape(content.name)}: pneumonia or normal in chest radiographs",
@@ -50,12 +52,13 @@ def render_card(content: RunContent) -> str:
         ),
         "## Training and selection",
         table(("what", "how"), method_rows(content)),
+        *calibration(content),
         *_evaluation(content),
         "## Limitations, risks and bias",
         bullets(purpose.limitations(content)),
         *_usage(content),
         "## Environment",
-        table(("what", "value"), about_rows(content, local=False)),
+        table(("what", "value"), about_rows(content)),
         f"Reporting follows [CLAIM 2024]({claim.DOCUMENT}). {escape(claim.summary())}",
         "## Citation",
         escape(purpose.CITATION) if not content.notice else "None: the images are synthetic.",

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
-import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from search.config import RunConfig, direction
 from search.records import SYNTHETIC_NOTICE, TrialRecord, to_json
 from search.reporting import facts
+from search.reporting.disclosure import without_folders, without_local_facts
 from search.reporting.facts import mapping
 from search.reporting.insights.insight import LOCAL, Insight, read_insights
+from search.reporting.integrity import LIGHT
 from search.reporting.verdict import Verdict, read_verdict
 from search.reporting.wording import (
     MISSING,
     duration,
     is_number,
     one_line,
+    same_values,
     setting,
     size,
     whole,
@@ -105,6 +108,64 @@ class RunContent:
     def documented(self) -> dict[str, Any]:
         """Return the documented configuration's hyperparameters, empty while unknown."""
         return mapping(mapping(self.evaluation.get("documented")).get("values"))
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Return paths on this computer that the run's texts may hold."""
+        config, source = self.config, mapping(self.dataset.get("source"))
+        known = (config.get("data"), config.get("results_dir"), config.get("cache_dir"))
+        cache = mapping(self.dataset.get("cache")).get("dir")
+        here = (self.root, self.root.resolve())
+        return tuple(str(place) for place in (source.get("root"), *known, cache, *here) if place)
+
+    def passed_on(self) -> RunContent:
+        """Return the same run without what names this computer or a folder on it, and its films."""
+        places = self.places
+
+        def clean(value: Any) -> Any:
+            return without_folders(value, places)
+
+        return dataclasses.replace(
+            self,
+            config=without_local_facts(self.config, places),
+            dataset=without_local_facts(self.dataset, places),
+            manifest=without_local_facts(self.manifest, places),
+            plan=clean(self.plan),
+            records=tuple(_record(record, clean) for record in self.records),
+            evaluation=clean(self.evaluation),
+            insights=tuple(
+                dataclasses.replace(
+                    shown,
+                    reading=clean(shown.reading),
+                    caption=clean(shown.caption),
+                    rows=clean(shown.rows),
+                )
+                for shown in self.insights
+                if not shown.local
+            ),
+            exports=clean(self.exports),
+            ablation=clean(self.ablation),
+        )
+
+    @property
+    def stale_ablation(self) -> bool:
+        """Return whether the ablation changed factors of another winner than this run has now."""
+        bases = self.ablation.get("bases")
+        changed = [
+            mapping(base.get("values"))
+            for base in (bases if isinstance(bases, list) else ())
+            if isinstance(base, dict) and base.get("base") == "winner"
+        ]
+        return bool(self.winner) and any(not same_values(one, self.winner) for one in changed)
+
+
+def _record(record: TrialRecord, clean: Callable[[Any], Any]) -> TrialRecord:
+    failure = record.failure
+    if failure is not None:
+        failure = dataclasses.replace(
+            failure, message=clean(failure.message), traceback=clean(failure.traceback)
+        )
+    return dataclasses.replace(record, failure=failure, notes=clean(record.notes))
 
 
 def gather(
@@ -199,35 +260,16 @@ def export_rows(content: RunContent) -> list[tuple[str, ...]]:
     return rows
 
 
-LOCAL_FACTS = ("host", "results_dir", "cache_dir", "cache", "address")
-"""What is left out of a report that is passed on: it names the computer or folders on it."""
-
-_FOLDERS = re.compile(r"(?<![\w.])(?:~|\.\.?)?/(?:[^\s(),/]+/)*(?=[^\s(),/])")
-"""All of a path but its last part, where the path does not begin below the working directory."""
+def data_rows(content: RunContent) -> list[tuple[str, str]]:
+    """Return (what, text) of the data."""
+    return facts.data_facts(content.dataset)
 
 
-def data_rows(content: RunContent, *, local: bool = True) -> list[tuple[str, str]]:
-    """Return (what, text) of the data; `local` as for `about_rows`."""
-    rows = facts.data_facts(content.dataset)
-    if local:
-        return rows
-    return [
-        (what, _without_folders(text, content) if what == "source" else text)
-        for what, text in rows
-        if what not in LOCAL_FACTS
-    ]
-
-
-def about_rows(content: RunContent, *, local: bool = True) -> list[tuple[str, str]]:
-    """Return (what, text) of the manifest: versions, device, seed, seconds; a line each.
-
-    Args:
-        content: The run.
-        local: Whether the report stays where the run is.
-    """
+def about_rows(content: RunContent) -> list[tuple[str, str]]:
+    """Return (what, text) of the manifest: versions, device, seed, seconds; a line each."""
     rows = []
     for key, value in content.manifest.items():
-        if key in ("files", "notice") or (key in LOCAL_FACTS and not local):
+        if key in ("files", "notice", LIGHT):
             continue
         timed = key in ("seconds", "costs", "stages")
         name = {"seconds": "time by stage", "costs": "time by kind"}.get(key, key)
@@ -239,11 +281,11 @@ def about_rows(content: RunContent, *, local: bool = True) -> list[tuple[str, st
     return rows
 
 
-def option_rows(content: RunContent, *, local: bool = True) -> list[tuple[str, str]]:
+def option_rows(content: RunContent) -> list[tuple[str, str]]:
     """Return (option, value) of `config.json`, without those left empty."""
     rows = []
     for key, value in content.config.items():
-        if value in ("", [], {}, None) or (key in LOCAL_FACTS and not local):
+        if value in ("", [], {}, None):
             continue
         if isinstance(value, dict):
             text = ", ".join(f"{name}={item}" for name, item in value.items())
@@ -251,15 +293,5 @@ def option_rows(content: RunContent, *, local: bool = True) -> list[tuple[str, s
             text = ", ".join(str(item) for item in value)
         else:
             text = setting(value)
-            if key == "data" and not local:
-                text = _without_folders(text, content)
         rows.append((f"--{key.replace('_', '-')}", one_line(text, 500)))
     return rows
-
-
-def _without_folders(text: str, content: RunContent) -> str:
-    """Leave only the last part of the paths in a text: folders may name a person."""
-    places = (mapping(content.dataset.get("source")).get("root"), content.config.get("data"))
-    for place in (str(p) for p in places if p and PurePath(str(p)).name and "/" in str(p)):
-        text = text.replace(place, PurePath(place).name)
-    return _FOLDERS.sub("", text)

@@ -10,7 +10,7 @@ from html import escape
 from typing import Any
 
 from search.records import TrialRecord, TrialStatus
-from search.reporting import claim, facts, purpose
+from search.reporting import claim, facts, purpose, temperature
 from search.reporting.content import (
     RunContent,
     about_rows,
@@ -32,7 +32,7 @@ from search.reporting.elements import (
 from search.reporting.insights.insight import Section
 from search.reporting.method import method_rows
 from search.reporting.page import page
-from search.reporting.questions import answer_columns, answer_notes, answered
+from search.reporting.questions import STALE, answer_columns, answer_notes, answered
 from search.reporting.trials import ordered, reason
 from search.reporting.verdict import COLUMNS
 from search.reporting.wording import described, documented_values, duration, metric, whole
@@ -55,26 +55,28 @@ def render_html(content: RunContent, *, local: bool = True) -> str:
 
     Args:
         content: The run.
-        local: Whether it stays in the run directory, and may show radiographs.
+        local: Whether it stays in the run directory, and may show radiographs and name folders.
     """
+    if not local:
+        content = content.passed_on()
     title = f"Run {content.name}"
-    films = local and not content.notice and any(shown.local for shown in content.insights)
+    films = not content.notice and any(shown.local for shown in content.insights)
     top = f'<div class="stamp" role="note">{escape(content.notice)}</div>' if content.notice else ""
     tuner = str(content.plan.get("tuner") or content.config.get("tuner") or "")
     place = content.root.as_posix() if local else ""
     sub = " · ".join(p for p in (tuner, content.objective, place) if p)
     inner = {
         "verdict": _verdict(content),
-        "data": _data(content, local=local),
+        "data": _data(content),
         "plan": _plan(content),
         "trials-section": _trials(content),
-        **{anchor: _insights(content, part, local=local) for anchor, part in PARTS.items()},
+        **{anchor: _insights(content, part) for anchor, part in PARTS.items()},
         "questions": _questions(content),
-        "method": pairs(method_rows(content), "method"),
+        "method": _method(content),
         "exports": _exports(content),
         "use": _use(),
         "limitations": bullets(purpose.limitations(content)),
-        "environment": _environment(content, local=local),
+        "environment": _environment(content),
     }
     order = [anchor for anchor in ORDER if inner.get(anchor)]
     inner["claim"] = _claim({*order, "claim"})
@@ -154,7 +156,7 @@ def _verdict(content: RunContent) -> str:
     return "".join(parts)
 
 
-def _data(content: RunContent, *, local: bool) -> str:
+def _data(content: RunContent) -> str:
     if not content.dataset:
         return "<p>Not prepared yet.</p>"
     columns = ("split", "NORMAL", "PNEUMONIA", "images", "patients")
@@ -163,7 +165,7 @@ def _data(content: RunContent, *, local: bool) -> str:
         grid(columns, counts, label="films by split", numbers=(1, 2, 3, 4), style="fit")
         + bullets(facts.data_alarms(content.dataset), "alarm")
         + bullets(facts.rejected_files(content.dataset))
-        + pairs(data_rows(content, local=local), "the data")
+        + pairs(data_rows(content), "the data")
         + "".join(f"<p>{escape(text)}</p>" for text in purpose.provenance(content))
     )
 
@@ -224,18 +226,16 @@ def _trial(record: TrialRecord, documented: dict[str, Any]) -> str:
     )
 
 
-def _insights(content: RunContent, part: Section, *, local: bool) -> str:
-    return "".join(
-        insight(shown)
-        for shown in content.insights
-        if shown.section == part and (local or not shown.local)
-    )
+def _insights(content: RunContent, part: Section) -> str:
+    return "".join(insight(shown) for shown in content.insights if shown.section == part)
 
 
 def _questions(content: RunContent) -> str:
     found = answered(content.ablation)
     if not found:
         return ""
+    if content.stale_ablation:
+        return f"<p>{escape(STALE)}</p>"
     columns = answer_columns(content.ablation)
     asked = "".join(
         f"<article><h3>{escape(one.question)}</h3>"
@@ -244,6 +244,18 @@ def _questions(content: RunContent) -> str:
         for one in found
     )
     return asked + details("how this was found", bullets(answer_notes(content.ablation)))
+
+
+def _method(content: RunContent) -> str:
+    parts = pairs(method_rows(content), "method")
+    scaled = temperature.rows(content.config, content.evaluation)
+    if not scaled:
+        return parts
+    table = grid(temperature.COLUMNS, scaled, label=temperature.HEADING, numbers=range(1, 6))
+    return (
+        f"{parts}<h3>{escape(temperature.HEADING)}</h3>{table}"
+        f'<p class="caption">{escape(temperature.CAPTION)}</p>'
+    )
 
 
 def _exports(content: RunContent) -> str:
@@ -258,10 +270,10 @@ def _exports(content: RunContent) -> str:
     )
 
 
-def _environment(content: RunContent, *, local: bool) -> str:
-    options = option_rows(content, local=local)
+def _environment(content: RunContent) -> str:
+    options = option_rows(content)
     chosen = details("the options", pairs(options, "options")) if options else ""
-    return pairs(about_rows(content, local=local), "environment") + chosen
+    return pairs(about_rows(content), "environment") + chosen
 
 
 def _use() -> str:

@@ -18,6 +18,10 @@ DERIVED = ("trials.csv", "history.csv", "report.md", "report.html", "model_card.
 """Files, and a folder, that `--rebuild` makes from the records."""
 WEIGHTS = "refit/"
 """Folder of the weights that retrainings kept: nothing is shown from them."""
+LATER = "ablation/"
+"""What is made after a run has ended; manifests of earlier versions list it all the same."""
+LIGHT = "light_copy"
+"""Field of the manifest of a light copy, see `light.py`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +86,8 @@ def compare(run: RunDirectory, manifest: dict[str, Any]) -> Integrity:
     absent: list[str] = []
     root = run.root.resolve()
     for name, entry in sorted(mapping(manifest.get("files")).items()):
+        if name.startswith(LATER) and LIGHT not in manifest:
+            continue
         path = root / name
         wanted = mapping(entry).get("sha256")
         # A manifest may have been tampered with as well; it must not lead elsewhere.

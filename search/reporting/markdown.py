@@ -1,6 +1,6 @@
 """Writes `report.md`: the report for pull requests and for reading in a terminal; pure.
 
-Goes wherever the repository goes, so it names no file of `plots/local`, which show radiographs.
+Goes wherever the repository goes, so it is of `RunContent.passed_on`: no radiographs, no folders.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from search.records import TrialStatus
-from search.reporting import claim, facts, purpose
+from search.reporting import claim, facts, purpose, temperature
 from search.reporting.content import (
     RunContent,
     about_rows,
@@ -21,7 +21,7 @@ from search.reporting.content import (
 from search.reporting.elements import plain
 from search.reporting.insights.insight import Insight, Section
 from search.reporting.method import method_rows
-from search.reporting.questions import answer_columns, answer_notes, answered
+from search.reporting.questions import STALE, answer_columns, answer_notes, answered
 from search.reporting.tables import shortlist
 from search.reporting.trials import reason
 from search.reporting.verdict import COLUMNS
@@ -33,36 +33,31 @@ SHOWN_ROWS = 60
 
 def render_markdown(content: RunContent) -> str:
     """Return the report as GitHub-flavoured Markdown."""
+    content = content.passed_on()
     parts = [f"# Run {escape(content.name)}", escape(purpose.WHAT_IT_IS)]
     if content.notice:
         parts.append(f"> **{escape(content.notice)}**")
     parts += [*_verdict(content), *_data(content), *_plan(content), *_trials(content)]
     for section in Section:
-        shown = [i for i in content.insights if i.section == section and not i.local]
+        shown = [i for i in content.insights if i.section == section]
         if shown:
             parts.append(f"## {section.value}")
         for insight in shown:
             parts += _insight(content, insight)
-    asked = answered(content.ablation)
-    if asked:
-        parts.append("## The notebook's five questions")
-        for one in asked:
-            parts += [f"### {escape(one.question)}", escape(one.sentence)]
-            parts.append(table(answer_columns(content.ablation), one.rows))
-        parts.append(folded("how this was found", bullets(answer_notes(content.ablation))))
+    parts += _questions(content)
     method = method_rows(content)
     if method:
-        parts += ["## Method", table(("what", "how"), method)]
+        parts += ["## Method", table(("what", "how"), method), *calibration(content)]
     exports = export_rows(content)
     if exports:
         columns = ("format", "file", "size", "largest difference", "on images", "by", "remark")
         parts += ["## Exports", table(columns, exports)]
     parts += ["## Purpose and intended use", escape(purpose.AIM), bullets(purpose.INTENDED_USE)]
     parts += ["## Limitations", bullets(purpose.limitations(content))]
-    about = about_rows(content, local=False)
+    about = about_rows(content)
     if about:
         parts += ["## Environment", table(("what", "value"), about)]
-    options = option_rows(content, local=False)
+    options = option_rows(content)
     if options:
         parts.append(folded("options", table(("option", "value"), options)))
     parts.append(f"[CLAIM 2024]({claim.DOCUMENT}): {escape(claim.summary())}")
@@ -105,6 +100,15 @@ def verdict_rows(content: RunContent) -> list[tuple[str, ...]]:
     ]
 
 
+def calibration(content: RunContent) -> list[str]:
+    """Return what temperature scaling did; nothing where it was not asked for."""
+    scaled = temperature.rows(content.config, content.evaluation)
+    if not scaled:
+        return []
+    heading = f"**{escape(temperature.HEADING)}**"
+    return [heading, table(temperature.COLUMNS, scaled), escape(temperature.CAPTION)]
+
+
 def _verdict(content: RunContent) -> list[str]:
     verdict = content.verdict
     if verdict is None:
@@ -135,7 +139,7 @@ def _data(content: RunContent) -> list[str]:
             ("split", "NORMAL", "PNEUMONIA", "images", "patients"),
             facts.class_counts(content.dataset),
         ),
-        bullets(f"{name}: {text}" for name, text in data_rows(content, local=False)),
+        bullets(f"{name}: {text}" for name, text in data_rows(content)),
         bullets(facts.data_alarms(content.dataset)),
         bullets(facts.rejected_files(content.dataset)),
         *(escape(text) for text in purpose.provenance(content)),
@@ -186,6 +190,19 @@ def _trials(content: RunContent) -> list[str]:
         f"… {hidden} more in trials.csv" if hidden else "",
         bullets(f"failed {r.trial_id}: {reason(r)}" for r in failed),
     ]
+
+
+def _questions(content: RunContent) -> list[str]:
+    found = answered(content.ablation)
+    if not found:
+        return []
+    parts = ["## The notebook's five questions"]
+    if content.stale_ablation:
+        return [*parts, escape(STALE)]
+    for one in found:
+        parts += [f"### {escape(one.question)}", escape(one.sentence)]
+        parts.append(table(answer_columns(content.ablation), one.rows))
+    return [*parts, folded("how this was found", bullets(answer_notes(content.ablation)))]
 
 
 def _insight(content: RunContent, insight: Insight) -> list[str]:

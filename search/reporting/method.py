@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 from search.config import SplitKind
+from search.reporting import temperature
 from search.reporting.content import RunContent
 from search.reporting.facts import mapping
-from search.reporting.verdict import scorings
+from search.reporting.verdict import MIXED, own_recipe, scorings
 from search.reporting.wording import is_number, opened, plural, whole
 
 Rows = list[tuple[str, str]]
@@ -28,8 +29,8 @@ def method_rows(content: RunContent) -> Rows:
         ("stressed views", _views(content.dataset)),
         ("network", _network(config)),
         ("search", _search(content)),
-        ("retraining", _retraining(config, mapping(content.evaluation.get("retraining")))),
-        ("probabilities", _calibration(config)),
+        ("retraining", _retraining(content)),
+        ("probabilities", temperature.sentence(config, content.evaluation)),
         ("threshold", f"by the rule {config['threshold_rule']}, on the stressed validation views")
         if config.get("threshold_rule")
         else ("threshold", ""),
@@ -110,7 +111,8 @@ def _search(content: RunContent) -> str:
     return text + ", averaged over the last epochs; trial 0 is the documented configuration"
 
 
-def _retraining(config: dict[str, Any], done: dict[str, Any]) -> str:
+def _retraining(content: RunContent) -> str:
+    config = content.config
     seeds, top = config.get("refit_seeds"), config.get("top")
     if not is_number(seeds) or not is_number(top):
         return ""
@@ -121,28 +123,18 @@ def _retraining(config: dict[str, Any], done: dict[str, Any]) -> str:
         "epoch and, of all of them, the winner are chosen by "
         f"{config.get('choose_by') or config.get('objective')} on validation"
     )
-    if config.get("refit_schedule") not in (None, "as-searched"):
-        text += f"; learning rate {config['refit_schedule']}"
-    if config.get("refit_patience"):
-        text += f"; stopped after {config['refit_patience']} epochs without a better one"
-    if config.get("ema"):
-        text += f"; an exponential moving average of the weights (decay {config['ema']:g}) is kept"
-    members = mapping(done.get("ensemble")).get("members")
-    if done.get("ensemble") or config.get("ensemble"):
-        count = f" of {members}" if is_number(members) else ""
-        text += f"; the exported model is the mean of the seeds' networks, an ensemble{count}"
-    else:
-        text += "; no ensemble"
-    if done.get("trained_on") == "train+val":
-        text += "; the exported model was trained once more on train and validation together"
-    return text
-
-
-def _calibration(config: dict[str, Any]) -> str:
-    kind = config.get("calibrate")
-    if kind == "temperature":
-        return "temperature scaling fitted on the clean validation films, in the exported model too"
-    return "the network's own, not recalibrated" if kind == "none" else ""
+    asked: dict[str, Any] = {
+        "schedule": config.get("refit_schedule"),
+        "patience": config.get("refit_patience"),
+        "ema": config.get("ema"),
+        "ensemble": {} if config.get("ensemble") else None,
+        "trained_on": config.get("refit_on"),
+    }
+    done = {**asked, **mapping(content.evaluation.get("retraining"))}
+    own = own_recipe(done, content.documented)
+    if own:
+        text += f"; of the winner only: {', '.join(own)} ({MIXED})"
+    return text if done["ensemble"] is not None else f"{text}; no ensemble"
 
 
 def _test(content: RunContent) -> str:
@@ -153,11 +145,14 @@ def _test(content: RunContent) -> str:
     count = content.evaluation.get("test_scorings")
     models = f", by {plural(int(count), 'trained network')}" if is_number(count) else ""
     often = opened(content.evaluation)
-    return f"{often}, after every choice was made{models}; it chose nothing"
+    when = f"{often}, after" if often else "opened after"
+    return f"{when} every choice was made{models}; it chose nothing"
 
 
 def _uncertainty() -> str:
     return (
         "95% percentile intervals of a bootstrap over patients (1,000 resamples); of the "
-        "difference, paired; McNemar's exact test; the spread over seeds is told apart from them"
+        "difference, paired; McNemar's exact test. With several seeds the difference of their "
+        "means has an interval over seeds too, by Student's t. Better or worse is said where every "
+        "interval lies on that side of 0"
     )

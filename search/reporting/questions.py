@@ -9,12 +9,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from search.reporting.comparison import METRICS
 from search.reporting.facts import mapping
-from search.reporting.verdict import METRICS
 from search.reporting.wording import MISSING, is_number, one_line, plural, signed
 
 SHOWN = 2
 """Metrics of the test that are shown, the deciding one first; the file has all."""
+
+
+STALE = (
+    "The ablation in ablation/ablation.json was of an earlier winner of this run and is left out; "
+    "python -m search.ablate RUN asks again, and trains only what is missing."
+)
+"""Said in place of the answers where `RunContent.stale_ablation`."""
 
 
 @dataclass(frozen=True, kw_only=True)

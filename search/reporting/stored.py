@@ -11,7 +11,7 @@ from search.journal import EventKind, RunDirectory
 from search.records import TrialRecord
 from search.reporting.facts import mapping
 from search.reporting.insights.insight import read_insights
-from search.reporting.integrity import Integrity, compare
+from search.reporting.integrity import LIGHT, Integrity, compare
 from search.reporting.progress import RunProgress
 from search.reporting.trials import Row, refit_rows
 
@@ -69,6 +69,11 @@ class StoredRun:
         """Return whether the run is on the built-in demo's images."""
         source = mapping(self.dataset.get("source"))
         return bool(self.evaluation.get("synthetic") or source.get("synthetic"))
+
+    @property
+    def light(self) -> dict[str, Any]:
+        """Return what a light copy's manifest says it is a copy of, {} for a run."""
+        return mapping(self.manifest.get(LIGHT))
 
     @property
     def plots(self) -> list[Path]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from search.config import direction
+from search.reporting.comparison import METRICS, compare
 from search.reporting.facts import mapping
 from search.reporting.wording import (
     MISSING,
@@ -19,26 +19,13 @@ from search.reporting.wording import (
     metric,
     opened,
     plural,
-    same,
-    signed,
+    same_values,
     whole,
 )
 
-METRICS = (
-    ("accuracy", "accuracy"),
-    ("auc", "AUC"),
-    ("recall", "recall"),
-    ("specificity", "specificity"),
-    ("precision", "precision"),
-    ("f1", "F1"),
-    ("loss", "log loss"),
-)
-"""Key and name of the metrics shown, in order."""
-
-RANKING = ("auc", "loss")
-"""Metrics that no threshold changes."""
-
 COLUMNS = ("documented at 0.5", "documented at threshold", "winner at 0.5", "winner at threshold")
+
+MIXED = "so that the comparison mixes the recipe with the hyperparameters"
 
 Scored = dict[str, Any]
 
@@ -167,110 +154,23 @@ def _compare(
     count = best.get("count")
     images = f"the {whole(count)} test images" if is_number(count) else "the test images"
     values, control = mapping(winner.get("values")), mapping(documented.get("values"))
-    if (
-        values
-        and values.keys() == control.keys()
-        and all(same(value, control[name]) for name, value in values.items())
-    ):
+    if values and same_values(values, control):
         return "undecided", (
             "The search found nothing better on validation than the documented configuration "
             "itself, which is therefore the winner."
         )
-    judged = _judged(evaluation)
-    if not judged:
-        return "unknown", (
-            f"No comparison with the documented configuration on {images} was recorded."
-        )
-    deciding = [j for j in judged if j[0] in ("accuracy", "auc")] or judged[:2]
-    better = [name for _, name, word, _ in deciding if word == "better"]
-    worse = [name for _, name, word, _ in deciding if word == "worse"]
-    details = "; ".join(f"{name} {text}" for _, name, _, text in deciding)
-    if better and worse:
-        outcome, opening = (
-            "mixed",
-            (
-                f"Compared with the documented configuration on {images}, the winner is better in "
-                f"{' and '.join(better)} and worse in {' and '.join(worse)}"
-            ),
-        )
-    elif better:
-        outcome, opening = (
-            "better",
-            f"The winner is better{_where(better, deciding)} than the documented configuration "
-            f"on {images}",
-        )
-    elif worse:
-        outcome, opening = (
-            "worse",
-            f"The winner is worse{_where(worse, deciding)} than the documented configuration "
-            f"on {images}",
-        )
-    else:
-        outcome, opening = (
-            "undecided",
-            (f"The winner and the documented configuration can't be told apart on {images}"),
-        )
-    return outcome, f"{opening}: {details}.{_means(evaluation)}"
+    return compare(evaluation, images=images, exported=_exported(best))
 
 
-def _means(evaluation: dict[str, Any]) -> str:
-    """Return a sentence on the means over seeds, "" where there is one seed."""
-    found = mapping(evaluation.get("difference_over_seeds"))
-    parts = []
-    for key, name in (("accuracy", "accuracy at 0.5"), ("auc", "AUC")):
-        ranges = []
-        for source in ("patients", "seeds"):
-            said = mapping(mapping(found.get(key)).get(f"over_{source}"))
-            if is_number(said.get("low")) and is_number(said.get("high")):
-                ranges.append(f"{signed(said['low'])} to {signed(said['high'])} over {source}")
-        value = mapping(mapping(found.get(key)).get("over_patients")).get("value")
-        if is_number(value) and ranges:
-            parts.append(f"{name} {signed(value)} ({', '.join(ranges)})")
-    if not parts:
-        return ""
-    return f" On the mean of {whole(found.get('seeds'))} seeds: {'; '.join(parts)}."
-
-
-def _where(names: list[str], deciding: list[tuple[str, str, str, str]]) -> str:
-    """Return in what, where that is not everything that was looked at."""
-    return "" if len(names) == len(deciding) else f" in {' and '.join(names)}"
-
-
-def _judged(evaluation: dict[str, Any]) -> list[tuple[str, str, str, str]]:
-    """Return (key, name, word, text) of every difference winner − documented that has a value."""
-    found = []
-    known = dict(METRICS)
-    for full, item in mapping(evaluation.get("difference")).items():
-        difference = item if isinstance(item, dict) else {"value": item}
-        if not is_number(difference.get("value")):
-            continue
-        key = full.removesuffix("_at_threshold")
-        name = known.get(key, key.replace("_", " "))
-        if key not in RANKING:
-            name += " at 0.5" if key == full else " at the thresholds"
-        low, high = difference.get("low"), difference.get("high")
-        text = f"{signed(difference['value'])}"
-        word = "undecided"
-        if is_number(low) and is_number(high):
-            text += f" (95% interval {signed(low)} to {signed(high)})"
-            sign = -1 if direction(key) == "min" else 1
-            if min(sign * low, sign * high) > 0:
-                word = "better"
-            elif max(sign * low, sign * high) < 0:
-                word = "worse"
-        if word == "undecided":
-            text += ", which is within chance" if is_number(low) else ", without an interval"
-        found.append((key, name, word, text))
-    return sorted(found, key=lambda j: [k for k, _ in METRICS].index(j[0]) if j[0] in known else 99)
+def _exported(best: Scored) -> str:
+    return "the ensemble" if best.get("seed") is None else f"seed {best['seed']}"
 
 
 def _remarks(evaluation: dict[str, Any], best: Scored, control: Scored) -> list[str]:
     remarks = []
     if is_number(best.get("count")):
-        remarks.append(
-            f"{plural(int(best['count']), 'test image')}, {opened(evaluation)}; ranges are 95% "
-            "intervals."
-        )
+        images = [plural(int(best["count"]), "test image"), opened(evaluation)]
+        remarks.append(f"{', '.join(filter(None, images))}; ranges are 95% intervals.")
     remarks.extend(
         _recipe(mapping(evaluation.get("winner")), mapping(evaluation.get("documented")))
     )
@@ -290,15 +190,42 @@ def _remarks(evaluation: dict[str, Any], best: Scored, control: Scored) -> list[
             "difference of a few points."
         )
     elif seeds > 1:
-        shown = "the ensemble" if best.get("seed") is None else f"seed {best['seed']}"
         remarks.append(
-            f"Retrained with {seeds} seeds; the columns are {shown} of the winner, which is "
-            "exported."
+            f"Retrained with {seeds} seeds; the columns are {_exported(best)} of the winner, which "
+            "is exported."
         )
-    notes = mapping(evaluation.get("retraining")).get("notes")
+    done = mapping(evaluation.get("retraining"))
+    own = own_recipe(done, mapping(mapping(evaluation.get("documented")).get("values")))
+    if own:
+        remarks.append(f"The winner alone was retrained with {', '.join(own)}, {MIXED}.")
+    notes = done.get("notes")
     if isinstance(notes, list):
         remarks.extend(str(note) for note in notes)
     return remarks
+
+
+def own_recipe(done: dict[str, Any], documented: dict[str, Any]) -> list[str]:
+    """Return what the winner's retraining had and the documented configuration's had not.
+
+    Args:
+        done: "retraining" of `evaluation.json`.
+        documented: The documented configuration's hyperparameters, {} while unknown.
+    """
+    found = []
+    if done.get("schedule") not in (None, "as-searched", documented.get("schedule")):
+        found.append(f"a {done['schedule']} learning rate")
+    if done.get("patience"):
+        epochs = plural(int(done["patience"]), "epoch")
+        found.append(f"a stop after {epochs} without a better one")
+    if done.get("ema"):
+        found.append(f"an exponential moving average of the weights (decay {done['ema']:g})")
+    if done.get("ensemble") is not None:
+        members = mapping(done["ensemble"]).get("members")
+        of = f" of {members}" if is_number(members) else ""
+        found.append(f"an ensemble{of}, the mean of the seeds' networks")
+    if done.get("trained_on") == "train+val":
+        found.append("a last training on train and validation together")
+    return found
 
 
 def _recipe(winner: dict[str, Any], documented: dict[str, Any]) -> list[str]:

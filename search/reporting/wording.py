@@ -44,9 +44,11 @@ def thousands(number: Any) -> str:
 
 
 def opened(evaluation: Any) -> str:
-    """Write how often a run opened its test set, from `evaluation.json`: opened once, 3 times."""
+    """Write how often a run opened its test set: "opened once", "opened 3 times", "" if unknown."""
     times = evaluation.get("test_openings") if isinstance(evaluation, dict) else None
-    return f"opened {whole(times)} times" if is_number(times) and times > 1 else "opened once"
+    if not is_number(times) or times < 1:
+        return ""
+    return "opened once" if times == 1 else f"opened {whole(times)} times"
 
 
 def duration(seconds: Any) -> str:
@@ -121,6 +123,11 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
+def listed(names: Sequence[str]) -> str:
+    """Write names as a list: "a", "a and b", "a, b and c"."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
+
+
 def stamp(seconds: float) -> str:
     """Write Unix seconds as local date and time."""
     return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M:%S")
@@ -170,6 +177,11 @@ def same(one: Any, other: Any) -> bool:
     if isinstance(one, int | float) and isinstance(other, int | float):
         return math.isclose(one, other, rel_tol=1e-9)
     return bool(one == other)
+
+
+def same_values(one: Values, other: Values) -> bool:
+    """Compare two configurations; floats may differ by rounding."""
+    return one.keys() == other.keys() and all(same(v, other[name]) for name, v in one.items())
 
 
 def compact(values: Values, *, short: bool = False) -> str:

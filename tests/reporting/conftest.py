@@ -36,6 +36,8 @@ def made(tmp_path_factory):
     run.write_json("dataset.json", fake.dataset(synthetic=True))
     evaluation = fake.evaluation(synthetic=True)
     run.write_json("evaluation.json", evaluation)
+    run.write_json("exports.json", fake.EXPORTS)
+    run.write_json("ablation/ablation.json", fake.ablation())
     rows = ["path,patient,label,probability,split"]
     for i, (label, p) in enumerate(zip(*fake.predictions(1.2), strict=True)):
         rows.append(f"test/{i}.jpeg,{i},{label},{p},{'test' if i % 3 else 'val'}")

@@ -426,6 +426,62 @@ def evaluation(seeds=1, synthetic=False, difference=None, same=False):
     )
 
 
+def ablation():
+    """The content of `ablation.json`: flips, from both bases."""
+    effect = {"value": -0.01, "low": -0.03, "high": 0.01}
+    flips = {
+        "base": "documented",
+        "factor": "flip",
+        "question": "flip",
+        "before": "off",
+        "after": "on",
+        "failed": None,
+        "validation": {
+            "difference": {"value": 0.012, "low": -0.02, "high": 0.04},
+            "answer": "can't be told apart",
+        },
+        "test": {
+            "answer": "can't be told apart",
+            "metrics": {"loss": {"over_patients": effect, "over_seeds": {"value": -0.01}}},
+        },
+    }
+    failed = {**flips, "base": "winner", "failed": "no memory", "validation": None, "test": None}
+    return {
+        "objective": "robust_loss",
+        "repeats": 3,
+        "epochs": 12,
+        "test_metrics": ["loss", "auc"],
+        "test_openings": 1,
+        "method": {"answer": "It helps where every interval says so."},
+        "notes": ["A caution."],
+        "bases": [
+            {"base": "documented", "values": DOCUMENTED},
+            {"base": "winner", "values": evaluation()["winner"]["values"]},
+        ],
+        "answers": [flips, failed, "damaged"],
+        "questions": [
+            {"name": "flip", "question": "Do flips help?", "sentence": "Nobody can tell."},
+            {"name": "network", "question": "Never asked", "sentence": ""},
+        ],
+    }
+
+
+EXPORTS = [
+    {
+        "format": "keras",
+        "path": "model.keras",
+        "status": "written",
+        "reason": "",
+        "bytes": 3_134_699,
+        "images": 259,
+        "max_difference": 7.9e-8,
+        "runtime": "keras 3.15.1",
+    },
+    {"format": "onnx", "path": "model.onnx", "status": "failed", "reason": f"no {NASTY}"},
+]
+"""The content of `exports.json`."""
+
+
 def scored(role, seed, level):
     def around(value):
         return Estimate(value=value, low=value - 0.03, high=min(1.0, value + 0.03))

@@ -8,7 +8,8 @@ from rich.console import Console
 
 from search.records import Estimate, to_json
 from search.reporting import facts, tables
-from search.reporting.verdict import COLUMNS, METRICS, read_verdict
+from search.reporting.comparison import METRICS
+from search.reporting.verdict import COLUMNS, read_verdict
 from search.tuning.schedule import hyperband
 
 
@@ -137,24 +138,94 @@ def test_an_incomplete_evaluation_is_no_error(evaluation):
 
 def test_a_test_set_that_was_opened_again_is_told():
     evaluation = fake.evaluation()
-    assert "opened once" in read_verdict(evaluation).remarks[0]
-    assert "opened 3 times" in read_verdict({**evaluation, "test_openings": 3}).remarks[0]
+    assert ", opened once;" in read_verdict({**evaluation, "test_openings": 1}).remarks[0]
+    assert ", opened 3 times;" in read_verdict({**evaluation, "test_openings": 3}).remarks[0]
 
 
-def test_the_means_over_seeds_are_worded_with_both_intervals():
-    found = fake.evaluation(seeds=3)
-    found["difference_over_seeds"] = {
-        "seeds": 3,
-        "accuracy": {
-            "over_patients": {"value": 0.096, "low": 0.06, "high": 0.13},
-            "over_seeds": {"value": 0.096, "low": 0.034, "high": 0.158},
-        },
-        "auc": {
-            "over_patients": {"value": 0.073, "low": 0.05, "high": 0.097},
-            "over_seeds": {"value": 0.073, "low": None, "high": None},
-        },
-    }
-    assert read_verdict(found).sentence.endswith(
-        " On the mean of 3 seeds: accuracy at 0.5 +0.096 (+0.060 to +0.130 over patients, +0.034 "
-        "to +0.158 over seeds); AUC +0.073 (+0.050 to +0.097 over patients)."
+def test_how_often_the_test_was_opened_is_not_said_where_it_is_not_known():
+    evaluation = fake.evaluation()
+    assert "test_openings" not in evaluation
+    assert read_verdict(evaluation).remarks[0] == "331 test images; ranges are 95% intervals."
+
+
+def over_seeds(**ranges):
+    """`difference_over_seeds` from {metric: (over patients, over seeds)}."""
+    found = {"seeds": 3}
+    for name, pair in ranges.items():
+        value = sum(pair[0]) / 2
+        found[name] = {
+            f"over_{over}": {"value": value, "low": low, "high": high}
+            for over, (low, high) in zip(("patients", "seeds"), pair, strict=True)
+        }
+    return found
+
+
+def test_with_several_seeds_the_claim_rests_on_their_means_by_both_intervals():
+    found = fake.evaluation(seeds=3, difference=differences((0.09, 0.18), (0.02, 0.08)))
+    found["difference_over_seeds"] = over_seeds(
+        accuracy=((0.06, 0.13), (0.034, 0.158)), auc=((0.05, 0.1), (-0.01, 0.16))
     )
+    verdict = read_verdict(found)
+    assert verdict.outcome == "better"
+    assert verdict.sentence == (
+        "On the mean of 3 seeds, the winner is better in accuracy at 0.5 than the documented "
+        "configuration on the 331 test images: accuracy at 0.5 +0.095 (95% intervals +0.060 to "
+        "+0.130 over patients, +0.034 to +0.158 over seeds); AUC +0.075 (95% intervals +0.050 to "
+        "+0.100 over patients, −0.010 to +0.160 over seeds), which is within chance. Seed 2 alone: "
+        "accuracy at 0.5 +0.135 (95% interval +0.090 to +0.180); AUC +0.050 (95% interval +0.020 "
+        "to +0.080)."
+    )
+    text = printed(tables.verdict_view(verdict))
+    assert " ".join(verdict.sentence.split()) in text
+
+
+@pytest.mark.parametrize(
+    ("patients", "seeds", "outcome", "words"),
+    [
+        ((0.01, 0.05), (-0.01, 0.07), "undecided", "can't be told apart"),
+        ((-0.01, 0.05), (0.01, 0.03), "undecided", "can't be told apart"),
+        ((0.01, 0.05), (None, None), "undecided", "without an interval over seeds"),
+        ((-0.05, -0.01), (-0.04, -0.02), "worse", "the winner is worse than"),
+    ],
+)
+def test_one_lucky_seed_claims_nothing_for_the_mean(patients, seeds, outcome, words):
+    found = fake.evaluation(seeds=3)
+    found["difference_over_seeds"] = over_seeds(accuracy=(patients, seeds))
+    verdict = read_verdict(found)
+    assert verdict.outcome == outcome
+    assert verdict.sentence.startswith("On the mean of 3 seeds, the winner ")
+    assert words in verdict.sentence
+
+
+PRICE = {
+    "recall": {"value": -0.034, "low": -0.059, "high": -0.011},
+    "recall_at_threshold": {"value": -0.038, "low": -0.067, "high": -0.015},
+    "specificity": {"value": 0.26, "low": 0.18, "high": 0.34},
+    "precision": {"value": -0.1, "low": -0.2, "high": -0.05},
+}
+
+
+def test_a_worse_recall_is_in_the_headline():
+    better = {**differences((0.01, 0.05), (0.01, 0.02)), **PRICE}
+    sentence = read_verdict(fake.evaluation(difference=better)).sentence
+    assert sentence.startswith(
+        "The winner is better in accuracy at 0.5 and AUC than the documented configuration on the "
+        "331 test images; it is worse in recall at 0.5 and recall at the thresholds: accuracy"
+    )
+    assert "recall at the thresholds −0.038 (95% interval −0.067 to −0.015)." in sentence
+    assert "specificity" not in sentence
+    assert "precision" not in sentence
+    undecided = {**differences((-0.01, 0.05), (-0.01, 0.02)), **PRICE}
+    sentence = read_verdict(fake.evaluation(difference=undecided)).sentence
+    assert "told apart on the 331 test images; the winner is worse in recall at 0.5" in sentence
+
+
+def test_a_worse_recall_of_the_exported_seed_is_in_the_headline_of_the_means():
+    found = fake.evaluation(seeds=3, difference={**differences((0, 1), (0, 1)), **PRICE})
+    found["difference_over_seeds"] = over_seeds(accuracy=((0.06, 0.13), (0.034, 0.158)))
+    sentence = read_verdict(found).sentence
+    assert (
+        "the winner is better in accuracy at 0.5 than the documented configuration on the 331 test "
+        "images; seed 2, which is exported, is worse in recall at 0.5 and recall at the thresholds:"
+    ) in sentence
+    assert "recall at 0.5 −0.034" in sentence.partition("Seed 2 alone: ")[2]

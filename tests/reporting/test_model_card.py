@@ -139,7 +139,79 @@ def test_the_method_names_the_settings_of_the_run():
     assert "patients are on both sides" in other["partitions"]
     assert "decay 0.99" in other["retraining"]
     assert "an ensemble" in other["retraining"]
+    assert rows["test"].startswith("opened after every choice was made; it")
+    twice = {**fake.evaluation(), "test_openings": 2, "test_scorings": 6}
+    told = dict(method_rows(content(evaluation=twice)))["test"]
+    assert told.startswith("opened 2 times, after every choice was made, by 6 trained networks")
     assert method_rows(content(config={})) == []
+
+
+def test_options_that_the_control_never_gets_are_said_to_be_of_the_winner_only():
+    done = {"schedule": "cosine", "patience": 3, "ema": 0.99, "trained_on": "train"}
+    made = content(evaluation={**fake.evaluation(seeds=3), "retraining": done})
+    own = (
+        "a cosine learning rate, a stop after 3 epochs without a better one, an exponential moving "
+        "average of the weights (decay 0.99)"
+    )
+    for text in everywhere(made):
+        assert f"of the winner only: {own} (so that the comparison mixes the recipe" in text
+        assert f"The winner alone was retrained with {own}, so that the comparison mixes" in text
+    for text in everywhere(content()):
+        assert "of the winner only" not in text
+        assert "winner alone was retrained" not in text
+    # A schedule that the documented configuration has too is no difference.
+    assert (
+        "winner only" not in dict(method_rows(content(config=scheduled("constant"))))["retraining"]
+    )
+    assert "winner only" in dict(method_rows(content(config=scheduled("cosine"))))["retraining"]
+
+
+def scheduled(name):
+    return {**content().config, "refit_schedule": name}
+
+
+def calibrated(note=""):
+    """The content of `evaluation.json` of a run with `--calibrate temperature`."""
+    before = {"loss": 0.31, "expected_calibration_error": 0.084, "brier": 0.05}
+    after = before if note else {"loss": 0.27, "expected_calibration_error": 0.021, "brier": 0.04}
+    fitted = {"images": 67, "val": {"before": before, "after": after}}
+    return {
+        **fake.evaluation(),
+        "calibration": {
+            "method": "temperature",
+            "winner": {**fitted, "temperature": 1.0 if note else 1.62, "note": note},
+            "documented": {**fitted, "temperature": 1.3, "note": ""},
+        },
+    }
+
+
+def everywhere(made):
+    """The texts of a run's page, Markdown and card."""
+    marked = (render_markdown(made), render_card(made))
+    return (html.unescape(render_html(made)), *(text.replace("\\_", "_") for text in marked))
+
+
+def test_temperature_scaling_is_shown_with_what_it_did_on_validation():
+    config = to_json(RunConfig(name="mine", calibrate="temperature"))
+    for text in everywhere(content(config=config, evaluation=calibrated())):
+        assert "fitted on the 67 clean validation films, T = 1.620, in the exported model" in text
+        assert "Temperature scaling, on the clean validation films" in text
+        cells = " ".join(re.sub(r"<[^>]+>|\|", " ", text).split())
+        assert "winner 1.620 0.310 0.270 0.084 0.021" in cells
+    for text in everywhere(content()):
+        assert "the network's own, not recalibrated" in text
+        assert "Temperature scaling, on" not in text
+
+
+def test_temperature_scaling_that_was_refused_is_not_said_to_be_in_the_export():
+    config = to_json(RunConfig(name="mine", calibrate="temperature"))
+    refused = content(config=config, evaluation=calibrated(note="validation lacks a class"))
+    for text in everywhere(refused):
+        assert "could not be fitted (validation lacks a class)" in text
+        assert "in the exported model too" not in text
+        assert "1.000, not fitted" in text
+    unscored = dict(method_rows(content(config=config, evaluation={})))
+    assert unscored["probabilities"].endswith("was asked for")
 
 
 def test_claim_has_its_44_items_and_the_document_is_the_tables():
@@ -160,41 +232,30 @@ def test_the_report_links_claims_items_to_the_sections_it_has():
     assert "secret" not in text
 
 
+def test_no_message_of_a_failure_takes_a_folder_along():
+    place = "/home/jane/films/results"
+    told = f"cannot write {place}/mine/model.onnx (see ~/log.txt)"
+    evaluation = calibrated(note=f"no images in {place}")
+    made = content(
+        config={**content().config, "calibrate": "temperature"},
+        dataset={**fake.dataset(), "rejected": [{"path": "train/x.png", "reason": told}]},
+        plan={**content().plan, "notes": [told]},
+        records=(fake.failed("0001", told), fake.trial("0002", notes=(told,))),
+        evaluation={**evaluation, "retraining": {"notes": [told], "ensemble": None}},
+        exports=({"format": "onnx", "status": "failed", "reason": told},),
+        ablation={**fake.ablation(), "notes": [told]},
+    )
+    assert html.unescape(render_html(made)).count(told) >= 6
+    for text in (render_html(made, local=False), render_markdown(made), render_card(made)):
+        assert "jane" not in text
+        assert "~/" not in text
+    for text in (render_html(made, local=False), render_markdown(made)):
+        assert text.count("cannot write model.onnx (see log.txt)") >= 6
+
+
 def test_the_five_questions_are_a_section_when_they_were_asked():
     assert 'id="questions"' not in render_html(content())
-    effect = {"value": -0.01, "low": -0.03, "high": 0.01}
-    flips = {
-        "base": "documented",
-        "factor": "flip",
-        "question": "flip",
-        "before": "off",
-        "after": "on",
-        "failed": None,
-        "validation": {
-            "difference": {"value": 0.012, "low": -0.02, "high": 0.04},
-            "answer": "can't be told apart",
-        },
-        "test": {
-            "answer": "can't be told apart",
-            "metrics": {"loss": {"over_patients": effect, "over_seeds": {"value": -0.01}}},
-        },
-    }
-    failed = {**flips, "base": "winner", "failed": "no memory", "validation": None, "test": None}
-    ablation = {
-        "objective": "robust_loss",
-        "repeats": 3,
-        "epochs": 12,
-        "test_metrics": ["loss", "auc"],
-        "test_openings": 1,
-        "method": {"answer": "It helps where every interval says so."},
-        "notes": ["A caution."],
-        "answers": [flips, failed, "damaged"],
-        "questions": [
-            {"name": "flip", "question": "Do flips help?", "sentence": "Nobody can tell."},
-            {"name": "network", "question": "Never asked", "sentence": ""},
-        ],
-    }
-    asked = content(ablation=ablation)
+    asked = content(ablation=fake.ablation())
     markdown = render_markdown(asked).replace("\\_", "_")
     for text in (html.unescape(render_html(asked)), markdown):
         assert "The notebook's five questions" in text
@@ -209,3 +270,14 @@ def test_the_five_questions_are_a_section_when_they_were_asked():
         assert "opened 1 time more" in text
         assert "Never asked" not in text
         assert "damaged" not in text
+
+
+def test_an_ablation_of_an_earlier_winner_is_not_shown_as_if_it_were_of_this_one():
+    asked = fake.ablation()
+    asked["bases"][1] = {"base": "winner", "values": {**fake.DOCUMENTED, "flip": True}}
+    made = content(ablation=asked)
+    for text in (html.unescape(render_html(made)), render_markdown(made).replace("\\_", "_")):
+        assert "of an earlier winner of this run and is left out" in text
+        assert "Nobody can tell." not in text
+    del asked["bases"][1]
+    assert "Nobody can tell." in render_html(content(ablation=asked))

@@ -80,8 +80,8 @@ def test_a_long_roc_keeps_few_numbers_and_its_ends():
     predictions = {"winner": (rng.integers(0, 2, 3000), rng.random(3000))}
     (insight,) = ranking.roc(Material(objective="val_auc", predictions=predictions))
     assert len(insight.rows) <= ranking.MAX_ROWS + 1
-    assert insight.rows[0][2:] == (0.0, 0.0)
-    assert insight.rows[-1][2:] == (1.0, 1.0)
+    assert insight.rows[0][2:] == (0.0, 0.0, None, None)
+    assert insight.rows[-1][2:] == (1.0, 1.0, None, None)
 
 
 def test_confusion_matrices_are_both_models_at_both_thresholds():
@@ -180,6 +180,22 @@ def test_what_there_is_no_data_for_is_not_drawn(tmp_path):
     material = Material(objective="val_auc", records=[fake.failed("0001")])
     assert draw_all(tmp_path, material, synthetic=False) == []
     assert not (tmp_path / "plots").exists()
+
+
+def test_plots_of_an_earlier_pass_are_removed_and_other_files_stay(tmp_path):
+    local = tmp_path / "plots" / "local"
+    local.mkdir(parents=True)
+    old = [tmp_path / "plots" / "seeds.png", tmp_path / "plots" / "seeds.json"]
+    old += [local / "heatmaps.png", local / "heatmaps.json"]
+    others = [tmp_path / "plots" / "roc.png", tmp_path / "plots" / "notes.txt"]
+    for path in (*old, *others):
+        path.write_text("{}")
+    records = [fake.trial("0001"), fake.trial("0002", score=0.2)]
+    material = Material(objective="robust_loss", records=records)
+    drawn = draw_all(tmp_path, material, synthetic=False, keep=("roc",))
+    assert drawn
+    assert not any(path.exists() for path in old)
+    assert all(path.exists() for path in (*others, *drawn))
 
 
 def test_a_wide_range_of_losses_is_drawn_on_a_logarithmic_axis():

@@ -9,7 +9,8 @@ from search.reporting.stored import read_run
 from search.reporting.trials import ordered
 
 selenium = pytest.importorskip("selenium", reason="pip install selenium")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 DRIVER = shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver")
 
@@ -82,6 +83,10 @@ def test_it_opens_without_an_error_and_fits_the_screen(show, made, width, scheme
     assert all(complete and width > 0 and alt for complete, width, alt in pictures)
     page = driver.execute_script("return document.documentElement.scrollWidth")
     assert page <= width
+    wide = "return Array.from(document.querySelectorAll('#exports table, #questions table'))"
+    regions = driver.execute_script(f"{wide}.map(t => t.closest('.scroll').clientWidth)")
+    assert len(regions) == 2
+    assert all(0 < region <= width for region in regions)
     paper = driver.execute_script("return getComputedStyle(document.body).backgroundColor")
     brightness = sum(int(part) for part in paper[4:-1].split(",")) / 3
     assert brightness > 200 if scheme == "light" else brightness < 60

@@ -153,6 +153,17 @@ def test_what_was_made_from_the_records_is_made_again_with_its_checksum(complete
     assert (complete.root / "history.csv").read_text().startswith("role,")
 
 
+def test_rebuilding_forgets_plots_that_are_no_longer_of_the_run(complete, capsys):
+    for name in ("seeds.png", "seeds.json"):
+        (complete.root / "plots" / name).write_text("{}")
+    complete.write_manifest(complete.read_json("manifest.json"))
+    assert report.main([complete.root.as_posix(), "--rebuild"]) == 0
+    assert not (complete.root / "plots" / "seeds.png").exists()
+    assert "plots/seeds.png" not in complete.read_json("manifest.json")["files"]
+    assert "no longer there" not in capsys.readouterr().out
+    assert 'id="seeds"' not in (complete.root / "report.html").read_text()
+
+
 def test_rebuilding_keeps_the_roc_of_a_control_whose_predictions_are_not_stored(complete):
     assert report.main([complete.root.as_posix(), "--rebuild"]) == 0
     rows = picture(complete.root / "plots" / "roc.png").rows
@@ -214,6 +225,16 @@ def test_a_tampered_record_is_named_and_shown_with_exit_code_2(complete, capsys)
     assert "is better than" in out
 
 
+def test_an_ablation_asked_again_does_not_make_a_run_look_changed(complete, capsys):
+    before = {"bytes": 2, "sha256": "of the answers that an earlier version listed"}
+    manifest = complete.read_json("manifest.json")
+    files = {**manifest["files"], "ablation/ablation.json": before}
+    complete.write_json("manifest.json", {**manifest, "files": files})
+    complete.write_json("ablation/ablation.json", {"answers": []})
+    assert report.main([complete.root.as_posix()]) == 0
+    assert "changed since" not in capsys.readouterr().out
+
+
 def test_a_run_of_another_version_is_shown_with_a_warning(complete, capsys):
     manifest = complete.read_json("manifest.json")
     complete.write_json("manifest.json", {**manifest, "versions": {"xray-search": "0.0.1"}})
@@ -269,8 +290,9 @@ def test_what_is_passed_on_names_no_folders(complete, root, origin, data, said):
         config={**content.config, "data": data, "address": "head-node:6379"},
     )
     assert dict(data_rows(content))["source"] == f"{root} ({origin})"
-    assert dict(data_rows(content, local=False))["source"] == said
-    options = dict(option_rows(content, local=False))
+    shared = content.passed_on()
+    assert dict(data_rows(shared))["source"] == said
+    options = dict(option_rows(shared))
     assert options["--data"] == data.rpartition("/")[2]
     assert "--address" not in options
 
@@ -301,8 +323,9 @@ def test_the_page_is_one_file_with_everything_escaped(made):
     pictures = [a["src"] for tag, a in page.tags if tag == "img"]
     assert len(pictures) == len(list((made.root / "plots").rglob("*.png")))
     assert all(src.startswith("data:image/png;base64,") for src in pictures)
-    # The numbers of every picture, the hyperparameters, the options and CLAIM's items.
-    assert [tag for tag, _ in page.tags].count("details") == len(pictures) + 3
+    # The numbers of every picture, the hyperparameters, the options, the ablation's method and
+    # CLAIM's items.
+    assert [tag for tag, _ in page.tags].count("details") == len(pictures) + 4
     names = [a["id"] for _, a in page.tags if "id" in a]
     assert len(names) == len(set(names))
     assert {a["href"][1:] for tag, a in page.tags if tag == "a"} <= set(names)

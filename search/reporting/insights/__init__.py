@@ -10,8 +10,8 @@ The seam to the report:
   for, in the order of the report. Pure: nothing is read or written, and nothing drawn.
 - `plots.draw_all(root, material, synthetic=…)` saves them: `plots/<name>.json` holds everything but
   the picture, `plots/<name>.png` the picture, if there is one; local ones lie in `plots/local/`,
-  which git is told to ignore and the manifest does not list. It returns all files;
-  `plots.pictures` picks the PNG files among them.
+  which git is told to ignore and the manifest does not list. It returns all files, and removes
+  those of an earlier pass; `plots.pictures` picks the PNG files among them.
 - `content.gather` reads them back: `RunContent.insights` are all of them in the order of the
   report, tables without a picture and local pictures included. `RunContent.pictures` are as before
   the ones that have a picture to be shown anywhere, i.e. no local ones.

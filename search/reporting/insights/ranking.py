@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from search.evidence import Band, ScoreCurves
@@ -47,10 +48,10 @@ def roc(material: Material) -> list[Insight]:
             title=f"ROC on {material.split}",
             reading=f"A random ill child gets a higher probability than a random healthy one in "
             f"{best.auc:.1%} of pairs with the {best.name}{interval}.",
-            caption=(BANDS if bands else "")
+            caption=(BANDS + "Low and high are those of the sensitivity. " if bands else "")
             + "Diamonds are the stored thresholds, fixed on validation.",
-            columns=("candidate", "threshold", "1 − specificity", "sensitivity"),
-            rows=tuple(_roc_rows(data)),
+            columns=("candidate", "threshold", "1 − specificity", "sensitivity", "low", "high"),
+            rows=tuple(_roc_rows(data, bands)),
             draw=partial(draw_roc, data, bands),
         )
     ]
@@ -93,12 +94,15 @@ def _interval(material: Material, role: str, key: str) -> str:
     return f" (95% interval {found['low']:.1%}–{found['high']:.1%})"
 
 
-def _roc_rows(data: Sequence[RocCurve]) -> list[tuple[Any, ...]]:
+def _roc_rows(data: Sequence[RocCurve], bands: Mapping[str, Band]) -> list[tuple[Any, ...]]:
+    """Return the curves' points, thinned, with the limits that the band is drawn with there."""
     rows: list[tuple[Any, ...]] = []
     for curve in data:
-        points = list(
-            zip(curve.threshold, curve.false_positive_rate, curve.true_positive_rate, strict=True)
-        )
+        rates, band = curve.false_positive_rate, bands.get(curve.name)
+        limits: list[list[Any]] = [[None] * len(rates)] * 2
+        if band is not None:
+            limits = [np.interp(rates, band.x, ends).tolist() for ends in (band.low, band.high)]
+        points = list(zip(curve.threshold, rates, curve.true_positive_rate, *limits, strict=True))
         step = max(1, math.ceil(len(points) / (MAX_ROWS // len(data))))
         rows.extend((curve.name, *point) for point in [*points[:-1:step], points[-1]])
     return rows

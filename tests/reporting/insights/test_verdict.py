@@ -166,14 +166,27 @@ def test_the_roc_has_the_exported_models_points_and_says_the_interval(material, 
     labels, said, _ = winner
     insight = one(ranking.roc(material))
     points = [row for row in insight.rows if row[0] == "winner"]
-    assert points[0][2:] == (0.0, 0.0)
-    assert points[-1][2:] == (1.0, 1.0)
-    for _, threshold, x, y in points[1:]:
+    assert points[0][2:4] == (0.0, 0.0)
+    assert points[-1][2:4] == (1.0, 1.0)
+    for _, threshold, x, y, _, _ in points[1:]:
         assert (x, y) == pytest.approx(
             ((said[labels == 0] >= threshold).mean(), (said[labels == 1] >= threshold).mean())
         )
     assert f"{sk.roc_auc_score(labels, said):.1%}" in insight.reading
     assert "95% interval" in insight.reading
+
+
+def test_the_rocs_numbers_have_the_bands_limits(material):
+    band = material.curves["winner"].roc
+    insight = one(ranking.roc(material))
+    assert insight.columns[-2:] == ("low", "high")
+    limits = {round(row[2], 6): row[4:] for row in insight.rows if row[0] == "winner"}
+    assert all(0 <= low <= high <= 1 for low, high in limits.values())
+    known = zip(band.x, band.low, band.high, strict=True)
+    found = [(limits[round(x, 6)], ends) for x, *ends in known if round(x, 6) in limits]
+    assert len(found) > 10
+    for mine, ends in found:
+        assert mine == pytest.approx(tuple(ends))
 
 
 def test_precision_and_recall_have_a_band_around_every_point(material, winner):
