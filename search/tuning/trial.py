@@ -245,7 +245,7 @@ def build_model(
         begin_averaging(model.optimizer, average)
     parts = footprint.parts(model, int(values.get("batch_size", 1)))
     if parts > 1 and not backend.gpus():
-        model.optimizer.gradient_accumulation_steps = parts
+        footprint.compute_in_parts(model.optimizer, parts)
     # Created now rather than while the first step is traced, which TensorFlow would trace twice.
     model.optimizer.build(model.trainable_variables)
     return model
@@ -263,7 +263,7 @@ def training_feed(setting: Setting, model: Any, values: Values, seed: int) -> Tr
     return TrainingFeed(
         setting.dataset.train,
         class_weights=setting.dataset.class_weights,
-        batch_size=int(values["batch_size"]) // (model.optimizer.gradient_accumulation_steps or 1),
+        batch_size=int(values["batch_size"]) // footprint.parts_of(model.optimizer),
         seed=seed,
     )
 
@@ -275,18 +275,18 @@ def _train(run: _Run) -> None:
         setting, spec.values, spec.seed, precision=spec.precision, average=spec.average
     )
     run.parameters = int(model.count_params())
-    initial = _restore(run, model)
+    feed = training_feed(setting, model, spec.values, spec.seed)
+    initial = _restore(run, model, feed.num_batches)
     for record in run.records:
         run.on_epoch(record)
     if initial >= spec.epochs or (run.records and run.out_of_patience):
         return
-    if parts := model.optimizer.gradient_accumulation_steps:
+    if (parts := footprint.parts_of(model.optimizer)) > 1:
         run.notes = (
             *run.notes,
             f"batches of {spec.values['batch_size']} computed in {parts} parts, to bound the "
             "memory of the CPU",
         )
-    feed = training_feed(setting, model, spec.values, spec.seed)
     validator = Validator(setting.dataset, prevalence=setting.prevalence)
     run.costs["build"] += time.perf_counter() - begin
     hyperparameters = kt.HyperParameters()
@@ -303,10 +303,11 @@ def _train(run: _Run) -> None:
     )
 
 
-def _restore(run: _Run, model: Any) -> int:
+def _restore(run: _Run, model: Any, steps_per_epoch: int) -> int:
     """Load this trial's checkpoint, or its parent's; return the epochs that are behind it.
 
     Raises:
+        ValueError: The checkpoint is that of another optimizer.
         FileNotFoundError: The trial continues a parent whose checkpoint is gone.
     """
     spec = run.spec
@@ -314,7 +315,7 @@ def _restore(run: _Run, model: Any) -> int:
     epoch = checkpoint.saved_epoch(own)
     run.records = []
     if epoch > spec.initial_epoch:
-        checkpoint.load(model, own, training=True)
+        checkpoint.load(model, own, steps=epoch * steps_per_epoch)
         run.records = [
             record
             for record in checkpoint.read_epochs(spec.directory, up_to=epoch)
@@ -324,7 +325,7 @@ def _restore(run: _Run, model: Any) -> int:
     if spec.initial_epoch:
         if spec.parent_checkpoint is None or not spec.parent_checkpoint.exists():
             raise FileNotFoundError(f"the parent's checkpoint {spec.parent_checkpoint} is gone")
-        checkpoint.load(model, spec.parent_checkpoint, training=True)
+        checkpoint.load(model, spec.parent_checkpoint, steps=spec.initial_epoch * steps_per_epoch)
     return spec.initial_epoch
 
 
