@@ -89,7 +89,7 @@ def train_trial(
         setting: With what.
         on_epoch: Called after each epoch is durable, also for epochs found finished on disk.
         should_stop: Asked after each epoch.
-        on_step: Called after each training step: a sign of life.
+        on_step: Called after each training step and each batch of validation: a sign of life.
 
     Returns:
         The result. Exceptions of build and fit, running out of memory and divergence are results
@@ -287,7 +287,7 @@ def _train(run: _Run) -> None:
             f"batches of {spec.values['batch_size']} computed in {parts} parts, to bound the "
             "memory of the CPU",
         )
-    validator = Validator(setting.dataset, prevalence=setting.prevalence)
+    validator = Validator(setting.dataset, prevalence=setting.prevalence, on_batch=run.on_step)
     run.costs["build"] += time.perf_counter() - begin
     hyperparameters = kt.HyperParameters()
     hyperparameters.values = copy.deepcopy(spec.values)
@@ -364,7 +364,8 @@ class _EpochEnd(keras.callbacks.Callback):
         run = self.run
         trained = time.perf_counter()
         metrics: Metrics = {name: float(value) for name, value in (logs or {}).items()}
-        with averaged(self.model), reestimated(self.model, self.feed):
+        statistics = reestimated(self.model, self.feed, on_batch=run.on_step)
+        with averaged(self.model), statistics:
             if run.setting.validated:
                 metrics.update(self.validator.metrics(self.model))
             validated = time.perf_counter()

@@ -13,7 +13,7 @@ import pytest
 from hypermodels import DocumentedCNN
 from search.errors import StopRequestedError
 from search.records import FailureKind, TrialSpec
-from search.tuning import checkpoint
+from search.tuning import checkpoint, validation
 from search.tuning import trial as trials
 from search.tuning.trial import Setting, train_trial
 from tests.tuning.fakes import TinyHyperModel
@@ -83,6 +83,14 @@ def test_the_network_learns_and_logs_every_metric(setting, tmp_path):
     assert {"loss", "accuracy", "val_recall", "val_precision", "stress_auc"} <= set(last)
     assert result.parameters > 0
     assert tuple(result.costs) == trials.COSTS
+
+
+def test_training_and_validation_give_signs_of_life(setting, tmp_path, monkeypatch):
+    monkeypatch.setattr(validation, "PIXELS", 8 * 32**2)
+    signs = []
+    train_trial(spec(tmp_path, "t", epochs=2), setting, on_step=lambda: signs.append(1))
+    # 36 images in batches of 8; 24 to validate on, and as many views, likewise.
+    assert len(signs) == 2 * (5 + 3 + 3)
 
 
 def test_a_stop_keeps_the_epoch_and_the_next_start_continues(setting, tmp_path):
