@@ -70,6 +70,16 @@ class Measure:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """The worker has compiled what it is to measure, and waits for `Go`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Go:
+    """Tell a worker that is prepared to measure now."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Stop:
     """Ask to give the trial back after this epoch."""
 
@@ -146,7 +156,15 @@ def work(pipe: Pipe, task: Any, setting: Any) -> None:
         return  # came after the trial it was meant for had ended
     try:
         if isinstance(task, Measure):
-            pipe.send(measure_pace(setting, task.values, seed=task.seed, precision=task.precision))
+            pipe.send(
+                measure_pace(
+                    setting,
+                    task.values,
+                    seed=task.seed,
+                    precision=task.precision,
+                    when_compiled=lambda: _await_go(pipe),
+                )
+            )
             return
         result = train_trial(
             task,
@@ -166,6 +184,12 @@ def work(pipe: Pipe, task: Any, setting: Any) -> None:
         with contextlib.suppress(OSError):
             pipe.send(Broken(message=f"{type(error).__name__}: {error}"))
         raise
+
+
+def _await_go(pipe: Pipe) -> None:
+    """Wait until all workers are to measure; nothing else is sent to one that measures."""
+    pipe.send(Prepared())
+    pipe.recv()
 
 
 def _asked_to_stop(pipe: Pipe) -> bool:
