@@ -100,6 +100,7 @@ class Done:
         start: Seconds until everything was loaded and could train.
         wall: Seconds of the search after that.
         trials: Finished trials.
+        unfinished: Rate and epochs of those that were being trained when it was cut short.
         epochs: Finished epochs, those of unfinished trials included.
         complete: Whether it came to the end of the schedule.
         failures: One line each.
@@ -108,6 +109,7 @@ class Done:
     start: float = 0.0
     wall: float = 0.0
     trials: list[Trial] = dataclasses.field(default_factory=list)
+    unfinished: list[Trial] = dataclasses.field(default_factory=list)
     epochs: int = 0
     complete: bool = True
     failures: list[str] = dataclasses.field(default_factory=list)
@@ -215,9 +217,8 @@ def ours(work: Work, *, workers: int, limit: float) -> Done:
             trials[name]["epochs"] += 1
             done.epochs += 1
         elif event["event"] == "trial_ended":
-            done.trials.append(
-                {**trials[name], "seconds": event["seconds"], "costs": event["costs"]}
-            )
+            ended = trials.pop(name)
+            done.trials.append({**ended, "seconds": event["seconds"], "costs": event["costs"]})
             if event["failure"]:
                 done.failures.append(event["failure"]["message"])
 
@@ -243,6 +244,7 @@ def ours(work: Work, *, workers: int, limit: float) -> Done:
         done.complete = False
     finally:
         done.wall = time.perf_counter() - loaded
+        done.unfinished = list(trials.values())
         executor.close()
     return done
 
@@ -419,6 +421,7 @@ def plain(work: Work, *, limit: float) -> Done:
     except _OutOfTime:
         done.complete = False
         cut = done.trials.pop()
+        done.unfinished = [{"rate": cut["rate"], "epochs": cut["epochs"]}]
         done.epochs += cut["epochs"]
     finally:
         done.epochs += sum(trial["epochs"] for trial in done.trials)
