@@ -14,6 +14,7 @@ import ctypes
 import dataclasses
 import gc
 import math
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -334,7 +335,15 @@ class _DivergedError(Exception):
 
 
 class _EpochEnd(keras.callbacks.Callback):
-    """Sets an epoch's randomness, then validates, checkpoints and reports it."""
+    """Sets an epoch's randomness, then validates, checkpoints and reports it.
+
+    Attributes:
+        async_safe: Tells Keras that `on_train_batch_end` may be called from any thread. On JAX the
+            steps are then sent to the device without waiting for each to end; Keras waits for
+            all calls before the end of the epoch.
+    """
+
+    async_safe = True
 
     def __init__(self, run: _Run, feed: TrainingFeed, validator: Validator) -> None:
         super().__init__()
@@ -343,6 +352,7 @@ class _EpochEnd(keras.callbacks.Callback):
         self.validator = validator
         self.begin = 0.0
         self.compiled = False
+        self._lock = threading.Lock()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Set data order and the state of every random layer; Keras counts epochs from 0."""
@@ -352,8 +362,9 @@ class _EpochEnd(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Give a sign of life; the first step tells what compiling took."""
-        if not self.compiled:
-            self.compiled = True
+        with self._lock:
+            first, self.compiled = not self.compiled, True
+        if first:
             now = time.perf_counter()
             self.run.costs["compile"] += now - self.begin
             self.run.costs["train"] -= now - self.begin

@@ -97,8 +97,30 @@ class Pipe(Protocol):
         """Return whether there is an object to take."""
 
 
+class SharedPipe:
+    """A connection that several threads may send through: messages go one after another."""
+
+    def __init__(self, pipe: Pipe) -> None:
+        """Send through a pipe that nobody else sends through."""
+        self._pipe = pipe
+        self._lock = threading.Lock()
+
+    def send(self, message: Any, /) -> None:
+        """Send an object."""
+        with self._lock:
+            self._pipe.send(message)
+
+    def recv(self) -> Any:
+        """Wait for an object, and take it."""
+        return self._pipe.recv()
+
+    def poll(self) -> bool:
+        """Return whether there is an object to take."""
+        return self._pipe.poll()
+
+
 def serve(
-    pipe: Connection,
+    connection: Connection,
     parent: Connection,
     environment: dict[str, str],
     log_file: Path,
@@ -107,13 +129,15 @@ def serve(
     """Work until the pipe closes; the target of a spawned process.
 
     Args:
-        pipe: To the parent.
+        connection: To the parent.
         parent: Closes when the parent is gone; nothing is ever sent through it.
         environment: Variables to set before anything else is imported.
         log_file: Gets what is printed, by this process and by libraries.
         pickled_setting: A pickled `Setting`.
     """
     _end_with(parent)
+    # Keras may call back from threads of its own, also when a step has failed.
+    pipe = SharedPipe(connection)
     os.environ.update(environment)
     # Ctrl-C reaches the whole process group; the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -11,6 +11,7 @@ the next one is found.
 from __future__ import annotations
 
 import dataclasses
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -279,7 +280,12 @@ class _OutOfTime(KeyboardInterrupt):
 
 
 class _Clock(keras.callbacks.Callback):
-    """Times compiling (the first step) and training like `search/tuning/trial.py`."""
+    """Times compiling (the first step) and training like `search/tuning/trial.py`.
+
+    Likewise it does not make Keras wait for every step; KerasTuner's own callback does.
+    """
+
+    async_safe = True
 
     def __init__(self, costs: dict[str, float], deadline: float, trained: Trial) -> None:
         super().__init__()
@@ -288,13 +294,15 @@ class _Clock(keras.callbacks.Callback):
         self.trained = trained
         self.compiled = False
         self.begin = 0.0
+        self.lock = threading.Lock()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.begin = time.perf_counter()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        if not self.compiled:
-            self.compiled = True
+        with self.lock:
+            first, self.compiled = not self.compiled, True
+        if first:
             self.costs["compile"] += time.perf_counter() - self.begin
             self.begin = time.perf_counter()
         if time.perf_counter() > self.deadline:

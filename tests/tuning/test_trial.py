@@ -3,6 +3,9 @@
 import dataclasses
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import h5py
@@ -91,6 +94,43 @@ def test_training_and_validation_give_signs_of_life(setting, tmp_path, monkeypat
     train_trial(spec(tmp_path, "t", epochs=2), setting, on_step=lambda: signs.append(1))
     # 36 images in batches of 8; 24 to validate on, and as many views, likewise.
     assert len(signs) == 2 * (5 + 3 + 3)
+
+
+@pytest.fixture
+def callback(setting, tmp_path):
+    """The callback of a trial, and the signs of life that it gave."""
+    signs = []
+    run = trials._Run(
+        spec(tmp_path, "t"),
+        setting,
+        on_epoch=lambda record: None,
+        should_stop=lambda: False,
+        on_step=lambda: signs.append(1),
+    )
+    return trials._EpochEnd(run, None, None), signs
+
+
+def test_keras_need_not_wait_for_every_step(callback, monkeypatch):
+    from keras.src.callbacks import callback_list
+
+    monkeypatch.setattr(callback_list.backend, "IS_THREAD_SAFE", True)  # as on JAX
+    assert keras.callbacks.CallbackList([callback[0]])._async_train
+
+
+def test_steps_told_of_by_many_threads_are_all_counted_and_compiling_once(callback):
+    told, signs = callback
+    told.begin = time.perf_counter() - 5
+    together = threading.Barrier(16)
+
+    def tell(batch):
+        together.wait()
+        told.on_train_batch_end(batch)
+
+    with ThreadPoolExecutor(16) as threads:
+        list(threads.map(tell, range(16)))
+    assert len(signs) == 16
+    assert told.run.costs["compile"] == pytest.approx(5, abs=1)
+    assert told.run.costs["train"] == pytest.approx(-5, abs=1)
 
 
 def test_a_stop_keeps_the_epoch_and_the_next_start_continues(setting, tmp_path):
