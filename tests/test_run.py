@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -138,6 +139,15 @@ def test_a_name_that_is_taken_is_an_error_that_says_what_to_do(folder, capsys):
     said = capsys.readouterr().out
     assert "--resume" in said
     assert "--overwrite" in said
+
+
+@pytest.mark.parametrize("options", [(), ("--resume", "--seed", "9"), ("--overwrite",)])
+def test_the_command_given_twice_says_who_has_the_run(folder, root, capsys, options):
+    with RunDirectory(root).lock():
+        assert main(arguments(folder, *options)) == 2
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"in use by process {os.getpid()}" in said
+    assert "--overwrite" not in said
 
 
 def test_resuming_a_finished_run_trains_nothing_and_changes_no_result(folder, root):
