@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from search import backend
 from search.errors import WorkerError
 from search.records import Values
 from search.tuning.devices import (
@@ -110,13 +111,13 @@ def staff(
         log_dir: Where workers' logs go.
         should_stop: Asked while measuring and after each epoch.
         limits: When workers are replaced.
-        gpus: The GPUs to use; those of the machine by default.
+        gpus: The GPUs to use; those that the backend can use by default.
 
     Raises:
         WorkerError: No worker can be started.
         StopRequestedError: The user asked to stop.
     """
-    found = find_gpus() if gpus is None else tuple(gpus)
+    found = usable_gpus() if gpus is None else tuple(gpus)
 
     def open_crew(count: int) -> Executor:
         return open_executor(
@@ -157,7 +158,7 @@ def open_executor(
         log_dir: Where workers' logs go.
         should_stop: Asked after each epoch.
         limits: When workers are replaced.
-        gpus: The GPUs to use; those of the machine by default.
+        gpus: The GPUs to use; those that the backend can use by default.
 
     Raises:
         WorkerError: No worker can be started.
@@ -166,7 +167,7 @@ def open_executor(
         return InProcessExecutor(setting, should_stop=should_stop)
     return WorkerPool(
         setting,
-        environments=worker_environments(workers, gpus=find_gpus() if gpus is None else gpus),
+        environments=worker_environments(workers, gpus=usable_gpus() if gpus is None else gpus),
         log_dir=log_dir,
         should_stop=should_stop,
         limits=limits,
@@ -240,6 +241,11 @@ def choose(
 def shared(pace: Pace, workers: int) -> Pace:
     """Return what an epoch and a start cost the whole machine when all workers are busy."""
     return Pace(epoch=pace.epoch / workers, trial=pace.trial / workers)
+
+
+def usable_gpus() -> tuple[Gpu, ...]:
+    """Return the machine's GPUs, none where the backend is made for the CPU alone."""
+    return find_gpus() if backend.gpus() else ()
 
 
 def _most_workers(gpus: Sequence[Gpu]) -> int:

@@ -1,7 +1,8 @@
 """What a worker process does: takes trials from a pipe, trains them, reports through the pipe.
 
-Imports nothing but the standard library at its top, because the environment that the parent chose
-for it (threads, GPU, memory share) must be set before a backend is imported.
+Imports nothing but the standard library (and `devices.py`, which does not either) at its top,
+because the environment that the parent chose for it (threads, GPU, memory share) must be set before
+a backend is imported.
 
 One pipe a worker and no shared lock: a worker that is killed while it writes can block nobody.
 """
@@ -22,6 +23,8 @@ from multiprocessing import connection as connections
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Protocol
+
+from search.tuning.devices import set_environment
 
 BEAT_SECONDS = 1.0
 """A worker that makes progress says so at most this often."""
@@ -138,7 +141,7 @@ def serve(
     _end_with(parent)
     # Keras may call back from threads of its own, also when a step has failed.
     pipe = SharedPipe(connection)
-    os.environ.update(environment)
+    set_environment(environment)
     # Ctrl-C reaches the whole process group; the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     print_to(log_file)

@@ -133,5 +133,12 @@ def test_memory_and_cores_limit_the_workers(monkeypatch):
     assert _most_workers((Gpu(index="0", memory_mb=10_000),)) == 2
 
 
+@pytest.mark.parametrize("seen", [[], ["gpu:0"]])
+def test_a_gpu_that_the_backend_cannot_use_is_none(monkeypatch, seen):
+    monkeypatch.setattr(scaling.backend, "gpus", lambda: seen)
+    monkeypatch.setattr(scaling, "find_gpus", lambda: (Gpu(index="0", memory_mb=1),))
+    assert len(scaling.usable_gpus()) == len(seen)
+
+
 def test_workers_share_the_cost_of_an_epoch():
     assert shared(Pace(epoch=8.0, trial=4.0), 4) == Pace(epoch=2.0, trial=1.0)
