@@ -184,11 +184,23 @@ def read_epochs(directory: Path, *, up_to: int) -> list[EpochRecord]:
     return [found[epoch] for epoch in sorted(found)]
 
 
+def tidy(directory: Path) -> int:
+    """Delete what a kill in the middle of `save` left behind and return the bytes freed.
+
+    Call it while nobody trains there.
+    """
+    freed = 0
+    for path in directory.glob(".[0-9]*.weights.h5"):
+        with contextlib.suppress(FileNotFoundError):
+            freed += path.stat().st_size
+            path.unlink()
+    return freed
+
+
 def remove(directory: Path) -> int:
     """Delete a trial's checkpoints and return the bytes freed; its log stays."""
-    freed = 0
-    for name in (LAST, BEST):
-        path = directory / name
+    freed = tidy(directory)
+    for path in (directory / LAST, directory / BEST):
         if path.exists():
             freed += path.stat().st_size
             path.unlink()

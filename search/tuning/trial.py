@@ -313,6 +313,7 @@ def _restore(run: _Run, model: Any, steps_per_epoch: int) -> int:
     """
     spec = run.spec
     own = spec.directory / checkpoint.LAST
+    checkpoint.tidy(spec.directory)
     epoch = checkpoint.saved_epoch(own)
     run.records = []
     if epoch > spec.initial_epoch:

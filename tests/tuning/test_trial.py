@@ -157,6 +157,13 @@ def test_a_finished_trial_is_not_trained_again(setting, tmp_path):
     assert again.epochs == first.epochs
 
 
+def test_what_a_kill_left_of_a_checkpoint_is_gone_when_the_trial_goes_on(setting, tmp_path):
+    train_trial(spec(tmp_path, "t", epochs=1), setting)
+    (tmp_path / "t" / f".99.{checkpoint.LAST}").write_bytes(b"half")
+    train_trial(spec(tmp_path, "t"), setting)
+    assert {path.name for path in (tmp_path / "t").iterdir()} == {checkpoint.LAST, checkpoint.LOG}
+
+
 def test_a_log_line_beyond_the_checkpoint_is_not_believed(setting, tmp_path):
     train_trial(spec(tmp_path, "t", epochs=1), setting)
     ahead = dataclasses.replace(
