@@ -20,6 +20,7 @@ from search.records import Dataset, TrialRecord, Values
 from search.reporting.console import Console
 from search.retraining import Crew
 from search.tuning import space as spaces
+from search.tuning.building import Setting
 from search.tuning.executors import Executor
 from search.tuning.loop import SearchLoop
 from search.tuning.oracles import ScheduleOracle
@@ -29,7 +30,7 @@ from search.tuning.ray_cluster import RayWishes
 from search.tuning.ray_executor import open_on_ray, staff_on_ray
 from search.tuning.scaling import Staffing, Wishes, open_executor, staff
 from search.tuning.timing import Pace, measure_pace
-from search.tuning.trial import Setting, ShouldStop
+from search.tuning.trial import ShouldStop
 
 
 class Searching:

@@ -22,8 +22,9 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from search.tuning.building import Setting
 from search.tuning.pooling import POLL_SECONDS, Pool, PoolLimits, Worker
-from search.tuning.trial import Setting, ShouldStop
+from search.tuning.trial import ShouldStop
 from search.tuning.worker import serve
 
 KILLED_SECONDS = 10.0

@@ -15,6 +15,7 @@ from pathlib import Path
 from search import backend
 from search.errors import WorkerError
 from search.records import Values
+from search.tuning.building import Setting
 from search.tuning.devices import (
     Gpu,
     available_memory_mb,
@@ -26,7 +27,7 @@ from search.tuning.executors import Executor, InProcessExecutor
 from search.tuning.pool import WorkerPool
 from search.tuning.pooling import PoolLimits
 from search.tuning.timing import Pace
-from search.tuning.trial import Setting, ShouldStop
+from search.tuning.trial import ShouldStop
 
 WORTHWHILE = 1.1
 """Twice the workers must bring at least so many times the epochs a second."""

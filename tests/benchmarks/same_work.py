@@ -28,6 +28,7 @@ from search import backend
 from search.errors import StopRequestedError
 from search.journal import RunDirectory
 from search.records import Dataset, StressedViews, Subset, Values
+from search.tuning.building import Setting, build_model, release_memory
 from search.tuning.devices import find_gpus, worker_environments
 from search.tuning.executors import Executor, InProcessExecutor
 from search.tuning.feed import TrainingFeed
@@ -36,7 +37,6 @@ from search.tuning.oracles import ScheduleOracle
 from search.tuning.pool import WorkerPool
 from search.tuning.schedule import Schedule, hyperband
 from search.tuning.sources import DrawnSource
-from search.tuning.trial import Setting, build_model, release_memory
 
 RANK = "rank_loss"
 TIMED_STEPS = 60

@@ -11,8 +11,8 @@ import pytest
 
 from hypermodels import DocumentedCNN
 from search.tuning import checkpoint, footprint
-from search.tuning import trial as trials
-from search.tuning.trial import Setting, train_trial
+from search.tuning.building import Setting, build_model
+from search.tuning.trial import train_trial
 from tests.tuning.fakes import TinyHyperModel
 from tests.tuning.test_trial import VALUES, spec
 
@@ -95,7 +95,7 @@ def setting(tiny_dataset) -> Setting:
 
 
 def test_a_split_trial_says_so_and_steps_once_a_batch(setting, tmp_path, monkeypatch):
-    monkeypatch.setattr(trials.footprint, "parts", lambda *_: 4)
+    monkeypatch.setattr(footprint, "parts", lambda *_: 4)
     result = train_trial(spec(tmp_path, "t", values={**VALUES, "batch_size": 16}), setting)
     assert result.failure is None
     assert result.notes == ("batches of 16 computed in 4 parts, to bound the memory of the CPU",)
@@ -105,9 +105,9 @@ def test_the_learning_rate_follows_the_batches_and_not_their_parts(setting, monk
     network = DocumentedCNN(image_size=32, train_size=36, epochs=4)
     cosine = dataclasses.replace(setting, hypermodel=network)
     values = {"schedule": "cosine", "batch_size": 16}
-    whole = trials.build_model(cosine, values, 1).optimizer
-    monkeypatch.setattr(trials.footprint, "parts", lambda *_: 4)
-    split = trials.build_model(cosine, values, 1).optimizer
+    whole = build_model(cosine, values, 1).optimizer
+    monkeypatch.setattr(footprint, "parts", lambda *_: 4)
+    split = build_model(cosine, values, 1).optimizer
     for step in (0, 1, 6, 11):
         whole._iterations.assign(step)
         split._iterations.assign(4 * step + 3)
@@ -131,8 +131,8 @@ def test_the_optimizer_goes_on_where_the_batches_were_others(
     setting, tmp_path, monkeypatch, before, after
 ):
     def built(size: int, parts: int) -> keras.Model:
-        monkeypatch.setattr(trials.footprint, "parts", lambda *_: parts)
-        return trials.build_model(setting, {**VALUES, "batch_size": size}, 1)
+        monkeypatch.setattr(footprint, "parts", lambda *_: parts)
+        return build_model(setting, {**VALUES, "batch_size": size}, 1)
 
     built(*before)
     values = {**VALUES, "batch_size": before[0]}
@@ -153,7 +153,7 @@ def test_the_optimizer_goes_on_where_the_batches_were_others(
 
 
 def test_a_trial_goes_on_from_one_that_ran_out_of_memory_in_parts(setting, tmp_path, monkeypatch):
-    monkeypatch.setattr(trials.footprint, "parts", lambda _, size: 2 if size > 8 else 1)
+    monkeypatch.setattr(footprint, "parts", lambda _, size: 2 if size > 8 else 1)
     fit, refused = TinyHyperModel.fit, []
 
     def hungry(self, hp, model, feed, *args, **kwargs):

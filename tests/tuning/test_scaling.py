@@ -34,7 +34,7 @@ class Machine:
         if pool.workers > self.room:
             raise WorkerError("3 workers in a row ended before their first trial")
         rate = self.rates[pool.workers] * (self.mixed if precision != "float32" else 1)
-        return Pace(epoch=60 / rate, trial=self.start / pool.workers)
+        return Pace(epoch=60 / rate, trial=self.start / max(1, pool.workers))
 
     def choose(self, **wishes):
         return choose(
@@ -72,7 +72,7 @@ def test_a_short_search_is_not_measured_for():
 
 
 def test_starting_the_trials_counts_for_a_short_search():
-    machine = Machine(n1=60, n2=60, start=7.0)
+    machine = Machine(n1=60, n2=60, n4=60, n8=60, start=7.0)
     assert "too short" in machine.choose(epochs=69, trials=58).reason
     assert "too short" not in machine.choose(epochs=69, trials=60).reason
 

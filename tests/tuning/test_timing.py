@@ -5,8 +5,8 @@ import time
 import pytest
 
 from search.tuning import timing
+from search.tuning.building import Setting
 from search.tuning.timing import measure_pace
-from search.tuning.trial import Setting
 from tests.tuning.fakes import TinyHyperModel
 
 VALUES = {"filters": 4, "learning_rate": 0.01, "batch_size": 8, "boom": False, "nan": False}

@@ -16,9 +16,10 @@ import pytest
 from hypermodels import DocumentedCNN
 from search.errors import StopRequestedError
 from search.records import FailureKind, TrialSpec
-from search.tuning import checkpoint, validation
+from search.tuning import checkpoint, footprint, validation
 from search.tuning import trial as trials
-from search.tuning.trial import Setting, train_trial
+from search.tuning.building import Setting, build_model
+from search.tuning.trial import train_trial
 from tests.tuning.fakes import TinyHyperModel
 
 VALUES = {"filters": 4, "learning_rate": 0.01, "batch_size": 8, "boom": False, "nan": False}
@@ -62,7 +63,7 @@ def assert_same_weights(first: Path, second: Path) -> None:
 def test_one_two_and_six_epochs_through_promotions_equal_nine_straight(
     setting, tmp_path, monkeypatch, parts
 ):
-    monkeypatch.setattr(trials.footprint, "parts", lambda *_: parts)
+    monkeypatch.setattr(footprint, "parts", lambda *_: parts)
     straight = train_trial(spec(tmp_path, "straight", epochs=9), setting)
     parent, done = None, 0
     for name, epochs in (("a", 1), ("b", 3), ("c", 9)):
@@ -268,13 +269,13 @@ def test_continuation_is_exact_on_jax_too(tmp_path):
 
 def test_mixed_precision_computes_in_bfloat16_and_keeps_weights_and_output_in_float32(setting):
     mixed = dataclasses.replace(setting, hypermodel=DocumentedCNN(image_size=32))
-    model = trials.build_model(mixed, {}, 1, precision="mixed_bfloat16")
+    model = build_model(mixed, {}, 1, precision="mixed_bfloat16")
     assert keras.config.dtype_policy().name == "float32"
     convolution = next(x for x in model.layers if isinstance(x, keras.layers.SeparableConv2D))
     assert convolution.compute_dtype == "bfloat16"
     assert {variable.dtype for variable in model.trainable_variables} == {"float32"}
     assert model.output.dtype == "float32"
-    assert trials.build_model(mixed, {}, 1).layers[-2].compute_dtype == "float32"
+    assert build_model(mixed, {}, 1).layers[-2].compute_dtype == "float32"
 
 
 def test_a_trial_trains_in_mixed_precision(setting, tmp_path):
