@@ -60,7 +60,7 @@ from search.scoring.evaluate import predict_subset
 from search.scoring.refit import Candidate, Role
 from search.scoring.threshold import choose_threshold
 from search.tuning import checkpoint
-from search.tuning.trial import Setting, build_model, release_memory
+from search.tuning.building import Setting, build_model, release_memory
 from search.tuning.validation import predict
 
 METHOD = {

@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from search.errors import RunDirectoryError, StorageError
 from search.records import to_json
@@ -31,6 +31,9 @@ RESULTS_DIR = "--results-dir"
 
 KEPT_WEIGHTS = "best.weights.h5"
 """The checkpoint of the epoch that a retraining keeps, in its folder under `refit/`."""
+
+NO_LOCKS = frozenset({errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP})
+"""What a file system without locks answers to `flock`."""
 
 ONE_FILE = ("--json", "--share", "--light")
 """Options that name what is made from a finished run; nothing is to be resumed."""
@@ -168,7 +171,8 @@ class RunDirectory:
         """Hold the run for this process; the kernel releases it however the process ends.
 
         Raises:
-            RunDirectoryError: Another process holds it; the message says which.
+            RunDirectoryError: Another process holds it; the message says which. Or the file system
+                has no locks.
         """
         with storage_errors(self.root):
             handle = open(self.root / ".lock", "a+")  # noqa: SIM115 (held for the whole block)
@@ -176,17 +180,50 @@ class RunDirectory:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                handle.seek(0)
-                holder = handle.read().strip() or "another process"
+                raise self._in_use(_holder(handle)) from None
+            except OSError as error:
+                if error.errno not in NO_LOCKS:
+                    raise
                 raise RunDirectoryError(
-                    f"{self.root}: in use by {holder}; wait for it, stop it, or give this run "
-                    "another --name"
-                ) from None
+                    f"{self.root}: this file system has no locks ({error.strerror}), without which "
+                    f"two processes could write to one run; choose another {RESULTS_DIR}"
+                ) from error
             handle.seek(0)
             handle.truncate()
             handle.write(f"process {os.getpid()} on {socket.gethostname()}")
             handle.flush()
             yield
+
+    def holder(self) -> str | None:
+        """Return which process of this machine holds the run, None if none does; makes nothing.
+
+        The lock is asked for in the shared mode, without waiting, and given back at once. A process
+        that holds it does not notice; one that wants it in that very instant, because it resumes a
+        run that nobody held, would be refused and could be started again.
+        """
+        with contextlib.suppress(OSError), open(self.root / ".lock", encoding="utf-8") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return _holder(handle)
+            fcntl.flock(handle, fcntl.LOCK_UN)
+        return None
+
+    def refuse_held(self) -> None:
+        """Look whether another process holds the run, without taking it.
+
+        Raises:
+            RunDirectoryError: One does; the message says which.
+        """
+        holder = self.holder()
+        if holder is not None:
+            raise self._in_use(holder)
+
+    def _in_use(self, holder: str) -> RunDirectoryError:
+        return RunDirectoryError(
+            f"{self.root}: in use by {holder}; wait for it, stop it, or give this run another "
+            "--name"
+        )
 
     def append(self, event: EventKind, **fields: Any) -> None:
         """Write one event, durable on return.
@@ -262,6 +299,12 @@ class RunDirectory:
                     "sha256": file_sha256(path),
                 }
         self.write_json("manifest.json", {**content, "files": files})
+
+
+def _holder(lock_file: TextIO) -> str:
+    """Return who wrote its name into a lock file."""
+    lock_file.seek(0)
+    return lock_file.read().strip() or "another process"
 
 
 def cut_short(path: Path) -> bool:

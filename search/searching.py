@@ -20,6 +20,7 @@ from search.records import Dataset, TrialRecord, Values
 from search.reporting.console import Console
 from search.retraining import Crew
 from search.tuning import space as spaces
+from search.tuning.building import Setting
 from search.tuning.executors import Executor
 from search.tuning.loop import SearchLoop
 from search.tuning.oracles import ScheduleOracle
@@ -29,7 +30,7 @@ from search.tuning.ray_cluster import RayWishes
 from search.tuning.ray_executor import open_on_ray, staff_on_ray
 from search.tuning.scaling import Staffing, Wishes, open_executor, staff
 from search.tuning.timing import Pace, measure_pace
-from search.tuning.trial import Setting, ShouldStop
+from search.tuning.trial import ShouldStop
 
 
 class Searching:
@@ -184,10 +185,12 @@ class Searching:
             WorkerError: No worker can be started.
         """
         finished = self._finished(directory)
+        epochs, trials = self._expected()
         wishes = Wishes(
             workers=0 if finished else self.config.workers,
             precision=self.precision or self.config.precision.value,
-            epochs=self._expected_epochs(),
+            epochs=epochs,
+            trials=trials,
             pace=self._measured,
         )
         on_ray = self.config.executor is ExecutorKind.RAY and not finished
@@ -217,16 +220,23 @@ class Searching:
         ended = sum(event["event"] == EventKind.TRIAL_ENDED for event in directory.events())
         return ended >= self.plan().schedule.trials
 
-    def _expected_epochs(self) -> int:
-        """Return about how many epochs the search trains."""
-        if BUDGET_IN_TIME.match(self.config.budget):
-            return 10**9  # whatever the pace, nobody gives a budget to a search of seconds
-        return self.plan().schedule.epochs
+    def _expected(self) -> tuple[int, int]:
+        """Return about how many epochs the search trains, in how many trials."""
+        if not BUDGET_IN_TIME.match(self.config.budget):
+            planned = self.plan().schedule
+            return planned.epochs, planned.trials
+        # Whatever the pace, nobody gives a budget to a search of seconds.
+        planned = self._planned(dataclasses.replace(self.config, budget="")).schedule
+        epochs = 10**9
+        return epochs, round(epochs * planned.trials / planned.epochs)
 
     def plan(self) -> PlannedSearch:
         """Return the schedule and where its configurations come from."""
+        return self._planned(self.config)
+
+    def _planned(self, config: RunConfig) -> PlannedSearch:
         return plan_search(
-            self.config,
+            config,
             space=self.space,
             queue=self.queue,
             seconds_per_epoch=lambda: self.pace.epoch,

@@ -101,9 +101,11 @@ def _claim(directory: RunDirectory, job: Job) -> None:
     """Make the run directory, or refuse the one that is there.
 
     Raises:
-        RunDirectoryError: A run is there and neither --resume nor --overwrite was given, there is
-            none to resume, or its options would change the search.
+        RunDirectoryError: A process holds it, a run is there and neither --resume nor --overwrite
+            was given, there is none to resume, or its options would change the search.
     """
+    # First: of a run that goes on, nothing else that could be said is of use.
+    directory.refuse_held()
     if directory.exists and not (job.resume or job.overwrite):
         raise RunDirectoryError(
             f"{directory.root}: there is a run of this name; continue it with --resume, replace "

@@ -1,7 +1,9 @@
 """The arithmetic of the benchmarks: what they say of what was measured."""
 
+import argparse
 import importlib
 import json
+import tarfile
 import time
 from pathlib import Path
 
@@ -43,6 +45,19 @@ def test_the_share_of_pure_steps_weighs_configurations_by_their_steps(benchmark)
     rates = benchmark("rates")
     assert rates.rates(search(), {"0.1": 1.0, "0.2": 0.5}).share == pytest.approx(25 / 60)
     assert rates.bare_seconds(search(), {"0.1": 1.0}) == pytest.approx(20 + 10)
+
+
+def test_a_search_cut_short_counts_every_epoch_and_claims_no_trials_an_hour(benchmark):
+    rates = benchmark("rates")
+    steps = {"0.1": 1.0, "0.2": 0.5}
+    cut = search(complete=False, epochs=5, unfinished=[{"rate": 0.1, "epochs": 1}])
+    found = rates.rates(cut, steps)
+    assert found.trials_per_hour is None
+    # Another 10 steps of 1 s.
+    assert found.share == pytest.approx(35 / 60)
+    assert found.epochs_per_second == pytest.approx(5 / 60)
+    # Measured before unfinished trials were noted.
+    assert rates.rates(search(complete=False), steps).share is None
 
 
 def test_overhead_is_what_is_neither_fit_nor_its_validation(benchmark):
@@ -90,6 +105,43 @@ def test_a_ledger_repeats_what_broke_what_changed_and_nothing_else(benchmark, tm
     assert not ledger.finished({"name": "short", "limit": 90})
 
 
+def test_a_ledger_never_gives_one_cards_numbers_for_anothers(benchmark, tmp_path, monkeypatch):
+    workers, fresh = benchmark("workers"), benchmark("fresh")
+    options = argparse.Namespace(
+        **{"sizes": [96], "workers": [1, 8], "data": "x", "images": 0, "max_epochs": 9},
+        **{"factor": 3, "iterations": 1, "whole_space": False, "limit": 100},
+    )
+    ledger = fresh.Ledger(tmp_path / "jobs.jsonl", "script.py")
+    for name in ("NVIDIA H100 80GB HBM3", "NVIDIA H200"):
+        monkeypatch.setattr(workers, "card", lambda name=name: name)
+        jobs = workers.jobs(options)
+        assert [job["tool"] for job in jobs] == ["plain", "ours", "bare", "ours"]
+        assert {job["card"] for job in jobs} == {name}
+        assert not any(ledger.finished(job) for job in jobs)
+        for job in jobs[:1]:
+            ledger._keep({**job, "complete": True})
+        kept = ledger.run(jobs, tell=str, ends=time.monotonic())
+        assert [job["card"] for job in kept] == [name]
+    # Nor where a field tells them apart that the name does not.
+    ledger.done["same"] = {"name": "same", "card": "NVIDIA H100 80GB HBM3"}
+    other = [{"name": "same", "card": "NVIDIA H200"}]
+    assert ledger.run(other, tell=str, ends=time.monotonic()) == []
+
+
+def test_a_report_names_the_card(benchmark, tmp_path, monkeypatch):
+    workers = benchmark("workers")
+    monkeypatch.setattr(workers, "draw", lambda *_: None)
+    options = argparse.Namespace(sizes=[96], max_epochs=9, factor=3, iterations=1, out=tmp_path)
+    job = search(
+        **{"name": "a", "image_size": 96, "card": "NVIDIA H200", "device": "gpu:0 (jax)"},
+        **{"versions": {}, "start": 1.0, "planned_trials": 2, "planned_epochs": 4},
+        **{"complete": False},
+    )
+    text = workers.report([job], options)
+    assert "gpu:0 (jax) (NVIDIA H200)" in (tmp_path / "README.md").read_text()
+    assert [cell.strip() for cell in text.splitlines()[4].split("|")[4:7:2]] == ["–", "–"]
+
+
 def test_a_job_runs_in_a_process_of_its_own_and_its_end_is_an_answer(benchmark, tmp_path):
     fresh = benchmark("fresh")
     script = tmp_path / "script.py"
@@ -113,11 +165,62 @@ def test_a_job_runs_in_a_process_of_its_own_and_its_end_is_an_answer(benchmark, 
     assert again.run(late, tell=str, ends=time.monotonic() + 1) == []
 
 
-def test_weights_and_pictures_of_films_do_not_leave_the_machine(benchmark):
-    travels = benchmark("gpu_session").travels
-    assert travels(Path("standard/journal.jsonl"), 10_000)
-    assert travels(Path("workers-96/workers.png"), 10_000)
-    assert not travels(Path("standard/model.keras"), 10_000)
-    assert not travels(Path("standard/tuner/run/trial_1/trial.json"), 100)
-    assert not travels(Path("standard/plots/local/gradcam.png"), 100)
-    assert not travels(Path("standard/huge.csv"), 10**9)
+NO_FILM = (
+    "session.jsonl",
+    "standard/journal.jsonl",
+    "standard/evaluation.json",
+    "standard/report.md",
+    "standard/plots/roc.png",
+    "standard/logs/worker-0.log",
+    "workers-96/workers.png",
+    "workers-96/README.md",
+)
+FILM_OR_WEIGHTS = (
+    "standard/report.html",
+    "standard/shared.html",
+    "standard/plots/local/gradcam.png",
+    "standard/plots/local/worst_misses.json",
+    "standard/gradcam.png",
+    "standard/film.jpeg",
+    "standard/model.keras",
+    "standard/model.onnx",
+    "standard/tuner/trial_1/trial.json",
+    "standard/refit/winner-0/epochs.jsonl",
+    "cache/views.npy",
+)
+
+
+def test_weights_and_pictures_of_films_do_not_leave_the_machine(benchmark, tmp_path):
+    session = benchmark("gpu_session")
+    results, out = tmp_path / "place" / "results", tmp_path / "out"
+    out.mkdir()
+    for name in NO_FILM + FILM_OR_WEIGHTS:
+        (results / name).parent.mkdir(parents=True, exist_ok=True)
+        (results / name).write_text("x")
+    options = argparse.Namespace(place=tmp_path / "place", out=out, minutes=1)
+    session.Session(options).pack()
+    with tarfile.open(out / "results.tgz") as tar:
+        assert sorted(tar.getnames()) == sorted(NO_FILM)
+    assert not session.travels(Path("standard/huge.csv"), 10**9)
+
+
+def test_three_calls_of_ten_minutes_answer_the_most_useful_first(benchmark, tmp_path):
+    session = benchmark("gpu_session")
+    options = argparse.Namespace(place=tmp_path, workers="8", tiny=False)
+    found = session.stages(options, 540)
+    assert [stage.name for stage in found] == [
+        *("standard", "workers-180", "workers-96", "tests", "more-180", "more-96")
+    ]
+    assert "--resume" not in found[0].command
+    assert found[0].command[found[0].command.index("--workers") + 1] == "8"
+    # Two further calls: each has the four searches of a size, loading included.
+    assert 4 * (session.SEARCH_SECONDS + 25) <= session.WORKERS_SECONDS
+
+
+def test_a_stage_that_is_finished_is_not_done_again(benchmark, tmp_path):
+    session = benchmark("gpu_session")
+    options = argparse.Namespace(place=tmp_path, workers="8", tiny=False, out=tmp_path, minutes=9)
+    (tmp_path / "results" / "standard").mkdir(parents=True)
+    (tmp_path / "results" / "standard" / "manifest.json").write_text("{}")
+    session.Session(options).do(session.stages(options, 540)[0])
+    assert json.loads((tmp_path / "session.jsonl").read_text())["skipped"] == "finished"

@@ -90,9 +90,30 @@ def test_a_second_process_is_refused_and_told_who_holds_the_run(run):
         command = [sys.executable, "-c", code, str(run.root)]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
+    assert run.holder() is None
     with run.lock():
         assert f"process {os.getpid()}" in other()
+        assert run.holder().startswith(f"process {os.getpid()} on ")
+        with pytest.raises(RunDirectoryError, match="in use by process"):
+            run.refuse_held()
     assert other().strip() == "in"
+    run.refuse_held()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_told_with_the_remedy(run, monkeypatch, number):
+    def no_locks(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    assert run.holder() is None
+    with pytest.raises(RunDirectoryError, match=r"has no locks .*--results-dir"), run.lock():
+        pass
+
+
+def test_looking_for_a_holder_makes_nothing(tmp_path):
+    RunDirectory(tmp_path / "none").refuse_held()
+    assert not (tmp_path / "none").exists()
 
 
 def test_the_manifest_lists_files_with_checksums_but_no_working_state(run):

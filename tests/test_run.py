@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from search.journal import RunDirectory, file_sha256
 from search.records import SYNTHETIC_NOTICE
 from search.run import main
+from search.tuning.trial import COSTS
 
 CONTRACT = {
     "config.json",
@@ -59,6 +61,15 @@ def test_a_run_writes_every_file_of_the_contract(root):
     assert set(manifest["files"]) >= CONTRACT - {"manifest.json"}
     assert {"versions", "device", "seed", "seconds"} <= set(manifest)
     assert {"data", "plan", "search", "retrain", "score"} <= set(manifest["seconds"])
+
+
+def test_what_trials_cost_reaches_the_manifest(root):
+    costs = json.loads((root / "manifest.json").read_text())["costs"]
+    told = [e["costs"] for e in RunDirectory(root).events() if e["event"] == "trial_ended"]
+    assert set(costs) == {*COSTS, "oracle"}
+    assert all(seconds > 0 for seconds in costs.values())
+    for part in COSTS:
+        assert costs[part] == pytest.approx(sum(each[part] for each in told), abs=1e-3)
 
 
 def test_trial_0_is_the_documented_configuration(root):
@@ -140,6 +151,15 @@ def test_a_name_that_is_taken_is_an_error_that_says_what_to_do(folder, capsys):
     said = capsys.readouterr().out
     assert "--resume" in said
     assert "--overwrite" in said
+
+
+@pytest.mark.parametrize("options", [(), ("--resume", "--seed", "9"), ("--overwrite",)])
+def test_the_command_given_twice_says_who_has_the_run(folder, root, capsys, options):
+    with RunDirectory(root).lock():
+        assert main(arguments(folder, *options)) == 2
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"in use by process {os.getpid()}" in said
+    assert "--overwrite" not in said
 
 
 def test_resuming_a_finished_run_trains_nothing_and_changes_no_result(folder, root):

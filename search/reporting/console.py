@@ -280,6 +280,8 @@ class Console:
             # The view showed them while it was there; what follows has no place for them.
             for loss in self.progress_state.workers.losses:
                 self._line(str(loss), style="red")
+        elif kind == EventKind.WORKER_LOST and self.progress_state.search_ended:
+            self._line(str(self.progress_state.workers.losses[-1]), style="red")
         # Of the rest, what the view shows leaves no line behind.
         if kind not in (EventKind.RUNG_CLOSED, EventKind.REFIT_STARTED, EventKind.WORKER_LOST):
             text = milestone(event, self.progress_state)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import socket
 import time
@@ -104,25 +103,6 @@ class JournalTail:
         return found
 
 
-def locked(run: RunDirectory) -> bool:
-    """Return whether a process of this machine holds the run.
-
-    The lock is asked for in the shared mode, without waiting, and given back at once. A process
-    that holds it does not notice; one that wants it in that very instant, because it resumes a run
-    that nobody held, would be refused and could be started again.
-    """
-    try:
-        with open(run.root / ".lock", "rb") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
-            fcntl.flock(handle, fcntl.LOCK_UN)
-    except OSError:
-        return False
-    return False
-
-
 def state_of(
     run: RunDirectory, *, last: Event | None, started: Event | None, now: float | None = None
 ) -> RunState:
@@ -135,7 +115,7 @@ def state_of(
         now: Unix time; None: the present.
     """
     # The lock first: a run that ends between the two looks writes its manifest before.
-    if locked(run):
+    if run.holder() is not None:
         return RunState.RUNNING
     if run.complete:
         return RunState.COMPLETE

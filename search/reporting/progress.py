@@ -224,10 +224,10 @@ class RunProgress:
         pace = self.seconds_per_epoch
         if pace is None:
             return None
-        over = self.search_ended
+        over, retraining = self.search_ended, self.retraining
         return remaining.seconds_left(
-            epochs=self.retraining.epochs_left if over else self.epochs_left,
-            in_a_row=0 if over else self._keep("chain", self._longest_chain),
+            epochs=retraining.epochs_left if over else self.epochs_left,
+            in_a_row=retraining.in_a_row if over else self._keep("chain", self._longest_chain),
             pace=pace,
             within_worker=self._throughput.within_worker,
             passed=0.0 if now is None or self.last is None else max(0.0, now - self.last),

@@ -94,3 +94,10 @@ class Retrainings:
             total = max(total, self.planned)
         spared = sum(max(0, run.epochs - run.epoch) for run in self.runs.values() if run.ended)
         return max(0, total - self.epochs_done - spared)
+
+    @property
+    def in_a_row(self) -> int:
+        """Return the most epochs that one training under way must still do, one after another."""
+        return max(
+            (run.epochs - run.epoch for run in self.runs.values() if not run.ended), default=0
+        )

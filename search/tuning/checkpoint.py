@@ -14,17 +14,23 @@ import contextlib
 import json
 import os
 import re
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 
-from search.errors import RunDirectoryError
 from search.journal import KEPT_WEIGHTS, cut_short, storage_errors
 from search.records import EpochRecord, to_json
+from search.tuning import footprint
 
 EPOCH_ATTRIBUTE = "xray_search_epoch"
+PARTS_ATTRIBUTE = "xray_search_parts"
+BEGUN_ATTRIBUTE = "xray_search_begun"
+"""Places, among the optimizer's variables, of the gradients of a batch that is not computed to its
+last part; see `footprint.py`."""
 LAST = "checkpoint.weights.h5"
 BEST = KEPT_WEIGHTS
 LOG = "epochs.jsonl"
@@ -51,6 +57,9 @@ def save(model: Any, path: Path, *, epoch: int) -> None:
                 model.save_weights(temporary)
                 with h5py.File(temporary, "r+") as file:
                     file.attrs[EPOCH_ATTRIBUTE] = epoch
+                    file.attrs[PARTS_ATTRIBUTE] = footprint.parts_of(model.optimizer)
+                    begun = footprint.begun_gradients(model.optimizer)
+                    file.attrs[BEGUN_ATTRIBUTE] = np.array(begun, np.int64)
             with open(temporary, "rb") as handle:
                 os.fsync(handle.fileno())
             os.replace(temporary, path)
@@ -82,31 +91,62 @@ def saved_epoch(path: Path) -> int:
         return 0
 
 
-def load(model: Any, path: Path, *, training: bool = False) -> None:
+def load(model: Any, path: Path, *, steps: int | None = None) -> None:
     """Restore weights, optimizer moments, iteration count and learning rate.
 
     Args:
         model: A compiled Keras model of the same configuration.
         path: The checkpoint.
-        training: Whether training goes on, for which the optimizer must fit too. It does not where
-            the checkpoint was trained in another number of parts, see `footprint.py`, as on
-            another kind of device; Keras would leave it out.
+        steps: Where training goes on, so that the optimizer must be whole: how many batches, or
+            parts of batches, the epochs behind it hold as training goes on with them.
 
     Raises:
-        RunDirectoryError: Training cannot go on from it.
+        ValueError: Training cannot go on from it: it holds the state of another optimizer.
     """
     if not model.optimizer.built:
         # Keras creates the optimizer's variables at the first step; loading skips missing ones.
         model.optimizer.build(model.trainable_variables)
-    if training:
-        with h5py.File(path, "r") as file:
-            saved = len(file["optimizer"]["vars"])
-        if saved != len(model.optimizer.variables):
-            raise RunDirectoryError(
-                f"{path}: kept by a training whose batches were split otherwise, as on another "
-                "kind of device (GPU or CPU); resume where the run was begun"
-            )
-    model.load_weights(path)
+    with warnings.catch_warnings():
+        # It leaves an optimizer out that has another number of variables; seen to below.
+        warnings.filterwarnings("ignore", message="Skipping variable loading for optimizer")
+        model.load_weights(path)
+    if steps is not None:
+        _load_optimizer(model.optimizer, path, steps)
+
+
+def _load_optimizer(optimizer: Any, path: Path, steps: int) -> None:
+    """Give an optimizer the state that was saved, also where batches were others.
+
+    They were half as large where memory ran out, or computed in another number of parts on another
+    kind of device. Moments and averages are then taken over, the gradients of a batch that was
+    begun are dropped, and the count that the learning rate's schedule follows is that of the same
+    epochs in the present batches.
+
+    Raises:
+        ValueError: The state is that of another optimizer.
+    """
+    variables, parts = optimizer.variables, footprint.parts_of(optimizer)
+    begun = footprint.begun_gradients(optimizer)
+    with h5py.File(path, "r") as file:
+        stored = file["optimizer"]["vars"]
+        saved = [stored[str(place)][()] for place in range(len(stored))]
+        same = file.attrs.get(PARTS_ATTRIBUTE, parts) == parts
+        dropped = file.attrs.get(BEGUN_ATTRIBUTE, begun if len(saved) == len(variables) else ())
+    kept = [value for place, value in enumerate(saved) if place not in dropped]
+    own = [variable for place, variable in enumerate(variables) if place not in begun]
+    if len(kept) != len(own):
+        raise ValueError(
+            f"{path}: holds the state of another optimizer, {len(kept)} arrays where this one has "
+            f"{len(own)}; it was kept by another configuration, or by another version"
+        )
+    # The first variable counts the steps.
+    if same and int(kept[0]) == steps:
+        return
+    for variable, value in zip(own, kept, strict=True):
+        variable.assign(value)
+    for place in begun:
+        variables[place].assign(np.zeros(variables[place].shape))
+    optimizer._iterations.assign(steps - steps % parts)
 
 
 def append_epoch(directory: Path, record: EpochRecord) -> None:
@@ -144,11 +184,23 @@ def read_epochs(directory: Path, *, up_to: int) -> list[EpochRecord]:
     return [found[epoch] for epoch in sorted(found)]
 
 
+def tidy(directory: Path) -> int:
+    """Delete what a kill in the middle of `save` left behind and return the bytes freed.
+
+    Call it while nobody trains there.
+    """
+    freed = 0
+    for path in directory.glob(".[0-9]*.weights.h5"):
+        with contextlib.suppress(FileNotFoundError):
+            freed += path.stat().st_size
+            path.unlink()
+    return freed
+
+
 def remove(directory: Path) -> int:
     """Delete a trial's checkpoints and return the bytes freed; its log stays."""
-    freed = 0
-    for name in (LAST, BEST):
-        path = directory / name
+    freed = tidy(directory)
+    for path in (directory / LAST, directory / BEST):
         if path.exists():
             freed += path.stat().st_size
             path.unlink()

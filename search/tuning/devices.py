@@ -1,6 +1,7 @@
 """What each of several workers gets of this machine: its threads, its GPU, its share of memory.
 
 Knows no Keras: it only makes environment variables, which a worker sets before a backend is loaded.
+Imports nothing but the standard library, for that worker's sake.
 """
 
 from __future__ import annotations
@@ -11,11 +12,20 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from search.tuning import cgroups
+
 GPU_MEMORY_VARIABLE = "XRAY_SEARCH_GPU_MEMORY_MB"
 """Tells a worker on TensorFlow its share; JAX has a variable of its own."""
 
+JAX_SHARE_VARIABLE = "XLA_PYTHON_CLIENT_MEM_FRACTION"
+RIVAL_VARIABLES = ("XLA_CLIENT_MEM_FRACTION",)
+"""Its other name: JAX ends where both are set."""
+
 GPU_SHARE = 0.9
-"""Share of a GPU's memory that all workers on it take together; contexts need the rest."""
+"""Share of a GPU's memory that all workers on it take together, at the most."""
+LEAST_GPU_SHARE = 0.5
+CONTEXT_MB = 500
+"""GPU memory that a process takes besides, for CUDA itself; so does the one that has the run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,11 +64,15 @@ def find_gpus() -> tuple[Gpu, ...]:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
         return tuple(found)
-    names = [name.strip() for name in visible.split(",") if name.strip()]
     by_index = {gpu.index: gpu for gpu in found}
-    # A name may also be a UUID or a slice of a GPU; it is kept as it is.
     memory = min((gpu.memory_mb for gpu in found), default=0)
-    return tuple(by_index.get(name, Gpu(index=name, memory_mb=memory)) for name in names)
+    chosen = []
+    for name in filter(None, map(str.strip, visible.split(","))):
+        if name not in by_index and name.lstrip("-").isdigit():
+            break  # CUDA takes no name after one that no GPU has; -1 is the usual one
+        # A name may also be a UUID or a slice of a GPU; it is kept as it is.
+        chosen.append(by_index.get(name, Gpu(index=name, memory_mb=memory)))
+    return tuple(chosen)
 
 
 def worker_environments(
@@ -82,7 +96,10 @@ def worker_environments(
             gpu = gpus[number % len(gpus)]
             neighbours = len(range(number % len(gpus), workers, len(gpus)))
             environment["CUDA_VISIBLE_DEVICES"] = gpu.index
-            environment |= _memory_variables(GPU_SHARE / neighbours, gpu.memory_mb)
+            if "CUDA_DEVICE_ORDER" not in os.environ:
+                # As nvidia-smi counts them; by itself CUDA begins with the fastest.
+                environment["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+            environment |= _memory_variables(neighbours, gpu.memory_mb)
         if workers > 1:
             environment |= thread_variables(threads)
         environments.append(environment)
@@ -104,13 +121,20 @@ def gpu_share_variables(share: float) -> dict[str, str]:
     if not share:
         return {"CUDA_VISIBLE_DEVICES": ""}
     memory = min((gpu.memory_mb for gpu in find_gpus()), default=0)
-    return _memory_variables(GPU_SHARE * share, memory)
+    return _memory_variables(1 / share, memory)
 
 
-def _memory_variables(share: float, memory_mb: int) -> dict[str, str]:
-    """Return what keeps a worker to its share of a GPU's memory, on JAX and on TensorFlow."""
+def _memory_variables(workers: float, memory_mb: int) -> dict[str, str]:
+    """Return what keeps a worker to its share of a GPU's memory, on JAX and on TensorFlow.
+
+    Args:
+        workers: How many have the GPU.
+        memory_mb: Its memory, 0 if unknown.
+    """
+    contexts = CONTEXT_MB * (workers + 1) / memory_mb if memory_mb else 0.0
+    share = max(LEAST_GPU_SHARE, min(GPU_SHARE, 1 - contexts)) / workers
     variables = {
-        "XLA_PYTHON_CLIENT_MEM_FRACTION": f"{share:.3f}",
+        JAX_SHARE_VARIABLE: f"{share:.3f}",
         "XLA_PYTHON_CLIENT_PREALLOCATE": "true",
     }
     if memory_mb:
@@ -118,16 +142,31 @@ def _memory_variables(share: float, memory_mb: int) -> dict[str, str]:
     return variables
 
 
+def set_environment(variables: dict[str, str]) -> None:
+    """Set a worker's variables, before a backend is loaded in it."""
+    if JAX_SHARE_VARIABLE in variables:
+        for name in RIVAL_VARIABLES:
+            os.environ.pop(name, None)
+    os.environ.update(variables)
+
+
 def usable_cores() -> int:
-    """Return how many CPU cores this process may run on."""
+    """Return how many CPU cores this process may use, whole ones."""
     try:
-        return len(os.sched_getaffinity(0))
+        cores = len(os.sched_getaffinity(0))
     except AttributeError:  # macOS
-        return os.cpu_count() or 1
+        cores = os.cpu_count() or 1
+    limit = cgroups.cpu_limit()
+    return cores if limit is None else max(1, min(cores, int(limit)))
 
 
 def available_memory_mb() -> int | None:
     """Return the main memory that is free for use, in MiB; None where the system does not say."""
+    known = [mb for mb in (_system_memory_mb(), cgroups.free_memory_mb()) if mb is not None]
+    return min(known, default=None)
+
+
+def _system_memory_mb() -> int | None:
     try:
         with open("/proc/meminfo", encoding="ascii") as handle:
             for line in handle:

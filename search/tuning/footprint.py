@@ -16,6 +16,8 @@ import math
 import os
 from typing import Any
 
+import keras
+
 STEP_BYTES = 380_000_000
 """Layer outputs of a training step on the CPU, in bytes: 32 images of the documented network at
 180 × 180. The whole step takes two to three times as much."""
@@ -47,6 +49,47 @@ def parts(model: Any, batch_size: int, *, limit: int = STEP_BYTES) -> int:
     ):
         number *= 2
     return number
+
+
+def compute_in_parts(optimizer: Any, number: int) -> None:
+    """Have an optimizer make one step of so many parts of a batch.
+
+    Args:
+        optimizer: A Keras optimizer, not built yet.
+        number: Parts of a batch, at least 2.
+    """
+    optimizer.gradient_accumulation_steps = number
+    schedule = optimizer._learning_rate
+    if isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
+        optimizer.learning_rate = _ByBatch(schedule, number)
+
+
+class _ByBatch(keras.optimizers.schedules.LearningRateSchedule):
+    """A schedule over batches, which Keras tells the number of parts."""
+
+    def __init__(self, schedule: Any, number: int) -> None:
+        super().__init__()
+        self.schedule = schedule
+        self.number = number
+
+    def __call__(self, step: Any) -> Any:
+        return self.schedule(keras.ops.floor_divide(step, self.number))
+
+    def get_config(self) -> dict[str, Any]:
+        return {"schedule": self.schedule, "number": self.number}
+
+
+def parts_of(optimizer: Any) -> int:
+    """Return in how many parts an optimizer's batches are computed, 1 for whole ones."""
+    return optimizer.gradient_accumulation_steps or 1
+
+
+def begun_gradients(optimizer: Any) -> list[int]:
+    """Return which of a built optimizer's variables hold the gradients of a batch's first parts."""
+    if parts_of(optimizer) == 1:
+        return []
+    held = {id(variable) for variable in optimizer._accumulated_gradients}
+    return [place for place, variable in enumerate(optimizer.variables) if id(variable) in held]
 
 
 def bytes_per_image(model: Any) -> int:

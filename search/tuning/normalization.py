@@ -17,7 +17,7 @@ in training mode a batch normalizes itself.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -30,7 +30,9 @@ IMAGES = 256
 
 
 @contextlib.contextmanager
-def reestimated(model: Any, feed: TrainingFeed) -> Iterator[None]:
+def reestimated(
+    model: Any, feed: TrainingFeed, *, on_batch: Callable[[], None] = lambda: None
+) -> Iterator[None]:
     """Give the model re-estimated statistics for the block, then put the moving ones back.
 
     The images are the first of the feed's current epoch, augmented as in training, so the result
@@ -40,6 +42,7 @@ def reestimated(model: Any, feed: TrainingFeed) -> Iterator[None]:
     Args:
         model: A Keras model that takes the feed's images.
         feed: Training batches.
+        on_batch: Called after each batch.
     """
     layers = [
         layer
@@ -55,6 +58,7 @@ def reestimated(model: Any, feed: TrainingFeed) -> Iterator[None]:
             images = feed.first_images(IMAGES)
             for batch in images:
                 model(batch, training=True)
+                on_batch()
             for layer in layers:
                 # From zero, k steps of a moving average hold 1 − mᵏ of the mean of what was seen.
                 share = 1 - layer.momentum ** len(images)

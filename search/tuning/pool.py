@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import multiprocessing
+import multiprocessing.process
 import os
 import pickle
 import signal
@@ -21,9 +22,14 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from search.tuning.building import Setting
 from search.tuning.pooling import POLL_SECONDS, Pool, PoolLimits, Worker
-from search.tuning.trial import Setting, ShouldStop
+from search.tuning.trial import ShouldStop
 from search.tuning.worker import serve
+
+KILLED_SECONDS = 10.0
+"""A killed worker that is not gone by then waits for the kernel, as for a file server or a driver
+that does not answer, and is left behind."""
 
 
 class WorkerPool(Pool):
@@ -147,9 +153,21 @@ class _ProcessWorker(Worker):
     def kill(self) -> None:
         if self.process.is_alive():
             self.process.kill()
-        self.process.join()
+        self.process.join(KILLED_SECONDS)
+        if self.process.is_alive():
+            self._leave_behind()
         self.pipe.close()
         self._life.close()
+
+    def _leave_behind(self) -> None:
+        """Go on without waiting for its end, now and when this process ends."""
+        with contextlib.suppress(OSError), open(self.place, "a", encoding="utf-8") as log:
+            log.write(
+                f"process {self.pid} was killed and is not gone after {KILLED_SECONDS:g} s; it is "
+                "left behind\n"
+            )
+        # Those that are listed are waited for at exit, without a limit.
+        multiprocessing.process._children.discard(self.process)  # type: ignore[attr-defined]
 
 
 def _signal_end(pipe: Connection, pid: int) -> None:

@@ -22,7 +22,7 @@ from search.tuning.executors import OnMessage
 from search.tuning.messages import TrialStarted, WorkerLost
 from search.tuning.timing import Pace
 from search.tuning.trial import ShouldStop
-from search.tuning.worker import Beat, Broken, Holds, Measure, Ready, Stop, Stopped
+from search.tuning.worker import Beat, Broken, Go, Holds, Measure, Prepared, Ready, Stop, Stopped
 
 POLL_SECONDS = 0.5
 STARTING_SECONDS = 600.0
@@ -64,6 +64,7 @@ class Worker(ABC):
         ready: Whether it has loaded everything.
         device: What it trains on, in words; known once it is ready.
         measuring: Whether it was asked for a pace and has not told it.
+        prepared: Whether it has compiled what it is to measure.
         trials: How many it has ended.
         memory_mb: Main memory it held after the last of them, where it trains on the CPU.
         spec: The trial it trains, None while idle.
@@ -78,6 +79,7 @@ class Worker(ABC):
         self.ready = False
         self.device = ""
         self.measuring = False
+        self.prepared = False
         self.trials = 0
         self.memory_mb = 0
         self.spec: TrialSpec | None = None
@@ -150,10 +152,15 @@ class Worker(ABC):
         self.send(spec)
 
     def measure(self, task: Measure) -> None:
-        """Ask it for a pace."""
-        self.measuring = True
+        """Ask it for a pace; it compiles, says so and waits."""
+        self.measuring, self.prepared = True, False
         self.last_sign = time.monotonic()
         self.send(task)
+
+    def go(self) -> None:
+        """Have it measure, when it is prepared."""
+        self.last_sign = time.monotonic()
+        self.send(Go())
 
     def finish(self) -> None:
         """Note that its trial ended, or was given back."""
@@ -193,6 +200,7 @@ class Pool(ABC):
         self._results: deque[TrialResult] = deque()
         self._paces: list[Pace] = []
         self._measure: Measure | None = None
+        self._going = False
         self._losses: Counter[str] = Counter()
         self._failed_starts = 0
         self._stopping = False
@@ -245,20 +253,31 @@ class Pool(ABC):
             WorkerError: No worker can be started, or the configuration cannot be trained.
             StopRequestedError: The user asked to stop.
         """
-        self._paces = []
-        # All loaded first: importing a backend would disturb the one that measures already.
+        # All loaded first, then all compiled: either would disturb one that measures already, and
+        # those that were done early would measure alone.
         self._listen_until(self._loaded)
+        self._paces, self._going = [], False
         self._measure = Measure(values=values, seed=seed, precision=precision)
         for worker in self._crew:
-            if worker.ready:
+            if worker.ready and not worker.measuring:
                 worker.measure(self._measure)
+        self._listen_until(self._prepared)
+        self._going = True
+        for worker in self._crew:
+            if worker.prepared:
+                worker.go()
         self._listen_until(self._measured)
         ordered = sorted(self._paces, key=lambda pace: pace.epoch)
         return ordered[len(ordered) // 2]
 
     def _loaded(self) -> bool:
         """Return whether measuring can begin."""
-        return all(worker.ready for worker in self._crew)
+        return all(worker.ready and not worker.measuring for worker in self._crew)
+
+    def _prepared(self) -> bool:
+        """Return whether nobody compiles who has loaded; a lost worker is not waited for."""
+        measuring = [worker for worker in self._crew if worker.ready and worker.measuring]
+        return bool(measuring) and all(worker.prepared for worker in measuring)
 
     def _measured(self) -> bool:
         """Return whether nobody measures who could still tell; a lost worker is not waited for."""
@@ -281,7 +300,7 @@ class Pool(ABC):
     def _deal(self, on_message: OnMessage) -> None:
         """Give queued trials to idle workers that have loaded."""
         for index, worker in enumerate(self._crew):
-            if not self._queue or worker.busy or not worker.ready:
+            if not self._queue or worker.busy or worker.measuring or not worker.ready:
                 continue
             limits = self._limits
             tired = worker.trials >= limits.trials_per_worker
@@ -323,6 +342,10 @@ class Pool(ABC):
             worker.ready, worker.device = True, message.device
             if not worker.measuring:  # which may break it again and again
                 self._failed_starts = 0
+        elif isinstance(message, Prepared):
+            worker.prepared = True
+            if self._going:  # it took the place of one that was lost
+                worker.go()
         elif isinstance(message, Pace):
             worker.measuring = False
             self._failed_starts = 0

@@ -17,13 +17,14 @@ from typing import Any
 from search import backend
 from search.errors import WorkerError
 from search.records import Dataset, TrialSpec, Values
+from search.tuning.building import Setting
 from search.tuning.devices import thread_variables
 from search.tuning.pooling import POLL_SECONDS, Pool, PoolLimits, Worker
 from search.tuning.ray_cluster import RayCluster, RayWishes, one_line
 from search.tuning.ray_worker import Post, RemoteWorker, rooted
 from search.tuning.scaling import Staffing, Wishes, choose, shared
 from search.tuning.timing import Pace
-from search.tuning.trial import Setting, ShouldStop
+from search.tuning.trial import ShouldStop
 
 START_SECONDS = 600.0
 """How long to wait for the first place: a cluster may have to start its nodes."""

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from search.records import TrialSpec
-from search.tuning.devices import gpu_share_variables
+from search.tuning.devices import gpu_share_variables, set_environment
 from search.tuning.worker import Broken, Ready, print_to, work
 
 HEAR_SECONDS = 1.0
@@ -99,8 +99,7 @@ class RemoteWorker:
     def _serve(self, post: Post, pickled_setting: bytes) -> None:
         host = socket.gethostname()
         try:
-            os.environ.update(post.environment)
-            os.environ.update(gpu_share_variables(post.gpus))
+            set_environment(post.environment | gpu_share_variables(post.gpus))
             _check_shared(post.shared, host)
             print_to(post.log_file)
             from search import backend

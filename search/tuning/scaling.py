@@ -2,7 +2,8 @@
 
 More workers pay as long as one trial cannot keep the machine busy; that depends on the network,
 the image size and the device, so it is measured with the documented configuration: all workers
-of a candidate number train it at the same time, and the epochs a second of all together count.
+of a candidate number train it at the same time, and the epochs a second of all together count,
+with what starting the search's trials takes.
 """
 
 from __future__ import annotations
@@ -11,7 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from search import backend
+from search.errors import WorkerError
 from search.records import Values
+from search.tuning.building import Setting
 from search.tuning.devices import (
     Gpu,
     available_memory_mb,
@@ -23,7 +27,7 @@ from search.tuning.executors import Executor, InProcessExecutor
 from search.tuning.pool import WorkerPool
 from search.tuning.pooling import PoolLimits
 from search.tuning.timing import Pace
-from search.tuning.trial import Setting, ShouldStop
+from search.tuning.trial import ShouldStop
 
 WORTHWHILE = 1.1
 """Twice the workers must bring at least so many times the epochs a second."""
@@ -67,6 +71,7 @@ class Wishes:
         workers: Worker processes; 0 for this process, None to choose by measuring.
         precision: "float32", "mixed_bfloat16", or "auto" to choose by measuring.
         epochs: How many epochs the search trains, roughly: a short one is not measured for.
+        trials: In how many trials, each of which takes time to start.
         pace: The pace, where an earlier process of the run measured it; measured again only
             where something is to be chosen.
     """
@@ -74,7 +79,16 @@ class Wishes:
     workers: int | None = None
     precision: str = "float32"
     epochs: int = 10**9
+    trials: int = 0
     pace: Pace | None = None
+
+    def seconds(self, pace: Pace) -> float:
+        """Return about how long the search takes."""
+        return self.epochs * pace.epoch + self.trials * pace.trial
+
+    def rate(self, pace: Pace) -> float:
+        """Return the epochs a minute, what starting trials takes spread over them."""
+        return 60 * self.epochs / self.seconds(pace)
 
 
 def staff(
@@ -98,13 +112,13 @@ def staff(
         log_dir: Where workers' logs go.
         should_stop: Asked while measuring and after each epoch.
         limits: When workers are replaced.
-        gpus: The GPUs to use; those of the machine by default.
+        gpus: The GPUs to use; those that the backend can use by default.
 
     Raises:
         WorkerError: No worker can be started.
         StopRequestedError: The user asked to stop.
     """
-    found = find_gpus() if gpus is None else tuple(gpus)
+    found = usable_gpus() if gpus is None else tuple(gpus)
 
     def open_crew(count: int) -> Executor:
         return open_executor(
@@ -145,7 +159,7 @@ def open_executor(
         log_dir: Where workers' logs go.
         should_stop: Asked after each epoch.
         limits: When workers are replaced.
-        gpus: The GPUs to use; those of the machine by default.
+        gpus: The GPUs to use; those that the backend can use by default.
 
     Raises:
         WorkerError: No worker can be started.
@@ -154,7 +168,7 @@ def open_executor(
         return InProcessExecutor(setting, should_stop=should_stop)
     return WorkerPool(
         setting,
-        environments=worker_environments(workers, gpus=find_gpus() if gpus is None else gpus),
+        environments=worker_environments(workers, gpus=usable_gpus() if gpus is None else gpus),
         log_dir=log_dir,
         should_stop=should_stop,
         limits=limits,
@@ -183,7 +197,7 @@ def choose(
         precision = "float32" if wishes.precision == "auto" else wishes.precision
         settled = wishes.workers is not None and wishes.precision != "auto"
         pace = wishes.pace if settled and wishes.pace else pace_of(executor, precision)
-        short = wishes.epochs * pace.epoch < SHORT_SECONDS
+        short = wishes.seconds(pace) < SHORT_SECONDS
         reasons = []
         if wishes.precision == "auto" and not short:
             faster = pace_of(executor, MIXED)
@@ -196,22 +210,27 @@ def choose(
         if wishes.workers is not None:
             crew = f"{_named(wishes.workers)}, as asked"
         elif short:
-            seconds = wishes.epochs * pace.epoch
-            crew = f"1 worker: about {seconds:.0f} s of epochs are too short to measure for more"
+            seconds = wishes.seconds(pace)
+            crew = f"1 worker: about {seconds:.0f} s of training are too short to measure for more"
         else:
-            rates = [f"1 gave {60 / pace.epoch:.2f}"]
+            rates = [f"1 gave {wishes.rate(pace):.2f}"]
             count = 1
             while 2 * count <= most:
                 # Closed before the larger crew is measured, which needs the machine for itself.
                 executor.close()
-                executor = open_executor(2 * count)
-                faster = pace_of(executor, precision)
-                rates.append(f"{2 * count} gave {60 / faster.epoch:.2f}")
-                if pace.epoch / faster.epoch < WORTHWHILE:
-                    executor.close()
-                    executor = open_executor(count)
-                    break
-                pace, count = faster, 2 * count
+                try:
+                    executor = open_executor(2 * count)
+                    faster = pace_of(executor, precision)
+                except WorkerError as error:
+                    rates.append(f"{2 * count} could not be had: {error}")
+                else:
+                    rates.append(f"{2 * count} gave {wishes.rate(faster):.2f}")
+                    if wishes.rate(faster) >= WORTHWHILE * wishes.rate(pace):
+                        pace, count = faster, 2 * count
+                        continue
+                executor.close()
+                executor = open_executor(count)
+                break
             crew = f"{_named(count)}: of the epochs a minute on {device}, {', '.join(rates)}"
     except BaseException:
         executor.close()
@@ -223,6 +242,11 @@ def choose(
 def shared(pace: Pace, workers: int) -> Pace:
     """Return what an epoch and a start cost the whole machine when all workers are busy."""
     return Pace(epoch=pace.epoch / workers, trial=pace.trial / workers)
+
+
+def usable_gpus() -> tuple[Gpu, ...]:
+    """Return the machine's GPUs, none where the backend is made for the CPU alone."""
+    return find_gpus() if backend.gpus() else ()
 
 
 def _most_workers(gpus: Sequence[Gpu]) -> int:

@@ -8,38 +8,38 @@ gives the same weights as never stopping.
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import ctypes
 import dataclasses
-import gc
 import math
+import threading
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
 import keras_tuner as kt
-import numpy as np
 
-from search import backend
 from search.config import direction
 from search.errors import SearchError, StopRequestedError
 from search.records import (
-    Dataset,
     EpochRecord,
     Failure,
     FailureKind,
     Metrics,
     TrialResult,
     TrialSpec,
-    Values,
 )
 from search.tuning import checkpoint, footprint
-from search.tuning.averaging import averaged, begin_averaging
+from search.tuning.averaging import averaged
+from search.tuning.building import (
+    Setting,
+    build_model,
+    release_memory,
+    reseed,
+    training_feed,
+)
 from search.tuning.feed import TrainingFeed
 from search.tuning.normalization import reestimated
 from search.tuning.validation import Validator
@@ -51,27 +51,6 @@ TRACEBACK_LINES = 12
 COSTS = ("build", "compile", "data", "train", "validate", "checkpoint")
 """What a trial's seconds go into. compile: the first step, with tracing and compiling; data:
 gathering batches, in a thread beside the training and so part of its time; train: other steps."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Setting:
-    """What all trials of a search have in common; picklable.
-
-    Attributes:
-        dataset: Training and validation images.
-        hypermodel: A `kt.HyperModel` whose `build` gives a compiled model that takes raw gray
-            `uint8` (n, S, S, 1) and returns probabilities (n, 1).
-        objective: Name of the metric that decides.
-        prevalence: Prior of PNEUMONIA for the log losses.
-        validated: False where the validation images are trained on as well, so that nothing is
-            left to validate with: epochs have the metrics of training only, and the last is kept.
-    """
-
-    dataset: Dataset
-    hypermodel: kt.HyperModel
-    objective: str
-    prevalence: float
-    validated: bool = True
 
 
 def train_trial(
@@ -89,7 +68,7 @@ def train_trial(
         setting: With what.
         on_epoch: Called after each epoch is durable, also for epochs found finished on disk.
         should_stop: Asked after each epoch.
-        on_step: Called after each training step: a sign of life.
+        on_step: Called after each training step and each batch of validation: a sign of life.
 
     Returns:
         The result. Exceptions of build and fit, running out of memory and divergence are results
@@ -206,68 +185,6 @@ def failure_kind(error: BaseException) -> FailureKind:
     return FailureKind.ERROR
 
 
-def release_memory() -> None:
-    """Forget Keras' global state of the last model, so that memory stays flat over trials."""
-    keras.utils.clear_session(free_memory=False)
-    gc.collect()
-    # glibc keeps freed blocks; over many trials of different sizes that adds up.
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
-
-
-def build_model(
-    setting: Setting,
-    values: dict[str, Any],
-    seed: int,
-    *,
-    precision: str = "float32",
-    average: float = 0.0,
-) -> Any:
-    """Build the compiled model of a configuration, initialized from a seed.
-
-    Args:
-        setting: Data and HyperModel.
-        values: Hyperparameter values.
-        seed: Seed of the initial weights.
-        precision: Keras dtype policy of the layers that do not state their own.
-        average: Decay of the average of weights that the optimizer keeps, 0 for none.
-    """
-    keras.utils.set_random_seed(seed)
-    hyperparameters = kt.HyperParameters()
-    hyperparameters.values = dict(values)
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(precision)
-    try:
-        model = setting.hypermodel.build(hyperparameters)
-    finally:
-        keras.config.set_dtype_policy(before)
-    if average:
-        begin_averaging(model.optimizer, average)
-    parts = footprint.parts(model, int(values.get("batch_size", 1)))
-    if parts > 1 and not backend.gpus():
-        model.optimizer.gradient_accumulation_steps = parts
-    # Created now rather than while the first step is traced, which TensorFlow would trace twice.
-    model.optimizer.build(model.trainable_variables)
-    return model
-
-
-def training_feed(setting: Setting, model: Any, values: Values, seed: int) -> TrainingFeed:
-    """Return the training batches of a configuration, or the parts that they are computed in.
-
-    Args:
-        setting: Data.
-        model: As `build_model` gives it, which decides on the parts.
-        values: Hyperparameter values.
-        seed: Seed of the order.
-    """
-    return TrainingFeed(
-        setting.dataset.train,
-        class_weights=setting.dataset.class_weights,
-        batch_size=int(values["batch_size"]) // (model.optimizer.gradient_accumulation_steps or 1),
-        seed=seed,
-    )
-
-
 def _train(run: _Run) -> None:
     spec, setting = run.spec, run.setting
     begin = time.perf_counter()
@@ -275,19 +192,19 @@ def _train(run: _Run) -> None:
         setting, spec.values, spec.seed, precision=spec.precision, average=spec.average
     )
     run.parameters = int(model.count_params())
-    initial = _restore(run, model)
+    feed = training_feed(setting, model, spec.values, spec.seed)
+    initial = _restore(run, model, feed.num_batches)
     for record in run.records:
         run.on_epoch(record)
     if initial >= spec.epochs or (run.records and run.out_of_patience):
         return
-    if parts := model.optimizer.gradient_accumulation_steps:
+    if (parts := footprint.parts_of(model.optimizer)) > 1:
         run.notes = (
             *run.notes,
             f"batches of {spec.values['batch_size']} computed in {parts} parts, to bound the "
             "memory of the CPU",
         )
-    feed = training_feed(setting, model, spec.values, spec.seed)
-    validator = Validator(setting.dataset, prevalence=setting.prevalence)
+    validator = Validator(setting.dataset, prevalence=setting.prevalence, on_batch=run.on_step)
     run.costs["build"] += time.perf_counter() - begin
     hyperparameters = kt.HyperParameters()
     hyperparameters.values = copy.deepcopy(spec.values)
@@ -303,18 +220,20 @@ def _train(run: _Run) -> None:
     )
 
 
-def _restore(run: _Run, model: Any) -> int:
+def _restore(run: _Run, model: Any, steps_per_epoch: int) -> int:
     """Load this trial's checkpoint, or its parent's; return the epochs that are behind it.
 
     Raises:
+        ValueError: The checkpoint is that of another optimizer.
         FileNotFoundError: The trial continues a parent whose checkpoint is gone.
     """
     spec = run.spec
     own = spec.directory / checkpoint.LAST
+    checkpoint.tidy(spec.directory)
     epoch = checkpoint.saved_epoch(own)
     run.records = []
     if epoch > spec.initial_epoch:
-        checkpoint.load(model, own, training=True)
+        checkpoint.load(model, own, steps=epoch * steps_per_epoch)
         run.records = [
             record
             for record in checkpoint.read_epochs(spec.directory, up_to=epoch)
@@ -324,7 +243,7 @@ def _restore(run: _Run, model: Any) -> int:
     if spec.initial_epoch:
         if spec.parent_checkpoint is None or not spec.parent_checkpoint.exists():
             raise FileNotFoundError(f"the parent's checkpoint {spec.parent_checkpoint} is gone")
-        checkpoint.load(model, spec.parent_checkpoint, training=True)
+        checkpoint.load(model, spec.parent_checkpoint, steps=spec.initial_epoch * steps_per_epoch)
     return spec.initial_epoch
 
 
@@ -333,7 +252,15 @@ class _DivergedError(Exception):
 
 
 class _EpochEnd(keras.callbacks.Callback):
-    """Sets an epoch's randomness, then validates, checkpoints and reports it."""
+    """Sets an epoch's randomness, then validates, checkpoints and reports it.
+
+    Attributes:
+        async_safe: Tells Keras that `on_train_batch_end` may be called from any thread. On JAX the
+            steps are then sent to the device without waiting for each to end; Keras waits for
+            all calls before the end of the epoch.
+    """
+
+    async_safe = True
 
     def __init__(self, run: _Run, feed: TrainingFeed, validator: Validator) -> None:
         super().__init__()
@@ -342,6 +269,7 @@ class _EpochEnd(keras.callbacks.Callback):
         self.validator = validator
         self.begin = 0.0
         self.compiled = False
+        self._lock = threading.Lock()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Set data order and the state of every random layer; Keras counts epochs from 0."""
@@ -351,8 +279,9 @@ class _EpochEnd(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Give a sign of life; the first step tells what compiling took."""
-        if not self.compiled:
-            self.compiled = True
+        with self._lock:
+            first, self.compiled = not self.compiled, True
+        if first:
             now = time.perf_counter()
             self.run.costs["compile"] += now - self.begin
             self.run.costs["train"] -= now - self.begin
@@ -363,7 +292,8 @@ class _EpochEnd(keras.callbacks.Callback):
         run = self.run
         trained = time.perf_counter()
         metrics: Metrics = {name: float(value) for name, value in (logs or {}).items()}
-        with averaged(self.model), reestimated(self.model, self.feed):
+        statistics = reestimated(self.model, self.feed, on_batch=run.on_step)
+        with averaged(self.model), statistics:
             if run.setting.validated:
                 metrics.update(self.validator.metrics(self.model))
             validated = time.perf_counter()
@@ -402,20 +332,6 @@ class _EpochEnd(keras.callbacks.Callback):
         )
         self.run.records.append(record)
         return record
-
-
-def reseed(model: Any, *, seed: int, epoch: int) -> None:
-    """Set the state of every random layer from (seed, epoch).
-
-    Args:
-        model: A Keras model.
-        seed: The trial's seed.
-        epoch: 1 for the first epoch.
-    """
-    generators = [v for v in model.variables if v.path.endswith("seed_generator_state")]
-    drawn = np.random.default_rng([seed, epoch, 1])
-    for variable in generators:
-        variable.assign(drawn.integers(0, 2**31 - 1, size=tuple(variable.shape)).astype("uint32"))
 
 
 def weights_file(directory: Path, *, best: bool) -> Path:

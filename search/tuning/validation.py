@@ -9,6 +9,7 @@ speak of the population a user has in mind, whatever the share of ill children i
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,17 +24,24 @@ PIXELS = 2**20
 """Pixels of a batch: 32 images of 180 × 180, 64 of 96 × 96; larger ones cost memory, not time."""
 
 
+OnBatch = Callable[[], None]
+
+
 class Validator:
     """Scores a model on clean and stressed validation images."""
 
-    def __init__(self, dataset: Dataset, *, prevalence: float) -> None:
+    def __init__(
+        self, dataset: Dataset, *, prevalence: float, on_batch: OnBatch = lambda: None
+    ) -> None:
         """Open the arrays.
 
         Args:
             dataset: Training and validation images.
             prevalence: Prior of PNEUMONIA for the log losses.
+            on_batch: Called after each batch.
         """
         self.prevalence = prevalence
+        self._on_batch = on_batch
         self._clean = dataset.val.open_array()
         self._rows = dataset.val.rows
         self._labels = dataset.val.labels.astype(np.int64)
@@ -46,8 +54,9 @@ class Validator:
         Args:
             model: Keras model, `uint8` (n, S, S, 1) to probabilities (n, 1).
         """
-        clean = predict(model, self._clean, self._rows)
-        stressed = predict(model, self._stressed, np.arange(len(self._views)))
+        rows, on_batch = np.arange(len(self._views)), self._on_batch
+        clean = predict(model, self._clean, self._rows, on_batch=on_batch)
+        stressed = predict(model, self._stressed, rows, on_batch=on_batch)
         return validation_metrics(
             clean,
             self._labels,
@@ -75,13 +84,16 @@ def batch_size(side: int) -> int:
     return 1 << (fitting.bit_length() - 1)
 
 
-def predict(model: Any, array: np.ndarray, rows: np.ndarray) -> np.ndarray:
+def predict(
+    model: Any, array: np.ndarray, rows: np.ndarray, *, on_batch: OnBatch = lambda: None
+) -> np.ndarray:
     """Return a model's probabilities for some rows of an array.
 
     Args:
         model: Keras model, `uint8` (n, S, S, 1) to probabilities (n, 1).
         array: `uint8` (N, S, S, 1), memory-mapped or not.
         rows: `int64` (n,).
+        on_batch: Called after each batch.
 
     Returns:
         `float64` (n,).
@@ -97,6 +109,7 @@ def predict(model: Any, array: np.ndarray, rows: np.ndarray) -> np.ndarray:
             batch = np.concatenate([batch, padding])
         output = np.asarray(model.predict_on_batch(batch), dtype=np.float64)
         parts.append(output.reshape(full)[: len(chunk)])
+        on_batch()
     return np.concatenate(parts) if parts else np.zeros(0)
 
 

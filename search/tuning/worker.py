@@ -1,7 +1,8 @@
 """What a worker process does: takes trials from a pipe, trains them, reports through the pipe.
 
-Imports nothing but the standard library at its top, because the environment that the parent chose
-for it (threads, GPU, memory share) must be set before a backend is imported.
+Imports nothing but the standard library (and `devices.py`, which does not either) at its top,
+because the environment that the parent chose for it (threads, GPU, memory share) must be set before
+a backend is imported.
 
 One pipe a worker and no shared lock: a worker that is killed while it writes can block nobody.
 """
@@ -22,6 +23,8 @@ from multiprocessing import connection as connections
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Protocol
+
+from search.tuning.devices import set_environment
 
 BEAT_SECONDS = 1.0
 """A worker that makes progress says so at most this often."""
@@ -70,6 +73,16 @@ class Measure:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """The worker has compiled what it is to measure, and waits for `Go`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Go:
+    """Tell a worker that is prepared to measure now."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Stop:
     """Ask to give the trial back after this epoch."""
 
@@ -87,8 +100,30 @@ class Pipe(Protocol):
         """Return whether there is an object to take."""
 
 
+class SharedPipe:
+    """A connection that several threads may send through: messages go one after another."""
+
+    def __init__(self, pipe: Pipe) -> None:
+        """Send through a pipe that nobody else sends through."""
+        self._pipe = pipe
+        self._lock = threading.Lock()
+
+    def send(self, message: Any, /) -> None:
+        """Send an object."""
+        with self._lock:
+            self._pipe.send(message)
+
+    def recv(self) -> Any:
+        """Wait for an object, and take it."""
+        return self._pipe.recv()
+
+    def poll(self) -> bool:
+        """Return whether there is an object to take."""
+        return self._pipe.poll()
+
+
 def serve(
-    pipe: Connection,
+    connection: Connection,
     parent: Connection,
     environment: dict[str, str],
     log_file: Path,
@@ -97,14 +132,16 @@ def serve(
     """Work until the pipe closes; the target of a spawned process.
 
     Args:
-        pipe: To the parent.
+        connection: To the parent.
         parent: Closes when the parent is gone; nothing is ever sent through it.
         environment: Variables to set before anything else is imported.
         log_file: Gets what is printed, by this process and by libraries.
         pickled_setting: A pickled `Setting`.
     """
     _end_with(parent)
-    os.environ.update(environment)
+    # Keras may call back from threads of its own, also when a step has failed.
+    pipe = SharedPipe(connection)
+    set_environment(environment)
     # Ctrl-C reaches the whole process group; the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     print_to(log_file)
@@ -146,7 +183,15 @@ def work(pipe: Pipe, task: Any, setting: Any) -> None:
         return  # came after the trial it was meant for had ended
     try:
         if isinstance(task, Measure):
-            pipe.send(measure_pace(setting, task.values, seed=task.seed, precision=task.precision))
+            pipe.send(
+                measure_pace(
+                    setting,
+                    task.values,
+                    seed=task.seed,
+                    precision=task.precision,
+                    when_compiled=lambda: _await_go(pipe),
+                )
+            )
             return
         result = train_trial(
             task,
@@ -166,6 +211,12 @@ def work(pipe: Pipe, task: Any, setting: Any) -> None:
         with contextlib.suppress(OSError):
             pipe.send(Broken(message=f"{type(error).__name__}: {error}"))
         raise
+
+
+def _await_go(pipe: Pipe) -> None:
+    """Wait until all workers are to measure; nothing else is sent to one that measures."""
+    pipe.send(Prepared())
+    pipe.recv()
 
 
 def _asked_to_stop(pipe: Pipe) -> bool:

@@ -28,6 +28,7 @@ from search.data.stress import ViewSettings
 from search.journal import RunDirectory
 from search.records import Dataset, FailureKind, Subset, TrialRecord, Values
 from search.tuning import space as spaces
+from search.tuning.building import Setting
 from search.tuning.executors import InProcessExecutor
 from search.tuning.feed import TrainingFeed
 from search.tuning.loop import SearchLoop
@@ -36,7 +37,6 @@ from search.tuning.oracles import ScheduleOracle
 from search.tuning.schedule import hyperband
 from search.tuning.selection import winners
 from search.tuning.sources import DrawnSource
-from search.tuning.trial import Setting
 from search.tuning.validation import Validator
 
 OBJECTIVE = "robust_loss"

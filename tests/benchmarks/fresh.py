@@ -11,6 +11,7 @@ import contextlib
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -46,6 +47,20 @@ def environment(**more: str) -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),
         **more,
     }
+
+
+def card() -> str | None:
+    """Return the model of this machine's GPUs as nvidia-smi calls it, None where there is none.
+
+    A field of every job that a GPU does: rates of different cards are not to be mixed.
+    """
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return None
+    command = [tool, "--query-gpu=name", "--format=csv,noheader"]
+    told = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    names = sorted({line.strip() for line in told.stdout.splitlines() if line.strip()})
+    return ", ".join(names) if told.returncode == 0 and names else None
 
 
 def run_fresh(
@@ -123,6 +138,11 @@ class Ledger:
             return False
         if not done.get("complete", True) and done["limit"] < job["limit"]:
             return False
+        return self.answers(job)
+
+    def answers(self, job: Job) -> bool:
+        """Return whether what is known under this name is of this very job, finished or not."""
+        done = self.done.get(job["name"], {})
         return all(done.get(name) == value for name, value in job.items() if name != "limit")
 
     def run(
@@ -162,7 +182,7 @@ class Ledger:
             except KeyboardInterrupt:
                 threads.shutdown(cancel_futures=True)
                 raise
-        return [self.done[job["name"]] for job in jobs if job["name"] in self.done]
+        return [self.done[job["name"]] for job in jobs if self.answers(job)]
 
     def _do(self, job: Job, ends: float) -> Job | None:
         """Do a job in the time that is left, or not at all."""

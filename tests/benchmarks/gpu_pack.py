@@ -66,7 +66,7 @@ def main() -> int:
     print(f"{PACK}: {total / 2**20:.0f} MiB")
     if total > MOST_BYTES:
         print("that is near the limit of what may travel (64 MiB with the working tree)")
-    print("There, with carry=['.gpu']; stages that do not fit into a call are named in the next:")
+    print("There, with carry=['.gpu'], three times; --keep the results before each further call:")
     print("  python3 tests/benchmarks/gpu_session.py --out $OUT --minutes 9.5")
     return 0
 

@@ -5,17 +5,20 @@ in `.gpu/`, see `gpu_pack.py`. The packages go to a folder on PYTHONPATH and not
 environment: the machine's own Python is one, and its packages are not seen from another.
 
     python3 tests/benchmarks/gpu_session.py --out $OUT --minutes 9.5
-    python3 tests/benchmarks/gpu_session.py --out $OUT --minutes 9.5 --stages workers-180 standard
+    python3 tests/benchmarks/gpu_session.py --out $OUT --minutes 9.5 --stages workers-180 tests
 
-Stages: `tests` (those marked gpu), `workers-96` and `workers-180` (`workers.py`, all films, R = 9,
-against plain `kt.Hyperband`) and `standard` (the search that `search.run` does by default: 180
-pixels, R = 27, η = 3, with retraining and scoring); each call sets up first what is not there. A
-stage gets the time that is left up to a limit of its own; one that runs out of time is asked to
-stop, keeps what it has, and goes on in the next call where that finds it: under --place while the
-machine is held, else (the benchmarks) in `.gpu/earlier`.
+Stages, in this order: `standard` (the search that `search.run` does by default, with 8 workers:
+180 pixels, R = 27, η = 3, with retraining and scoring), `workers-180` and `workers-96`
+(`workers.py`, all films, R = 9: 8 workers and one, against plain `kt.Hyperband` and the bare
+steps), `tests` (those marked gpu), and `more-180` and `more-96` (2 and 4 workers too). Three calls
+of ten minutes have the first, the second, and the third with the tests. Each call sets up first
+what is not there, and leaves out what is finished. A stage gets the time that is left up to a limit
+of its own; one that runs out of time is asked to stop, keeps what it has, and goes on in the next
+call where that finds it: under --place while the machine is held, else (the benchmarks) in
+`.gpu/earlier`. The card may be another one in the next call: what was measured goes by its name.
 
 After every stage `OUT/results.tgz`, `OUT/session.jsonl` and `OUT/log.txt` are up to date: tables,
-plots and journals, without weights and without anything that shows a film.
+plots and journals, without weights and without anything that shows a film, as `report.html` does.
 """
 
 from __future__ import annotations
@@ -32,6 +35,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from fresh import card
+
 ROOT = Path(__file__).resolve().parents[2]
 PACK = ROOT / ".gpu"
 BENCHMARKS = ROOT / "tests" / "benchmarks"
@@ -43,7 +48,10 @@ GRACE = 25.0
 """Seconds between asking a stage to stop and ending it."""
 WORKERS_SECONDS = 540.0
 """Of the benchmark of an image size."""
+SEARCH_SECONDS = 100
+"""Of each search in it: four, and what they take to load, fit into a call."""
 LARGEST_FILE = 4 * 2**20
+TABLES = frozenset({".json", ".jsonl", ".csv", ".md", ".txt", ".log"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,11 +62,13 @@ class Stage:
         name: Its name.
         seconds: Its limit.
         command: What is run in the checkout.
+        result: A file that is there once it is finished, None if it knows that itself.
     """
 
     name: str
     seconds: float
     command: tuple[str, ...]
+    result: Path | None = None
 
 
 def stages(options: argparse.Namespace, left: float) -> list[Stage]:
@@ -68,47 +78,52 @@ def stages(options: argparse.Namespace, left: float) -> list[Stage]:
         options: Of the command line.
         left: Seconds that the session has left.
     """
-    python = sys.executable
-    data, results = str(options.place / "chest_xray"), options.place / "results"
-    tiny = options.tiny
-    workers = ["1", "2"] if tiny else ["1", "2", "4", "8"]
-    found = [
+    results = options.place / "results"
+    sizes = (48, 32) if options.tiny else (180, 96)
+    few, many = ((2, 1), (2, 1)) if options.tiny else ((8, 1), (8, 4, 2, 1))
+    return [
+        _standard(options, results / "standard"),
+        *(_workers(options, f"workers-{size}", size, few, left) for size in sizes),
         Stage(
             name="tests",
             seconds=200,
             command=(
-                python,
-                "-m",
-                "pytest",
-                "-q",
-                "-m",
-                "gpu",
-                "-p",
-                "no:cacheprovider",
+                *(sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider"),
                 *gpu_tests(),
             ),
-        )
+        ),
+        *(_workers(options, f"more-{size}", size, many, left) for size in sizes),
     ]
-    for size in (32, 48) if tiny else (96, 180):
-        name = f"workers-{size}"
-        command = [python, str(BENCHMARKS / "workers.py"), "--data", data, "--sizes", str(size)]
-        command += ["--workers", *workers, "--out", str(results / name), "--iterations", "1"]
-        command += ["--max-epochs", "1" if tiny else "9", "--images", "48" if tiny else "0"]
-        command += [] if tiny else ["--limit", "150"]
-        # It ends by itself, with a report of what it measured.
-        command += ["--minutes", f"{(min(WORKERS_SECONDS, left) - 2 * GRACE) / 60:.2f}"]
-        found.append(Stage(name=name, seconds=WORKERS_SECONDS, command=tuple(command)))
-    standard = [python, "-m", "search.run", "--tuner", "hyperband", "--data", data]
-    standard += ["--name", "standard", "--results-dir", str(results), "--no-live"]
-    standard += ["--cache-dir", str(options.place / "cache"), "--workers", options.workers]
-    if (results / "standard" / "config.json").exists():
-        standard.append("--resume")
-    if tiny:
-        standard += ["--image-size", "32", "--max-epochs", "1"]
-        standard += ["--refit-epochs", "1", "--refit-seeds", "1"]
-        standard += ["--fix", "base_filters=8", "--fix", "separable=True"]
-    found.append(Stage(name="standard", seconds=600, command=tuple(standard)))
-    return found
+
+
+def _standard(options: argparse.Namespace, run: Path) -> Stage:
+    """Return the search that users start."""
+    command = [sys.executable, "-m", "search.run", "--tuner", "hyperband"]
+    command += ["--data", str(options.place / "chest_xray"), "--name", run.name]
+    command += ["--results-dir", str(run.parent), "--no-live"]
+    command += ["--cache-dir", str(options.place / "cache"), "--workers", options.workers]
+    if (run / "config.json").exists():
+        command.append("--resume")
+    if options.tiny:
+        command += ["--image-size", "32", "--max-epochs", "1"]
+        command += ["--refit-epochs", "1", "--refit-seeds", "1"]
+        command += ["--fix", "base_filters=8", "--fix", "separable=True"]
+    return Stage(name=run.name, seconds=600, command=tuple(command), result=run / "manifest.json")
+
+
+def _workers(
+    options: argparse.Namespace, name: str, size: int, workers: tuple[int, ...], left: float
+) -> Stage:
+    """Return the benchmark of an image size; what it has measured already it leaves out."""
+    tiny, out = options.tiny, options.place / "results" / f"workers-{size}"
+    command = [sys.executable, str(BENCHMARKS / "workers.py"), "--sizes", str(size)]
+    command += ["--data", str(options.place / "chest_xray"), "--out", str(out)]
+    command += ["--workers", *map(str, workers), "--iterations", "1"]
+    command += ["--max-epochs", "1" if tiny else "9", "--images", "48" if tiny else "0"]
+    command += [] if tiny else ["--limit", str(SEARCH_SECONDS)]
+    # It ends by itself, with a report of what it measured.
+    command += ["--minutes", f"{(min(WORKERS_SECONDS, left) - 2 * GRACE) / 60:.2f}"]
+    return Stage(name=name, seconds=WORKERS_SECONDS, command=tuple(command))
 
 
 def gpu_tests() -> list[str]:
@@ -166,10 +181,12 @@ class Session:
         if not (place / "chest_xray").exists():
             with tarfile.open(self.options.pack / "chest_xray.tar") as tar:
                 tar.extractall(place, filter="data")
-        if (self.options.pack / "earlier").is_dir() and not (place / "results").exists():
-            # Not the search: its checkpoints did not travel, so it could not go on.
-            left_out = shutil.ignore_patterns("standard")
-            shutil.copytree(self.options.pack / "earlier", place / "results", ignore=left_out)
+        earlier = self.options.pack / "earlier"
+        if earlier.is_dir() and not (place / "results").exists():
+            # Not an unfinished search: its checkpoints did not travel, so it could not go on.
+            finished = (earlier / "standard" / "manifest.json").exists()
+            left_out = None if finished else shutil.ignore_patterns("standard")
+            shutil.copytree(earlier, place / "results", ignore=left_out)
         (place / "results").mkdir(exist_ok=True)
         told = subprocess.run(
             [sys.executable, "-c", _WHO_IS_THERE],
@@ -179,10 +196,15 @@ class Session:
             text=True,
         )
         about = (told.stdout or told.stderr).strip().splitlines()[-1:]
-        self.note(stage="setup", rc=told.returncode, seconds=_since(begin), about=about)
+        self.note(
+            stage="setup", rc=told.returncode, seconds=_since(begin), about=about, card=card()
+        )
 
     def do(self, stage: Stage) -> None:
         """Run a stage within its limit; a failing one does not end the session."""
+        if stage.result is not None and stage.result.exists():
+            self.note(stage=stage.name, skipped="finished")
+            return
         seconds = min(stage.seconds, self.left()) - GRACE
         if seconds < SMALLEST_STAGE:
             self.note(stage=stage.name, skipped=f"{self.left():.0f} s left")
@@ -229,10 +251,15 @@ class Session:
 
 
 def travels(inside: Path, size: int) -> bool:
-    """Return whether a result is taken along: no weights, nothing large, no picture of a film."""
-    weights = inside.suffix in (".keras", ".h5", ".npy", ".npz") or "tuner" in inside.parts[1:2]
-    shows_films = inside.parts[1:3] == ("plots", "local")
-    return not weights and not shows_films and size <= LARGEST_FILE
+    """Return whether a result is taken along: tables, logs, and plots of numbers.
+
+    Nothing else: weights are large, and `report.html` has the Grad-CAM of films inside.
+    """
+    plot = inside.suffix == ".png" and (
+        inside.parent.name == "plots" or inside.parts[0].startswith("workers-")
+    )
+    working = {"tuner", "refit", "local"} & set(inside.parts)
+    return (plot or inside.suffix in TABLES) and not working and size <= LARGEST_FILE
 
 
 def _since(begin: float) -> float:
@@ -254,9 +281,10 @@ def main() -> int:
     parser.add_argument("--pack", type=Path, default=PACK, help="what gpu_pack.py made")
     parser.add_argument("--minutes", type=float, default=9.5, help="of this call")
     parser.add_argument("--stages", nargs="+", metavar="NAME", help="all by default")
-    parser.add_argument("--workers", default="auto", help="of the standard search: auto or N")
+    parser.add_argument("--workers", help="of the standard search: auto or N (8)")
     parser.add_argument("--tiny", action="store_true", help="a rehearsal: tiny sizes, any device")
     options = parser.parse_args()
+    options.workers = options.workers or ("2" if options.tiny else "8")
     options.out.mkdir(parents=True, exist_ok=True)
     session = Session(options)
     names = [stage.name for stage in stages(options, 0.0)]

@@ -36,8 +36,9 @@ def work(job: Job) -> Job:
 
     from hypermodels import DocumentedCNN
     from search.records import TrialSpec
+    from search.tuning.building import Setting
     from search.tuning.selection import smoothed
-    from search.tuning.trial import Setting, train_trial
+    from search.tuning.trial import train_trial
 
     dataset = contenders.load_data(job["data"], job["image_size"])
     setting = Setting(

@@ -75,10 +75,11 @@ def run_job(job: dict[str, Any]) -> dict[str, Any]:
     from search.data.stress import ViewSettings
     from search.records import TrialSpec
     from search.tuning import checkpoint
+    from search.tuning.building import Setting, build_model
     from search.tuning.feed import TrainingFeed
     from search.tuning.normalization import reestimated
     from search.tuning.selection import smoothed
-    from search.tuning.trial import Setting, build_model, train_trial
+    from search.tuning.trial import train_trial
     from search.tuning.validation import predict
 
     cache = default_cache_dir()

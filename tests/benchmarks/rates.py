@@ -18,16 +18,17 @@ class Rates:
 
     Attributes:
         epochs_per_second: Finished epochs over the wall time after loading.
-        trials_per_hour: Likewise.
+        trials_per_hour: Likewise, None for a search that was cut short: it spent time on trials
+            that it did not finish.
         images_per_second: Training images seen, likewise.
         lost: Mean seconds of a trial by kind, besides training steps. "other" is what is left of
             the trial's own time; "idle" what a worker waits between trials.
         train: Mean seconds of a trial in training steps.
-        share: Pure step time over wall time, None where it was not measured.
+        share: Pure step time of all finished epochs over wall time, None where it is not known.
     """
 
     epochs_per_second: float
-    trials_per_hour: float
+    trials_per_hour: float | None
     images_per_second: float
     lost: dict[str, float]
     train: float
@@ -57,25 +58,31 @@ def rates(job: Job, steps: dict[str, float] | None = None) -> Rates:
     lost["idle"] = max(0.0, (crew * job["wall"] - inside) / count) if job["complete"] else 0.0
     return Rates(
         epochs_per_second=job["epochs"] / job["wall"],
-        trials_per_hour=3600 * len(job["trials"]) / job["wall"],
+        trials_per_hour=3600 * len(job["trials"]) / job["wall"] if job["complete"] else None,
         images_per_second=job["epochs"] * job["train_images"] / job["wall"],
         lost=lost,
         train=train,
-        share=bare_seconds(job, steps) / job["wall"] if steps else None,
+        share=bare_seconds(job, steps) / job["wall"] if steps and known_epochs(job) else None,
     )
+
+
+def known_epochs(job: Job) -> bool:
+    """Return whether it is known in which trials all of a search's epochs were."""
+    return job["complete"] or "unfinished" in job
 
 
 def bare_seconds(job: Job, steps: dict[str, float]) -> float:
     """Return what the training steps of a search take in a loop without it.
 
-    Configurations that were not timed count with the median of the others.
+    The finished epochs of trials that were cut short count. Configurations that were not timed
+    count with the median of the others.
     """
     usual = statistics.median(steps.values())
     return sum(
         trial["epochs"]
         * job["steps_per_epoch"][repr(trial["rate"])]
         * steps.get(repr(trial["rate"]), usual)
-        for trial in job["trials"]
+        for trial in [*job["trials"], *job.get("unfinished", ())]
     )
 
 

@@ -11,6 +11,7 @@ the next one is found.
 from __future__ import annotations
 
 import dataclasses
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from search import backend
 from search.errors import StopRequestedError
 from search.journal import RunDirectory
 from search.records import Dataset, StressedViews, Subset, Values
+from search.tuning.building import Setting, build_model, release_memory
 from search.tuning.devices import find_gpus, worker_environments
 from search.tuning.executors import Executor, InProcessExecutor
 from search.tuning.feed import TrainingFeed
@@ -35,7 +37,6 @@ from search.tuning.oracles import ScheduleOracle
 from search.tuning.pool import WorkerPool
 from search.tuning.schedule import Schedule, hyperband
 from search.tuning.sources import DrawnSource
-from search.tuning.trial import Setting, build_model, release_memory
 
 RANK = "rank_loss"
 TIMED_STEPS = 60
@@ -100,6 +101,7 @@ class Done:
         start: Seconds until everything was loaded and could train.
         wall: Seconds of the search after that.
         trials: Finished trials.
+        unfinished: Rate and epochs of those that were being trained when it was cut short.
         epochs: Finished epochs, those of unfinished trials included.
         complete: Whether it came to the end of the schedule.
         failures: One line each.
@@ -108,6 +110,7 @@ class Done:
     start: float = 0.0
     wall: float = 0.0
     trials: list[Trial] = dataclasses.field(default_factory=list)
+    unfinished: list[Trial] = dataclasses.field(default_factory=list)
     epochs: int = 0
     complete: bool = True
     failures: list[str] = dataclasses.field(default_factory=list)
@@ -215,9 +218,8 @@ def ours(work: Work, *, workers: int, limit: float) -> Done:
             trials[name]["epochs"] += 1
             done.epochs += 1
         elif event["event"] == "trial_ended":
-            done.trials.append(
-                {**trials[name], "seconds": event["seconds"], "costs": event["costs"]}
-            )
+            ended = trials.pop(name)
+            done.trials.append({**ended, "seconds": event["seconds"], "costs": event["costs"]})
             if event["failure"]:
                 done.failures.append(event["failure"]["message"])
 
@@ -243,6 +245,7 @@ def ours(work: Work, *, workers: int, limit: float) -> Done:
         done.complete = False
     finally:
         done.wall = time.perf_counter() - loaded
+        done.unfinished = list(trials.values())
         executor.close()
     return done
 
@@ -277,7 +280,12 @@ class _OutOfTime(KeyboardInterrupt):
 
 
 class _Clock(keras.callbacks.Callback):
-    """Times compiling (the first step) and training like `search/tuning/trial.py`."""
+    """Times compiling (the first step) and training like `search/tuning/trial.py`.
+
+    Likewise it does not make Keras wait for every step; KerasTuner's own callback does.
+    """
+
+    async_safe = True
 
     def __init__(self, costs: dict[str, float], deadline: float, trained: Trial) -> None:
         super().__init__()
@@ -286,13 +294,15 @@ class _Clock(keras.callbacks.Callback):
         self.trained = trained
         self.compiled = False
         self.begin = 0.0
+        self.lock = threading.Lock()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.begin = time.perf_counter()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        if not self.compiled:
-            self.compiled = True
+        with self.lock:
+            first, self.compiled = not self.compiled, True
+        if first:
             self.costs["compile"] += time.perf_counter() - self.begin
             self.begin = time.perf_counter()
         if time.perf_counter() > self.deadline:
@@ -419,6 +429,7 @@ def plain(work: Work, *, limit: float) -> Done:
     except _OutOfTime:
         done.complete = False
         cut = done.trials.pop()
+        done.unfinished = [{"rate": cut["rate"], "epochs": cut["epochs"]}]
         done.epochs += cut["epochs"]
     finally:
         done.epochs += sum(trial["epochs"] for trial in done.trials)

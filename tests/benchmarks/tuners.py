@@ -88,8 +88,9 @@ def _endpoint(job: Job, dataset: Any, hypermodel: Any, folder: Path) -> Job:
     from contenders import OBJECTIVE
 
     from search.records import TrialSpec
+    from search.tuning.building import Setting
     from search.tuning.selection import smoothed
-    from search.tuning.trial import Setting, train_trial
+    from search.tuning.trial import train_trial
 
     setting = Setting(
         dataset=dataset,
@@ -155,7 +156,8 @@ def _pace(job: Job, dataset: Any, hypermodel: Any, folder: Path) -> Job:
 
     from search.records import TrialSpec
     from search.tuning import space as spaces
-    from search.tuning.trial import Setting, train_trial
+    from search.tuning.building import Setting
+    from search.tuning.trial import train_trial
 
     setting = Setting(
         dataset=dataset, hypermodel=hypermodel, objective=OBJECTIVE, prevalence=dataset.prevalence

@@ -34,7 +34,7 @@ import time
 from pathlib import Path
 
 import rates
-from fresh import Job, Ledger, answer
+from fresh import Job, Ledger, answer, card
 
 PLAIN = "keras_tuner.Hyperband"
 
@@ -53,8 +53,14 @@ def work(job: Job) -> Job:
 
 
 def jobs(options: argparse.Namespace) -> list[Job]:
-    """Return the searches of every size, plain KerasTuner first, and the bare loop."""
+    """Return the searches of every size and the bare loop.
+
+    What a session that ends early should know comes first: plain KerasTuner, the most workers, and
+    the share of pure steps.
+    """
     found = []
+    gpu = card()
+    where = f" on {gpu}" if gpu else ""
     for size in options.sizes:
         same = {
             "data": options.data,
@@ -66,13 +72,17 @@ def jobs(options: argparse.Namespace) -> list[Job]:
             "whole_space": options.whole_space,
             "limit": options.limit,
             "backend": os.environ.get("KERAS_BACKEND", "tensorflow"),
+            "card": gpu,
         }
-        found.append({"name": f"plain-{size}px", "tool": "plain", "workers": 1, **same})
-        # The most first: what a session that ends early should know.
-        for workers in sorted(options.workers, reverse=True):
-            name = f"ours-{workers}-{size}px"
-            found.append({"name": name, "tool": "ours", "workers": workers, **same})
-        found.append({"name": f"bare-{size}px", "tool": "bare", "workers": 1, **same})
+        at = f"{size}px{where}"
+        own = [
+            {"name": f"ours-{workers}-{at}", "tool": "ours", "workers": workers, **same}
+            for workers in sorted(options.workers, reverse=True)
+        ]
+        found.append({"name": f"plain-{at}", "tool": "plain", "workers": 1, **same})
+        found += own[:1]
+        found.append({"name": f"bare-{at}", "tool": "bare", "workers": 1, **same})
+        found += own[1:]
     return found
 
 
@@ -115,7 +125,7 @@ def table_of(done: list[Job], size: int) -> list[list[str]]:
                 crew(job),
                 f"{found.epochs_per_second:.3f}",
                 f"{ratio:.2f}" if ratio else "–",
-                f"{found.trials_per_hour:.0f}",
+                f"{found.trials_per_hour:.0f}" if found.trials_per_hour is not None else "–",
                 f"{found.images_per_second:.0f}",
                 f"{found.share:.0%}" if found.share is not None else "–",
                 f"{found.train:.2f}",
@@ -147,7 +157,8 @@ def report(done: list[Job], options: argparse.Namespace) -> str:
         "",
         f"{about['train_images']} training images, R = {options.max_epochs}, η = "
         f"{options.factor}, {options.iterations} time(s): {about['planned_trials']} trials, "
-        f"{about['planned_epochs']} epochs, the same for all; {about['device']}; "
+        f"{about['planned_epochs']} epochs, the same for all; {about['device']}"
+        + (f" ({about['card']}); " if about.get("card") else "; ")
         + ", ".join(f"{name} {version}" for name, version in about["versions"].items())
         + ". What the columns are is told in `tests/benchmarks/workers.py` and `rates.py`.",
         "",

@@ -119,6 +119,41 @@ def test_a_live_console_draws_and_leaves_a_clean_screen():
     assert text.count("\x1b[?2026h") == text.count("\x1b[?2026l") > 0
 
 
+def left_on_screen(written):
+    """Return what a terminal shows in the end: the view goes up and erases itself."""
+    lines, at = [""], 0
+    for piece in re.split(r"(\n|\r|\x1b\[[\d;?]*[A-Za-z])", written):
+        if piece == "\n":
+            at += 1
+            lines += [""] * (at == len(lines))
+        elif piece == "\x1b[1A":
+            at -= 1
+        elif piece == "\x1b[2K":
+            lines[at] = ""
+        elif piece and piece[0] not in "\x1b\r":
+            lines[at] += piece
+    return "\n".join(lines)
+
+
+def test_what_is_lost_or_fails_in_the_retraining_stays_on_the_screen():
+    out = io.StringIO()
+    console = Console(live=True, file=out)
+    run = fake.FakeRun()
+    for event in run.search():
+        console.listen(event)
+    told = {"role": "winner", "seed": 0, "time": run.time, "epochs": 6}
+    lost = {"trial_id": "winner-0", "worker": 1, "pid": 77, "reason": "hung", "retry": True}
+    failure = {"kind": "error", "message": "no memory left", "traceback": ""}
+    console.listen({"event": "refit_started", **told, "values": {}, "worker": 1})
+    console.listen({"event": "worker_lost", "time": run.time, **lost})
+    console.listen({"event": "refit_ended", **told, "kept_epoch": 0, "failure": failure})
+    console.close()
+    text = left_on_screen(out.getvalue())
+    assert text.count("lost worker 1 (process 77): hung; trial winner-0 goes on elsewhere") == 1
+    assert text.count("retraining winner, seed 0 failed: no memory left") == 1
+    assert "epochs ·" not in text, "the view itself is still there"
+
+
 def test_no_color_is_respected(monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
     out = io.StringIO()

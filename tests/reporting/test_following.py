@@ -12,7 +12,7 @@ import pytest
 
 from search.errors import RunDirectoryError
 from search.journal import EventKind, RunDirectory
-from search.reporting.following import JournalTail, RunState, locked, state_of, words
+from search.reporting.following import JournalTail, RunState, state_of, words
 
 
 @pytest.fixture
@@ -88,11 +88,11 @@ def test_a_removed_run_is_told(run):
 
 
 def test_looking_at_the_lock_takes_it_from_nobody(run):
-    assert not locked(run)
+    assert run.holder() is None
     with run.lock():
-        assert locked(run)
-        assert locked(run)
-    assert not locked(run)
+        assert run.holder() is not None
+        assert run.holder() is not None
+    assert run.holder() is None
     with run.lock():
         pass
 

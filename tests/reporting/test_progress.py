@@ -113,6 +113,29 @@ def test_after_the_search_the_time_left_is_the_retrainings():
     assert progress.seconds_left() == pytest.approx(10 * 2.0)
 
 
+def test_the_last_retraining_takes_its_epochs_however_many_workers_idle():
+    progress, time = RunProgress(), 1.79e9
+    progress.apply({"event": "plan", "time": time, "workers": 4})
+    progress.apply({"event": "search_ended", "time": time})
+    kinds = {"role": "documented", "epochs": 20, "values": {}, "all_epochs": 80, "worker": 0}
+    for seed in range(4):
+        progress.apply({"event": "refit_started", "time": time, "seed": seed, **kinds})
+    for epoch in range(1, 21):
+        for seed in range(4):
+            if seed == 3 and epoch > 10:
+                continue
+            time += 2.0
+            named = {"role": "documented", "seed": seed, "epoch": epoch}
+            ended = {"event": "refit_epoch", "time": time, "metrics": {}, "seconds": 8.0}
+            progress.apply({**ended, **named})
+    for seed in range(3):
+        named = {"role": "documented", "seed": seed, "failure": None}
+        progress.apply({"event": "refit_ended", "time": time, **named})
+    assert progress.strange == 0
+    assert progress.retraining.epochs_left == 10
+    assert progress.seconds_left() == pytest.approx(10 * 8.0)
+
+
 def test_a_resumed_retraining_goes_on_and_another_configuration_starts_anew():
     events = list(fake.FakeRun(max_epochs=9).events())
     started = next(i for i, e in enumerate(events) if e["event"] == "refit_started")

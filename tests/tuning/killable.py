@@ -11,6 +11,7 @@ import keras_tuner as kt
 
 from search.journal import RunDirectory
 from search.tuning import space as spaces
+from search.tuning.building import Setting
 from search.tuning.devices import worker_environments
 from search.tuning.executors import Executor, InProcessExecutor
 from search.tuning.loop import SearchLoop
@@ -19,7 +20,6 @@ from search.tuning.pool import WorkerPool
 from search.tuning.pooling import PoolLimits
 from search.tuning.schedule import hyperband
 from search.tuning.sources import DrawnSource
-from search.tuning.trial import Setting
 from tests.tiny_data import tiny_data
 from tests.tuning.fakes import TinyHyperModel
 

@@ -14,6 +14,7 @@ import keras_tuner as kt
 from search.journal import RunDirectory
 from search.tuning import ray_executor
 from search.tuning import space as spaces
+from search.tuning.building import Setting
 from search.tuning.executors import Executor, InProcessExecutor
 from search.tuning.loop import SearchLoop
 from search.tuning.oracles import ScheduleOracle
@@ -21,7 +22,6 @@ from search.tuning.pooling import PoolLimits
 from search.tuning.ray_cluster import RayWishes
 from search.tuning.schedule import hyperband
 from search.tuning.sources import DrawnSource
-from search.tuning.trial import Setting
 from tests.tiny_data import tiny_data
 from tests.tuning.fakes import TinyHyperModel
 

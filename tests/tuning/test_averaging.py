@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from search.records import TrialSpec
-from search.tuning import checkpoint
-from search.tuning import trial as trials
+from search.tuning import checkpoint, footprint
 from search.tuning.averaging import averaged, begin_averaging
-from search.tuning.trial import Setting, build_model, train_trial
+from search.tuning.building import Setting, build_model
+from search.tuning.trial import train_trial
 from tests.tuning.fakes import TinyHyperModel
 from tests.tuning.test_trial import VALUES, assert_same_weights
 
@@ -32,7 +32,7 @@ def spec(folder, name, **changes) -> TrialSpec:
 
 @pytest.mark.parametrize("parts", [1, 2])
 def test_it_is_the_mean_with_a_decay_that_grows_to_its_limit(setting, monkeypatch, parts):
-    monkeypatch.setattr(trials.footprint, "parts", lambda *_: parts)
+    monkeypatch.setattr(footprint, "parts", lambda *_: parts)
     model = build_model(setting, VALUES, 5, average=0.25)
     images, labels = setting.dataset.train.open_array()[:8], np.ones((8, 1), np.float32)
     expected = None

@@ -45,3 +45,12 @@ def test_an_epochs_line_cut_short_does_not_swallow_the_next(tmp_path):
         log.write('{"trial_id": "a", "ep')
     checkpoint.append_epoch(tmp_path, second)
     assert checkpoint.read_epochs(tmp_path, up_to=2) == [first, second]
+
+
+def test_removing_a_trials_checkpoints_leaves_only_its_log(tmp_path):
+    names = (checkpoint.LAST, checkpoint.BEST, f".7.{checkpoint.LAST}", f".1234.{checkpoint.BEST}")
+    for name in (*names, checkpoint.LOG):
+        (tmp_path / name).write_bytes(b"12345")
+    assert checkpoint.remove(tmp_path) == 20
+    assert [path.name for path in tmp_path.iterdir()] == [checkpoint.LOG]
+    assert checkpoint.remove(tmp_path / "none") == 0

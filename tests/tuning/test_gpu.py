@@ -17,10 +17,11 @@ from hypermodels import DocumentedCNN
 from search import backend
 from search.records import TrialSpec
 from search.tuning import checkpoint
+from search.tuning.building import Setting
 from search.tuning.devices import find_gpus, worker_environments
 from search.tuning.messages import TrialStarted
 from search.tuning.pool import WorkerPool
-from search.tuning.trial import Setting, train_trial
+from search.tuning.trial import train_trial
 
 REHEARSAL = os.environ.get("XRAY_SEARCH_REHEARSAL") == "1"
 

@@ -87,6 +87,15 @@ def test_trial_0_is_the_documented_configuration(tmp_path):
     assert records[0].values == spaces.defaults(space())
 
 
+def test_the_documented_configuration_is_trained_in_float32_whatever_the_others_are(tmp_path):
+    executor = FakeExecutor()
+    loop = make_loop(tmp_path, executor)
+    loop.precision = "mixed_bfloat16"
+    configurations = {record.trial_id: record.configuration for record in loop.search()}
+    found = {(configurations[s.trial_id] == 0, s.precision) for s in executor.submitted}
+    assert found == {(True, "float32"), (False, "mixed_bfloat16")}
+
+
 def test_the_epochs_trained_add_up_to_the_plan(tmp_path):
     schedule = hyperband(max_epochs=9, factor=3)
     records = make_loop(tmp_path, FakeExecutor(), schedule=schedule).search()

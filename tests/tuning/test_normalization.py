@@ -40,6 +40,12 @@ def test_the_moving_ones_come_back_even_after_an_error(model, feed):
     assert float(model.get_layer("norm").moving_mean[0]) == 0.0
 
 
+def test_every_batch_is_a_sign_of_life(model, feed):
+    signs = []
+    with reestimated(model, feed, on_batch=lambda: signs.append(1)):
+        assert len(signs) == len(feed.first_images(256))
+
+
 def test_a_model_without_the_layer_is_left_alone(feed):
     inputs = keras.Input((32, 32, 1), dtype="uint8")
     x = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1.0)(inputs))

@@ -1,6 +1,7 @@
 """Worker processes: the same results as in one process, and every way of losing a worker."""
 
 import dataclasses
+import multiprocessing.process
 import os
 import pickle
 import signal
@@ -11,12 +12,14 @@ import pytest
 
 from search.errors import StopRequestedError, WorkerError
 from search.records import EpochRecord, FailureKind, TrialSpec
+from search.tuning import pool as pools
 from search.tuning import pooling
+from search.tuning.building import Setting
 from search.tuning.devices import worker_environments
 from search.tuning.messages import TrialStarted, WorkerLost
 from search.tuning.pool import WorkerPool, _ProcessWorker
 from search.tuning.pooling import PoolLimits
-from search.tuning.trial import Setting, train_trial
+from search.tuning.trial import train_trial
 from tests.tuning.fakes import TinyHyperModel
 from tests.tuning.faulty import FaultyHyperModel, UnloadableHyperModel
 
@@ -130,6 +133,32 @@ def test_a_worker_that_hangs_while_it_loads_or_measures_is_given_up(tmp_path, mo
     worker.ready = True
     assert worker.overdue(PoolLimits(stall_timeout=99)) == ""
     worker.kill()
+
+
+class Unkillable:
+    """A process that waits for the kernel."""
+
+    def is_alive(self):
+        return True
+
+    def kill(self):
+        pass
+
+    def join(self, timeout):
+        assert timeout is not None
+
+
+def test_a_worker_that_cannot_be_killed_is_left_behind(tmp_path, monkeypatch):
+    monkeypatch.setattr(pools, "KILLED_SECONDS", 0.0)
+    worker = _ProcessWorker(0, {}, tmp_path / "log", b"")
+    process, worker.process = worker.process, Unkillable()
+    children = multiprocessing.process._children
+    children.add(worker.process)
+    worker.kill()
+    assert worker.process not in children
+    assert "left behind" in (tmp_path / "log").read_text()
+    process.kill()
+    process.join()
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import pytest
 
+from search.errors import WorkerError
 from search.tuning import scaling
 from search.tuning.devices import Gpu
 from search.tuning.scaling import Wishes, _most_workers, choose, shared
@@ -19,9 +20,10 @@ class FakePool:
 class Machine:
     """Gives epochs a minute by number of workers, and remembers the pools."""
 
-    def __init__(self, *, mixed: float = 1.0, **rates):
+    def __init__(self, *, mixed: float = 1.0, start: float = 1.0, room: int = 99, **rates):
         self.rates = {int(name[1:]): rate for name, rate in rates.items()}
         self.mixed = mixed
+        self.start, self.room = start, room
         self.pools = []
 
     def open_executor(self, count):
@@ -29,8 +31,10 @@ class Machine:
         return self.pools[-1]
 
     def pace_of(self, pool, precision):
+        if pool.workers > self.room:
+            raise WorkerError("3 workers in a row ended before their first trial")
         rate = self.rates[pool.workers] * (self.mixed if precision != "float32" else 1)
-        return Pace(epoch=60 / rate, trial=1.0)
+        return Pace(epoch=60 / rate, trial=self.start / max(1, pool.workers))
 
     def choose(self, **wishes):
         return choose(
@@ -67,6 +71,34 @@ def test_a_short_search_is_not_measured_for():
     assert "too short" in staffing.reason
 
 
+def test_starting_the_trials_counts_for_a_short_search():
+    machine = Machine(n1=60, n2=60, n4=60, n8=60, start=7.0)
+    assert "too short" in machine.choose(epochs=69, trials=58).reason
+    assert "too short" not in machine.choose(epochs=69, trials=60).reason
+
+
+def test_workers_that_only_start_trials_sooner_pay_where_trials_are_many():
+    machine = Machine(n1=60, n2=60, n4=60, n8=60, start=8.0)
+    assert machine.choose(epochs=1000, trials=1).executor.workers == 1
+    staffing = machine.choose(epochs=1000, trials=1000)
+    assert staffing.executor.workers == 8
+    assert "1 gave 6.67, 2 gave 12.00" in staffing.reason
+
+
+def test_where_more_workers_cannot_be_had_the_last_number_that_could_is_kept():
+    machine = Machine(n1=1, n2=2, n4=4, room=4)
+    staffing = machine.choose()
+    assert staffing.executor.workers == 4
+    assert staffing.pace.epoch == pytest.approx(15)
+    assert [pool for pool in machine.pools if not pool.closed] == [staffing.executor]
+    assert "4 gave 4.00, 8 could not be had: 3 workers in a row ended" in staffing.reason
+
+
+def test_where_not_even_one_worker_can_be_had_the_search_ends():
+    with pytest.raises(WorkerError):
+        Machine(n1=1, room=0).choose()
+
+
 @pytest.mark.parametrize(
     ("ratio", "expected"), [(1.4, "mixed_bfloat16"), (1.1, "float32"), (0.5, "float32")]
 )
@@ -99,6 +131,13 @@ def test_memory_and_cores_limit_the_workers(monkeypatch):
     assert _most_workers(()) == 1
     monkeypatch.setattr(scaling, "available_memory_mb", lambda: None)
     assert _most_workers((Gpu(index="0", memory_mb=10_000),)) == 2
+
+
+@pytest.mark.parametrize("seen", [[], ["gpu:0"]])
+def test_a_gpu_that_the_backend_cannot_use_is_none(monkeypatch, seen):
+    monkeypatch.setattr(scaling.backend, "gpus", lambda: seen)
+    monkeypatch.setattr(scaling, "find_gpus", lambda: (Gpu(index="0", memory_mb=1),))
+    assert len(scaling.usable_gpus()) == len(seen)
 
 
 def test_workers_share_the_cost_of_an_epoch():

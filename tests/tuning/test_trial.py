@@ -3,6 +3,9 @@
 import dataclasses
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import h5py
@@ -13,9 +16,10 @@ import pytest
 from hypermodels import DocumentedCNN
 from search.errors import StopRequestedError
 from search.records import FailureKind, TrialSpec
-from search.tuning import checkpoint
+from search.tuning import checkpoint, footprint, validation
 from search.tuning import trial as trials
-from search.tuning.trial import Setting, train_trial
+from search.tuning.building import Setting, build_model
+from search.tuning.trial import train_trial
 from tests.tuning.fakes import TinyHyperModel
 
 VALUES = {"filters": 4, "learning_rate": 0.01, "batch_size": 8, "boom": False, "nan": False}
@@ -59,7 +63,7 @@ def assert_same_weights(first: Path, second: Path) -> None:
 def test_one_two_and_six_epochs_through_promotions_equal_nine_straight(
     setting, tmp_path, monkeypatch, parts
 ):
-    monkeypatch.setattr(trials.footprint, "parts", lambda *_: parts)
+    monkeypatch.setattr(footprint, "parts", lambda *_: parts)
     straight = train_trial(spec(tmp_path, "straight", epochs=9), setting)
     parent, done = None, 0
     for name, epochs in (("a", 1), ("b", 3), ("c", 9)):
@@ -85,6 +89,51 @@ def test_the_network_learns_and_logs_every_metric(setting, tmp_path):
     assert tuple(result.costs) == trials.COSTS
 
 
+def test_training_and_validation_give_signs_of_life(setting, tmp_path, monkeypatch):
+    monkeypatch.setattr(validation, "PIXELS", 8 * 32**2)
+    signs = []
+    train_trial(spec(tmp_path, "t", epochs=2), setting, on_step=lambda: signs.append(1))
+    # 36 images in batches of 8; 24 to validate on, and as many views, likewise.
+    assert len(signs) == 2 * (5 + 3 + 3)
+
+
+@pytest.fixture
+def callback(setting, tmp_path):
+    """The callback of a trial, and the signs of life that it gave."""
+    signs = []
+    run = trials._Run(
+        spec(tmp_path, "t"),
+        setting,
+        on_epoch=lambda record: None,
+        should_stop=lambda: False,
+        on_step=lambda: signs.append(1),
+    )
+    return trials._EpochEnd(run, None, None), signs
+
+
+def test_keras_need_not_wait_for_every_step(callback, monkeypatch):
+    from keras.src.callbacks import callback_list
+
+    monkeypatch.setattr(callback_list.backend, "IS_THREAD_SAFE", True)  # as on JAX
+    assert keras.callbacks.CallbackList([callback[0]])._async_train
+
+
+def test_steps_told_of_by_many_threads_are_all_counted_and_compiling_once(callback):
+    told, signs = callback
+    told.begin = time.perf_counter() - 5
+    together = threading.Barrier(16)
+
+    def tell(batch):
+        together.wait()
+        told.on_train_batch_end(batch)
+
+    with ThreadPoolExecutor(16) as threads:
+        list(threads.map(tell, range(16)))
+    assert len(signs) == 16
+    assert told.run.costs["compile"] == pytest.approx(5, abs=1)
+    assert told.run.costs["train"] == pytest.approx(-5, abs=1)
+
+
 def test_a_stop_keeps_the_epoch_and_the_next_start_continues(setting, tmp_path):
     seen = []
     with pytest.raises(StopRequestedError):
@@ -107,6 +156,13 @@ def test_a_finished_trial_is_not_trained_again(setting, tmp_path):
     again = train_trial(spec(tmp_path, "t"), setting)
     assert (tmp_path / "t" / checkpoint.LAST).stat().st_mtime_ns == before
     assert again.epochs == first.epochs
+
+
+def test_what_a_kill_left_of_a_checkpoint_is_gone_when_the_trial_goes_on(setting, tmp_path):
+    train_trial(spec(tmp_path, "t", epochs=1), setting)
+    (tmp_path / "t" / f".99.{checkpoint.LAST}").write_bytes(b"half")
+    train_trial(spec(tmp_path, "t"), setting)
+    assert {path.name for path in (tmp_path / "t").iterdir()} == {checkpoint.LAST, checkpoint.LOG}
 
 
 def test_a_log_line_beyond_the_checkpoint_is_not_believed(setting, tmp_path):
@@ -213,13 +269,13 @@ def test_continuation_is_exact_on_jax_too(tmp_path):
 
 def test_mixed_precision_computes_in_bfloat16_and_keeps_weights_and_output_in_float32(setting):
     mixed = dataclasses.replace(setting, hypermodel=DocumentedCNN(image_size=32))
-    model = trials.build_model(mixed, {}, 1, precision="mixed_bfloat16")
+    model = build_model(mixed, {}, 1, precision="mixed_bfloat16")
     assert keras.config.dtype_policy().name == "float32"
     convolution = next(x for x in model.layers if isinstance(x, keras.layers.SeparableConv2D))
     assert convolution.compute_dtype == "bfloat16"
     assert {variable.dtype for variable in model.trainable_variables} == {"float32"}
     assert model.output.dtype == "float32"
-    assert trials.build_model(mixed, {}, 1).layers[-2].compute_dtype == "float32"
+    assert build_model(mixed, {}, 1).layers[-2].compute_dtype == "float32"
 
 
 def test_a_trial_trains_in_mixed_precision(setting, tmp_path):

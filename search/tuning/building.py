@@ -1,0 +1,119 @@
+"""A configuration's network and batches, as trials and measurements have them.
+
+Here a configuration becomes a model whose weights and whose every epoch depend on seeds alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import keras_tuner as kt
+import numpy as np
+
+from search import backend
+from search.records import Dataset, Values
+from search.tuning import footprint
+from search.tuning.averaging import begin_averaging
+from search.tuning.feed import TrainingFeed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What all trials of a search have in common; picklable.
+
+    Attributes:
+        dataset: Training and validation images.
+        hypermodel: A `kt.HyperModel` whose `build` gives a compiled model that takes raw gray
+            `uint8` (n, S, S, 1) and returns probabilities (n, 1).
+        objective: Name of the metric that decides.
+        prevalence: Prior of PNEUMONIA for the log losses.
+        validated: False where the validation images are trained on as well, so that nothing is
+            left to validate with: epochs have the metrics of training only, and the last is kept.
+    """
+
+    dataset: Dataset
+    hypermodel: kt.HyperModel
+    objective: str
+    prevalence: float
+    validated: bool = True
+
+
+def build_model(
+    setting: Setting,
+    values: dict[str, Any],
+    seed: int,
+    *,
+    precision: str = "float32",
+    average: float = 0.0,
+) -> Any:
+    """Build the compiled model of a configuration, initialized from a seed.
+
+    Args:
+        setting: Data and HyperModel.
+        values: Hyperparameter values.
+        seed: Seed of the initial weights.
+        precision: Keras dtype policy of the layers that do not state their own.
+        average: Decay of the average of weights that the optimizer keeps, 0 for none.
+    """
+    keras.utils.set_random_seed(seed)
+    hyperparameters = kt.HyperParameters()
+    hyperparameters.values = dict(values)
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(precision)
+    try:
+        model = setting.hypermodel.build(hyperparameters)
+    finally:
+        keras.config.set_dtype_policy(before)
+    if average:
+        begin_averaging(model.optimizer, average)
+    parts = footprint.parts(model, int(values.get("batch_size", 1)))
+    if parts > 1 and not backend.gpus():
+        footprint.compute_in_parts(model.optimizer, parts)
+    # Created now rather than while the first step is traced, which TensorFlow would trace twice.
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def training_feed(setting: Setting, model: Any, values: Values, seed: int) -> TrainingFeed:
+    """Return the training batches of a configuration, or the parts that they are computed in.
+
+    Args:
+        setting: Data.
+        model: As `build_model` gives it, which decides on the parts.
+        values: Hyperparameter values.
+        seed: Seed of the order.
+    """
+    return TrainingFeed(
+        setting.dataset.train,
+        class_weights=setting.dataset.class_weights,
+        batch_size=int(values["batch_size"]) // footprint.parts_of(model.optimizer),
+        seed=seed,
+    )
+
+
+def reseed(model: Any, *, seed: int, epoch: int) -> None:
+    """Set the state of every random layer from (seed, epoch).
+
+    Args:
+        model: A Keras model.
+        seed: The trial's seed.
+        epoch: 1 for the first epoch.
+    """
+    generators = [v for v in model.variables if v.path.endswith("seed_generator_state")]
+    drawn = np.random.default_rng([seed, epoch, 1])
+    for variable in generators:
+        variable.assign(drawn.integers(0, 2**31 - 1, size=tuple(variable.shape)).astype("uint32"))
+
+
+def release_memory() -> None:
+    """Forget Keras' global state of the last model, so that memory stays flat over trials."""
+    keras.utils.clear_session(free_memory=False)
+    gc.collect()
+    # glibc keeps freed blocks; over many trials of different sizes that adds up.
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
