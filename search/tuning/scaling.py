@@ -138,6 +138,7 @@ def staff(
         open_executor=open_crew,
         pace_of=pace_of,
         most=_most_workers(found),
+        first=1 if found else 2,
         device=f"{len(found)} GPU(s)" if found else f"{usable_cores()} CPU cores",
     )
 
@@ -181,6 +182,7 @@ def choose(
     open_executor: Callable[[int], Executor],
     pace_of: Callable[[Executor, str], Pace],
     most: int,
+    first: int = 1,
     device: str,
 ) -> Staffing:
     """Measure what was left open, precision first, and keep one executor open.
@@ -190,9 +192,12 @@ def choose(
         open_executor: Starts so many workers; 0 for this process.
         pace_of: Measures an executor at a precision.
         most: As many workers fit this machine.
+        first: Begin with so many workers, and stay with them where the search is short.
         device: The machine in words.
     """
-    executor = open_executor(1 if wishes.workers is None else wishes.workers)
+    crew = _Crew(open_executor, pace_of)
+    count = min(first, most) if wishes.workers is None else wishes.workers
+    executor = crew.open(count)
     try:
         precision = "float32" if wishes.precision == "auto" else wishes.precision
         settled = wishes.workers is not None and wishes.precision != "auto"
@@ -208,35 +213,84 @@ def choose(
         elif wishes.precision == "auto":
             reasons.append(f"too few epochs to measure {MIXED} for")
         if wishes.workers is not None:
-            crew = f"{_named(wishes.workers)}, as asked"
+            why = f"{_named(wishes.workers)}, as asked"
         elif short:
             seconds = wishes.seconds(pace)
-            crew = f"1 worker: about {seconds:.0f} s of training are too short to measure for more"
+            why = (
+                f"{_named(count)}: about {seconds:.0f} s of training are too short to measure more"
+            )
         else:
-            rates = [f"1 gave {wishes.rate(pace):.2f}"]
-            count = 1
-            while 2 * count <= most:
-                # Closed before the larger crew is measured, which needs the machine for itself.
-                executor.close()
-                try:
-                    executor = open_executor(2 * count)
-                    faster = pace_of(executor, precision)
-                except WorkerError as error:
-                    rates.append(f"{2 * count} could not be had: {error}")
-                else:
-                    rates.append(f"{2 * count} gave {wishes.rate(faster):.2f}")
-                    if wishes.rate(faster) >= WORTHWHILE * wishes.rate(pace):
-                        pace, count = faster, 2 * count
-                        continue
-                executor.close()
-                executor = open_executor(count)
-                break
-            crew = f"{_named(count)}: of the epochs a minute on {device}, {', '.join(rates)}"
+            pace, rates = crew.compare(wishes, pace, precision=precision, most=most)
+            why = f"{_named(crew.count)}: of the epochs a minute on {device}, {', '.join(rates)}"
     except BaseException:
-        executor.close()
+        crew.close()
         raise
-    reason = "; ".join([crew, f"precision {precision}", *reasons])
-    return Staffing(executor=executor, pace=pace, precision=precision, reason=reason)
+    reason = "; ".join([why, f"precision {precision}", *reasons])
+    assert crew.executor is not None
+    return Staffing(executor=crew.executor, pace=pace, precision=precision, reason=reason)
+
+
+class _Crew:
+    """One executor at a time, of any size: what is measured needs the machine for itself."""
+
+    def __init__(
+        self, open_executor: Callable[[int], Executor], pace_of: Callable[[Executor, str], Pace]
+    ) -> None:
+        self._open = open_executor
+        self._pace_of = pace_of
+        self.executor: Executor | None = None
+        self.count = 0
+
+    def open(self, count: int) -> Executor:
+        """Start so many workers in place of those there are."""
+        self.close()
+        executor = self._open(count)
+        self.executor, self.count = executor, count
+        return executor
+
+    def close(self) -> None:
+        """Close what is open."""
+        if self.executor is not None:
+            self.executor.close()
+        self.executor, self.count = None, 0
+
+    def compare(
+        self, wishes: Wishes, pace: Pace, *, precision: str, most: int
+    ) -> tuple[Pace, list[str]]:
+        """Double the workers while that pays; where it never did, see whether half are enough.
+
+        Args:
+            wishes: How long the search is.
+            pace: Of the executor that is open.
+            precision: To measure at.
+            most: As many workers as there may be.
+
+        Returns:
+            The pace of the best number, whose executor is open, and what each number gave.
+
+        Raises:
+            WorkerError: Not even the number to begin with can be had again.
+        """
+        first = best = self.count
+        rates = [f"{first} gave {wishes.rate(pace):.2f}"]
+        while 2 * best <= most:
+            try:
+                other = self._pace_of(self.open(2 * best), precision)
+            except WorkerError as error:
+                rates.append(f"{2 * best} could not be had: {error}")
+                break
+            rates.append(f"{2 * best} gave {wishes.rate(other):.2f}")
+            if wishes.rate(other) < WORTHWHILE * wishes.rate(pace):
+                break
+            pace, best = other, 2 * best
+        if best == first > 1:
+            other = self._pace_of(self.open(first // 2), precision)
+            rates.append(f"{first // 2} gave {wishes.rate(other):.2f}")
+            if wishes.rate(pace) < WORTHWHILE * wishes.rate(other):
+                pace, best = other, first // 2
+        if self.count != best:
+            self.open(best)
+        return pace, rates
 
 
 def shared(pace: Pace, workers: int) -> Pace:

@@ -36,12 +36,13 @@ class Machine:
         rate = self.rates[pool.workers] * (self.mixed if precision != "float32" else 1)
         return Pace(epoch=60 / rate, trial=self.start / max(1, pool.workers))
 
-    def choose(self, **wishes):
+    def choose(self, *, first=1, **wishes):
         return choose(
             Wishes(**{"epochs": 10_000, **wishes}),
             open_executor=self.open_executor,
             pace_of=self.pace_of,
             most=8,
+            first=first,
             device="8 CPU cores",
         )
 
@@ -69,6 +70,30 @@ def test_a_short_search_is_not_measured_for():
     assert (staffing.executor.workers, len(machine.pools)) == (1, 1)
     assert staffing.precision == "float32"
     assert "too short" in staffing.reason
+
+
+def test_a_short_search_on_a_cpu_stays_with_the_workers_it_begins_with():
+    machine = Machine(n2=60)
+    staffing = machine.choose(epochs=69, first=2)
+    assert (staffing.executor.workers, len(machine.pools)) == (2, 1)
+    assert staffing.reason.startswith("2 workers: about")
+
+
+@pytest.mark.parametrize(
+    ("rates", "expected", "said"),
+    [
+        ({"n1": 2, "n2": 3, "n4": 3.1}, 2, "2 gave 3.00, 4 gave 3.10, 1 gave 2.00"),
+        ({"n1": 2, "n2": 2.1, "n4": 2}, 1, "2 gave 2.10, 4 gave 2.00, 1 gave 2.00"),
+        ({"n2": 2, "n4": 4, "n8": 4}, 4, "2 gave 2.00, 4 gave 4.00, 8 gave 4.00"),
+    ],
+)
+def test_a_search_that_begins_with_two_takes_half_where_that_is_as_fast(rates, expected, said):
+    machine = Machine(**rates)
+    staffing = machine.choose(first=2)
+    assert staffing.executor.workers == expected
+    assert staffing.pace.epoch == pytest.approx(60 / machine.rates[expected])
+    assert said in staffing.reason
+    assert [pool for pool in machine.pools if not pool.closed] == [staffing.executor]
 
 
 def test_starting_the_trials_counts_for_a_short_search():
