@@ -51,7 +51,8 @@ def load() -> Any:
     # Trials and workers of the same shapes share what JAX compiled, also the next run's.
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache / "xray-search" / "compiled"))
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+    # Also the small ones: a trial has some 300, which took a CPU 6 s in all.
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     # TensorFlow warns of retracing because every trial is a new model, which is intended here.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     with quiet_stderr():
