@@ -69,6 +69,7 @@ class SearchLoop:
         self.precision = precision
         self.records: dict[str, TrialRecord] = {}
         self._closed: set[tuple[int, int]] = set()
+        self._removed: set[str] = set()
         self._running = 0
         self._asking = 0.0
 
@@ -247,9 +248,7 @@ class SearchLoop:
         halving = self.oracle.halving
         for index, bracket in enumerate(halving.schedule.brackets):
             for rung in range(len(bracket.rungs)):
-                if not halving.closed(index, rung):
-                    continue
-                if (index, rung) not in self._closed:
+                if (index, rung) not in self._closed and halving.closed(index, rung):
                     self._closed.add((index, rung))
                     self._emit(
                         EventKind.RUNG_CLOSED,
@@ -259,8 +258,10 @@ class SearchLoop:
                         ranked=self.oracle.names(index, rung, halving.ranked(index, rung)),
                         promoted=self.oracle.names(index, rung, halving.promoted(index, rung)),
                     )
-                for name in self.oracle.names(index, rung, halving.disposable(index, rung)):
+                names = self.oracle.names(index, rung, halving.disposable(index, rung))
+                for name in set(names) - self._removed:
                     checkpoint.remove(self.oracle.directory_of(name))
+                    self._removed.add(name)
 
     def _emit(self, kind: EventKind, **fields: Any) -> Event:
         self.run.append(kind, **fields)

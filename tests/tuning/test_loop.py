@@ -11,7 +11,7 @@ import pytest
 from search.errors import RunDirectoryError, SearchFailedError
 from search.journal import RunDirectory
 from search.records import TrialSpec, TrialStatus
-from search.tuning import selection
+from search.tuning import checkpoint, selection
 from search.tuning import space as spaces
 from search.tuning.loop import SearchLoop
 from search.tuning.oracles import ScheduleOracle
@@ -158,6 +158,51 @@ def test_a_finished_search_is_not_repeated(tmp_path):
     again = FakeExecutor()
     make_loop(tmp_path, again).search()
     assert again.submitted == []
+
+
+class SavingExecutor(FakeExecutor):
+    """Leaves a checkpoint of every trial, and notes how many there were at once."""
+
+    most = 0
+
+    def wait(self, on_epoch):
+        result = super().wait(on_epoch)
+        spec = next(s for s in self.submitted if s.trial_id == result.trial_id)
+        if spec.parent_checkpoint is not None:
+            assert spec.parent_checkpoint.exists(), f"the parent of {spec.trial_id} was removed"
+        spec.directory.mkdir(parents=True, exist_ok=True)
+        (spec.directory / checkpoint.LAST).touch()
+        saved = len(list(spec.directory.parent.glob(f"*/{checkpoint.LAST}")))
+        self.most = max(self.most, saved)
+        return result
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_random_search_keeps_the_checkpoint_of_its_best_trial_alone(tmp_path, workers):
+    executor = SavingExecutor(workers=workers)
+    schedule = full_budget(tuner="random", trials=12, epochs=2)
+    records = make_loop(tmp_path, executor, schedule=schedule).search()
+    left = list((tmp_path / "tuner").glob(f"*/{checkpoint.LAST}"))
+    best = min(records, key=lambda record: record.score)
+    assert [path.parent.name for path in left] == [f"trial_{best.trial_id}"]
+    assert executor.most == 2
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_hyperband_keeps_the_checkpoint_of_each_brackets_best_alone(tmp_path, workers):
+    def fails(spec):
+        return random.Random(spec.trial_id).random() < 0.2
+
+    executor = SavingExecutor(workers=workers, seed=1, fails=fails)
+    records = make_loop(tmp_path, executor).search()
+    left = {path.parent.name for path in (tmp_path / "tuner").glob(f"*/{checkpoint.LAST}")}
+    last = [r for r in records if r.epochs == 9 and r.status is TrialStatus.COMPLETED]
+    best = {
+        min((r for r in last if r.bracket == bracket), key=lambda r: r.score).trial_id
+        for bracket in {r.bracket for r in last}
+    }
+    assert len(best) == 3
+    assert left == {f"trial_{name}" for name in best}
 
 
 def test_more_iterations_go_on_where_the_search_ended(tmp_path):
