@@ -11,6 +11,7 @@ import itertools
 from typing import Any, Protocol
 
 import keras_tuner as kt
+from threadpoolctl import threadpool_limits
 
 from search.records import Values
 from search.tuning import space as spaces
@@ -171,12 +172,15 @@ class AdvisedSource:
         everything = {str(number): trial for number, trial in sorted(self._trials.items())}
         ongoing = {str(number): self._trials[number] for number in sorted(self._running)}
         self._oracle.ongoing_trials = {}
-        if ongoing:
-            # KerasTuner guesses the scores of running trials by its last fit, which may be none.
-            self._oracle.trials = {n: t for n, t in everything.items() if n not in ongoing}
-            self._oracle.gpr.fit(*self._oracle._vectorize_trials())
-        self._oracle.trials, self._oracle.ongoing_trials = everything, ongoing
-        proposed: Values | None = self._oracle.populate_space(str(configuration))["values"]
+        # Of matrices this small a second thread only takes the cores from the workers: beside two
+        # of them a proposal took ten times as long.
+        with threadpool_limits(limits=1):
+            if ongoing:
+                # KerasTuner guesses scores of running trials by its last fit, which may be none.
+                self._oracle.trials = {n: t for n, t in everything.items() if n not in ongoing}
+                self._oracle.gpr.fit(*self._oracle._vectorize_trials())
+            self._oracle.trials, self._oracle.ongoing_trials = everything, ongoing
+            proposed: Values | None = self._oracle.populate_space(str(configuration))["values"]
         return proposed
 
     def _fresh(self, known: set[str]) -> Values | None:

@@ -2,6 +2,7 @@
 
 import keras_tuner as kt
 import pytest
+from threadpoolctl import threadpool_info
 
 from search.tuning import sources
 from search.tuning import space as spaces
@@ -65,11 +66,12 @@ def test_a_running_trial_is_guessed_and_never_given_the_score_of_another(late, m
         values = source.values(number)
         if number not in (late, 5):
             source.observe(number, values, score(values))
-    learned = []
+    learned, threads = [], set()
     fit = source._oracle.gpr.fit
 
     def spy(x, y):
         learned.append(list(y))
+        threads.update(pool["num_threads"] for pool in threadpool_info())
         return fit(x, y)
 
     monkeypatch.setattr(source._oracle.gpr, "fit", spy)
@@ -80,6 +82,7 @@ def test_a_running_trial_is_guessed_and_never_given_the_score_of_another(late, m
     assert len(guessed) == 6
     assert guessed[late] not in scores
     assert guessed[5] not in scores
+    assert threads == {1}, "the cores are the workers'"
 
 
 def test_what_is_proposed_beside_running_trials_is_proposed_again_after_a_kill():
