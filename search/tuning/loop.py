@@ -15,7 +15,7 @@ from typing import Any
 from keras_tuner.engine import trial as kt_trial
 
 from search.errors import SearchFailedError
-from search.history import Event, created, ended, with_epoch
+from search.history import Event, created, ended, from_json, with_epoch
 from search.journal import EventKind, RunDirectory
 from search.records import (
     EpochRecord,
@@ -123,7 +123,8 @@ class SearchLoop:
             elif kind == EventKind.EPOCH:
                 trial_id = event["trial_id"]
                 if event["epoch"] > self.records[trial_id].epochs:
-                    self.oracle.update_metrics(trial_id, event["metrics"], step=event["epoch"])
+                    metrics = from_json(event["metrics"])
+                    self.oracle.update_metrics(trial_id, metrics, step=event["epoch"])
                 self.records[trial_id] = with_epoch(self.records[trial_id], event)
             elif kind == EventKind.TRIAL_ENDED:
                 record = ended(self.records[event["trial_id"]], event)
