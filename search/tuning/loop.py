@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from keras_tuner.engine import trial as kt_trial
@@ -32,6 +32,21 @@ from search.tuning.oracles import ScheduleOracle
 from search.tuning.space import trial_seed
 
 Listener = Callable[[Event], None]
+
+
+def check_journal(oracle: ScheduleOracle, events: Iterable[Event]) -> None:
+    """Find out whether a search can go on from a journal; writes nothing.
+
+    Args:
+        oracle: A fresh oracle, spent by this.
+        events: The journal, oldest first.
+
+    Raises:
+        RunDirectoryError: A trial has no place in the schedule, or other values.
+    """
+    for event in events:
+        if event["event"] == EventKind.TRIAL_CREATED:
+            oracle.restore(created(event))
 
 
 class SearchLoop:
@@ -133,6 +148,8 @@ class SearchLoop:
             elif kind == EventKind.RUNG_CLOSED:
                 index = self.oracle.bracket_index(event["iteration"], event["bracket"])
                 self._closed.add((index, event["rung"]))
+        # A schedule that grew opens a rung again.
+        self._closed = {rung for rung in self._closed if self.oracle.halving.closed(*rung)}
         return [
             record.trial_id
             for record in self.records.values()

@@ -322,6 +322,18 @@ def test_more_iterations_go_on_where_the_search_ended(tmp_path):
     assert outcome(records[: len(first)]) == outcome(first)
 
 
+def test_a_longer_random_search_goes_on_and_tells_again_that_its_rung_closed(tmp_path):
+    def search(trials):
+        schedule = full_budget(tuner="random", trials=trials, epochs=2)
+        return make_loop(tmp_path, FakeExecutor(), schedule=schedule).search()
+
+    first, records = search(4), search(9)
+    assert len(records) == 9
+    assert outcome(records[:4]) == outcome(first)
+    closed = [e for e in RunDirectory(tmp_path).events() if e["event"] == "rung_closed"]
+    assert [len(event["ranked"]) for event in closed] == [4, 9]
+
+
 def test_another_space_or_schedule_is_refused(tmp_path):
     make_loop(tmp_path, FakeExecutor()).search()
     other = DrawnSource(space(), queue=[], seed=99)
