@@ -29,6 +29,7 @@ from search.records import Dataset, TrialResult, Values
 from search.reopening import stored_config, stored_source
 from search.reporting.console import Console
 from search.reporting.facts import mapping
+from search.resuming import begun, check_same_data
 from search.retraining import Crew, Retrainer, finalist_role, finished_folders
 from search.scoring import refit
 from search.scoring.refit import Job, RefitPlan, Role
@@ -44,7 +45,7 @@ class Reopened:
     """A finished run, ready to train more of the same.
 
     Attributes:
-        config: As it was run, without the limit of parameters.
+        config: As it was run.
         dataset: Its images.
         sealed: Its test images.
         searching: Gives what to train with.
@@ -69,15 +70,13 @@ def reopen(directory: RunDirectory, console: Console, *, workers: int | None) ->
         DataError: Its images are gone.
     """
     config = stored_config(directory)
-    # What is trained now is no candidate, so that no limit applies to it.
-    config = dataclasses.replace(config, max_parameters=0)
     if workers is not None:
         config = dataclasses.replace(config, workers=workers)
     cache = Path(config.cache_dir) if config.cache_dir else default_cache_dir()
     source = stored_source(directory, config, cache_dir=cache, progress=console.progress)
     dataset, sealed = workflow.prepare_data(workflow.Job(config=config, source=source), console)
-    workflow.check_same_data(directory, dataset)
-    searching = workflow.make_searching(config, dataset, before=workflow.first_plan(directory))
+    check_same_data(directory, dataset)
+    searching = workflow.make_searching(config, dataset, known=begun(directory.events()))
     return Reopened(config=config, dataset=dataset, sealed=sealed, searching=searching)
 
 

@@ -107,10 +107,16 @@ def _limit_gpu_memory() -> None:
             tf.config.set_logical_device_configuration(gpu, [limit])
 
 
+def name() -> str:
+    """Return the name of Keras' backend, e.g. "tensorflow"."""
+    return str(load().backend.backend())
+
+
 def device() -> str:
     """Return what training runs on, e.g. "2 × CPU core (tensorflow)" or "gpu:0 (jax)"."""
-    name, found = load().backend.backend(), gpus()
-    return f"{', '.join(found)} ({name})" if found else f"CPU, {os.cpu_count()} cores ({name})"
+    found = gpus()
+    place = ", ".join(found) if found else f"CPU, {os.cpu_count()} cores"
+    return f"{place} ({name()})"
 
 
 def gpus() -> list[str]:

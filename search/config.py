@@ -6,7 +6,6 @@ Keras or KerasTuner.
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -341,41 +340,6 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 """Defaults by preset; "standard" is RunConfig's own."""
 
-HARMLESS = frozenset(
-    {
-        "data",
-        "results_dir",
-        "cache_dir",
-        "choose_by",
-        "refit_epochs",
-        "refit_seeds",
-        "refit_schedule",
-        "refit_patience",
-        "ema",
-        "ensemble",
-        "refit_on",
-        "top",
-        "threshold_rule",
-        "calibrate",
-        "export",
-        "preset",
-        "executor",
-        "address",
-        "cpus_per_trial",
-        "gpus_per_trial",
-        "workers",
-        "trial_timeout",
-        "stall_timeout",
-        "retries",
-        "tensorboard",
-    }
-)
-"""Fields that may change on `--resume`: they act after the search or outside it. Where the images
-lie may change; that they are the same ones is checked by their fingerprint."""
-
-GROWABLE = frozenset({"iterations", "max_trials"})
-"""Fields that may grow on `--resume`: the search goes on where it ended."""
-
 
 def with_preset(preset: str, explicit: dict[str, Any]) -> RunConfig:
     """Build a configuration from a preset and the options given explicitly.
@@ -397,24 +361,3 @@ def with_preset(preset: str, explicit: dict[str, Any]) -> RunConfig:
     asked = set(explicit.get("search", ())) - set(explicit.get("fix", {}))
     chosen["fix"] = {name: value for name, value in held.items() if name not in asked}
     return RunConfig(**chosen)
-
-
-def differences(stored: dict[str, Any], wanted: dict[str, Any]) -> list[tuple[str, Any, Any]]:
-    """List the fields whose change would change the search of a stored run.
-
-    Args:
-        stored: `config.json` of the run.
-        wanted: The configuration asked for now, in the same form.
-
-    Returns:
-        (field, stored value, wanted value), empty when the run can be resumed.
-    """
-    fields = [f.name for f in dataclasses.fields(RunConfig)]
-    found = []
-    for name in fields:
-        if name in HARMLESS or stored.get(name) == wanted.get(name):
-            continue
-        if name in GROWABLE and wanted[name] >= stored.get(name, 0):
-            continue
-        found.append((name, stored.get(name), wanted.get(name)))
-    return found

@@ -15,6 +15,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
 import time
@@ -35,6 +36,9 @@ KEPT_WEIGHTS = "best.weights.h5"
 NO_LOCKS = frozenset({errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP})
 """What a file system without locks answers to `flock`."""
 
+LEFTOVER = re.compile(r"\.lock|\.probe-\d+|\..+\.\d+\.tmp")
+"""Names of the files that a run writes for a moment, and leaves when it is killed just then."""
+
 ONE_FILE = ("--json", "--share", "--light")
 """Options that name what is made from a finished run; nothing is to be resumed."""
 
@@ -46,7 +50,7 @@ class EventKind(StrEnum):
     """
 
     RUN_STARTED = "run_started"
-    """A process took the run: pid, host, resumed, versions, device."""
+    """A process took the run: pid, host, resumed, versions, backend (Keras'), device."""
     PLAN = "plan"
     """The schedule, see `tuning/schedule.py`: tuner, brackets [{iteration, bracket, rungs
     [{count, initial_epoch, epochs}]}], configurations, trials, epochs, seconds_per_epoch,
@@ -155,10 +159,23 @@ class RunDirectory:
             probe.write_text("")
             probe.unlink()
 
+    def strangers(self) -> list[Path]:
+        """Return what lies where no run was ever started, leftovers of a kill aside."""
+        if not self.root.is_dir():
+            return []
+        return [entry for entry in self.root.iterdir() if not LEFTOVER.fullmatch(entry.name)]
+
     def clear(self) -> None:
-        """Remove everything in the directory (`--overwrite`); call it with the lock held."""
+        """Remove everything in the directory (`--overwrite`); call it with the lock held.
+
+        Wherever a kill falls, the name stays usable: the directory is known for a run's until
+        `config.json` is removed, the last, and without its journal, removed before anything that
+        belongs to it, nobody goes on with half of a run.
+        """
+        order = {"manifest.json": 0, self.journal_file.name: 1, "config.json": 3}
         with storage_errors(self.root):
-            for entry in self.root.iterdir():
+            entries = sorted(self.root.iterdir(), key=lambda entry: order.get(entry.name, 2))
+            for entry in entries:
                 if entry.name == ".lock":
                     continue
                 if entry.is_dir() and not entry.is_symlink():

@@ -18,9 +18,10 @@ from search.data.prepare import with_validation_trained
 from search.journal import EventKind, RunDirectory
 from search.records import Dataset, TrialRecord, Values
 from search.reporting.console import Console
+from search.resuming import Begun, finished_brackets, refuse_other_search
 from search.retraining import Crew
 from search.tuning import space as spaces
-from search.tuning.building import Setting
+from search.tuning.building import Setting, release_memory
 from search.tuning.executors import Executor
 from search.tuning.loop import SearchLoop
 from search.tuning.oracles import ScheduleOracle
@@ -38,7 +39,7 @@ class Searching:
 
     Attributes:
         config: What was asked for.
-        search_setting: Data and HyperModel of the trials.
+        search_setting: Data and HyperModel of the trials; see `_settle_horizon`.
         documented: Values of the documented configuration.
         space: The search space, narrowed as asked.
         queue: Configurations that are tried first.
@@ -51,8 +52,7 @@ class Searching:
         dataset: Dataset,
         *,
         hypermodel: Callable[[int, int], kt.HyperModel],
-        measured: Pace | None = None,
-        precision: str = "",
+        known: Begun | None = None,
     ) -> None:
         """Declare the space; trains nothing yet.
 
@@ -61,8 +61,7 @@ class Searching:
             dataset: Training and validation images.
             hypermodel: Gives the HyperModel whose learning-rate schedule spans some epochs of some
                 training images.
-            measured: The pace, where an earlier process of the run measured it.
-            precision: The precision, where an earlier process of the run settled it.
+            known: What earlier processes of the run settled.
 
         Raises:
             ConfigurationError: A hyperparameter to fix, vary or enqueue is not in the space.
@@ -73,20 +72,22 @@ class Searching:
             hypermodel=hypermodel(config.max_epochs, len(dataset.train)),
             objective=config.objective,
             prevalence=config.prevalence or dataset.prevalence,
+            max_parameters=config.max_parameters,
         )
         self._hypermodel = hypermodel
+        self._horizon = config.max_epochs
         declared = kt.HyperParameters()
         self.search_setting.hypermodel.declare(declared)
         self.documented: Values = spaces.defaults(declared)
         self.space = spaces.narrow(declared, fix=config.fix, vary=config.search)
         # Trial 0 is the documented configuration, whatever the space was narrowed to.
         self.queue = [self.documented]
-        self.queue += [spaces.complete(declared, values) for values in config.enqueue]
-        # A resumed run plans with the time that was measured at first: a budget in hours must
-        # give the same schedule again.
-        self._measured = measured
-        self.precision = precision
+        self.queue += [spaces.complete(self.space, values) for values in config.enqueue]
+        self._measured = known.pace if known else None
+        self._begun = known.brackets if known else ()
+        self.precision = known.precision if known else ""
         self._staffing: Staffing | None = None
+        self._settle_horizon()
 
     @property
     def pace(self) -> Pace:
@@ -96,6 +97,25 @@ class Searching:
                 self.search_setting, self.documented, seed=self.config.seed
             )
         return self._measured
+
+    def _settle_horizon(self) -> bool:
+        """Have cosine schedules span the epochs of the longest trials, as soon as these are known.
+
+        A budget may leave room for fewer than `--max-epochs`; one in time says how many only when
+        the pace is measured.
+
+        Returns:
+            Whether the search's setting changed.
+        """
+        if self._measured is None and BUDGET_IN_TIME.match(self.config.budget):
+            return False
+        images = len(self.search_setting.dataset.train)
+        epochs, before = self.plan().schedule.max_epochs, self._horizon
+        self._horizon = epochs
+        self.search_setting = dataclasses.replace(
+            self.search_setting, hypermodel=self._hypermodel(epochs, images)
+        )
+        return epochs != before
 
     def refit_setting(self, *, epochs: int = 0, on_everything: bool = False) -> Setting:
         """Return what the retraining trains with.
@@ -113,6 +133,8 @@ class Searching:
             hypermodel=self._hypermodel(epochs or self.config.refit_epochs, len(dataset.train)),
             objective=self.config.choice,
             validated=not on_everything,
+            # The limit is for candidates; control and winner are what they are.
+            max_parameters=0,
         )
 
     def crew(self, directory: RunDirectory, should_stop: ShouldStop) -> Crew:
@@ -133,29 +155,37 @@ class Searching:
 
         @contextmanager
         def hire(setting: Setting, *, trainings: int) -> Iterator[Executor]:
-            executor: Executor
-            # Where nothing is left to train, no cluster is bothered.
-            if self.config.executor is ExecutorKind.RAY and trainings:
-                executor = open_on_ray(
-                    setting,
-                    self._ray_wishes,
-                    min(workers, trainings),
-                    log_dir=directory.logs_dir,
-                    should_stop=should_stop,
-                    limits=limits,
-                )
-            else:
-                executor = open_executor(
-                    setting,
-                    min(workers, trainings),
-                    log_dir=directory.logs_dir,
-                    should_stop=should_stop,
-                    limits=limits,
-                )
-            with closing(executor):
+            count = min(workers, trainings)
+            with closing(self._open(setting, count, directory, should_stop, limits)) as executor:
                 yield executor
 
         return hire
+
+    def _open(
+        self,
+        setting: Setting,
+        workers: int,
+        directory: RunDirectory,
+        should_stop: ShouldStop,
+        limits: PoolLimits,
+    ) -> Executor:
+        """Start workers where they were asked for; for none no cluster is bothered."""
+        if self.config.executor is ExecutorKind.RAY and workers:
+            return open_on_ray(
+                setting,
+                self._ray_wishes,
+                workers,
+                log_dir=directory.logs_dir,
+                should_stop=should_stop,
+                limits=limits,
+            )
+        return open_executor(
+            setting,
+            workers,
+            log_dir=directory.logs_dir,
+            should_stop=should_stop,
+            limits=limits,
+        )
 
     @property
     def _ray_wishes(self) -> RayWishes:
@@ -203,11 +233,19 @@ class Searching:
             should_stop=should_stop,
             limits=self._limits,
         )
-        self._staffing = staffing
         self.precision = staffing.precision
         if self._measured is None:
             self._measured = staffing.pace
+        self._staffing = staffing
         try:
+            if self._settle_horizon():
+                # The workers were told another one before they measured the pace that decides it.
+                staffing.executor.close()
+                workers = staffing.executor.workers if wishes.workers != 0 else 0
+                executor = self._open(
+                    self.search_setting, workers, directory, should_stop, self._limits
+                )
+                self._staffing = staffing = dataclasses.replace(staffing, executor=executor)
             yield staffing
         finally:
             self._staffing = None
@@ -217,8 +255,7 @@ class Searching:
         """Return whether an earlier process of the run finished this very search."""
         if self._measured is None:
             return False
-        ended = sum(event["event"] == EventKind.TRIAL_ENDED for event in directory.events())
-        return ended >= self.plan().schedule.trials
+        return finished_brackets(directory.events()) == self.plan().schedule.brackets
 
     def _expected(self) -> tuple[int, int]:
         """Return about how many epochs the search trains, in how many trials."""
@@ -241,6 +278,28 @@ class Searching:
             queue=self.queue,
             seconds_per_epoch=lambda: self.pace.epoch,
             seconds_per_trial=lambda: self.pace.trial,
+            begun=self._begun,
+        )
+
+    def refuse_other(self, directory: RunDirectory) -> None:
+        """Refuse to go on with the search of the journal where it is another one.
+
+        Raises:
+            RunDirectoryError: The schedule or a trial of it does not fit.
+        """
+        if self._measured is not None:
+            planned = self.plan()
+            oracle = self._oracle(planned, directory)
+            refuse_other_search(directory, self.config, planned.schedule, oracle)
+
+    def _oracle(self, planned: PlannedSearch, directory: RunDirectory) -> ScheduleOracle:
+        return ScheduleOracle(
+            schedule=planned.schedule,
+            source=planned.source,
+            space=self.space,
+            objective=self.config.objective,
+            direction=self.config.direction,
+            directory=directory.tuner_dir,
         )
 
     def show_plan(self, console: Console, directory: RunDirectory | None = None) -> None:
@@ -251,6 +310,7 @@ class Searching:
         refit_epochs = self.config.refit_epochs * self.config.refit_seeds * rounds
         planned["notes"] = [
             *planned["notes"],
+            *self._limit_notes(),
             f"then {self.config.top} + the documented configuration × {self.config.refit_seeds} "
             f"seed(s) × {self.config.refit_epochs} epochs of retraining"
             f"{', the winner once more on train + val' if twice else ''}: about "
@@ -266,21 +326,30 @@ class Searching:
             directory.append(EventKind.PLAN, **planned)
             console.listen({"event": EventKind.PLAN.value, "time": time.time(), **planned})
 
+    def _limit_notes(self) -> list[str]:
+        """Say where the documented configuration itself is over `--max-parameters`."""
+        limit = self.config.max_parameters
+        if not limit:
+            return []
+        values = kt.HyperParameters()
+        values.values = dict(self.documented)
+        count = int(self.search_setting.hypermodel.build(values).count_params())
+        release_memory()
+        if count <= limit:
+            return []
+        return [
+            f"the documented configuration has {count:,} parameters, more than --max-parameters "
+            f"{limit:,}: as trial 0 it fails, so that it cannot win; the control is retrained and "
+            "scored all the same"
+        ]
+
     def search(
         self, directory: RunDirectory, console: Console, executor: Executor
     ) -> list[TrialRecord]:
         """Search, from the first trial or from where the journal ends."""
-        planned = self.plan()
         console.replay(directory.events())
         loop = SearchLoop(
-            oracle=ScheduleOracle(
-                schedule=planned.schedule,
-                source=planned.source,
-                space=self.space,
-                objective=self.config.objective,
-                direction=self.config.direction,
-                directory=directory.tuner_dir,
-            ),
+            oracle=self._oracle(self.plan(), directory),
             executor=executor,
             run=directory,
             seed=self.config.seed,

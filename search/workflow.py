@@ -19,11 +19,11 @@ from typing import Any
 
 from hypermodels import DocumentedCNN
 from search import backend, explaining
-from search.config import RunConfig, differences
+from search.config import RunConfig
 from search.data.prepare import SealedTest, default_cache_dir, prepare
 from search.data.sources import Source
 from search.data.stress import ViewSettings
-from search.errors import ConfigurationError, DataError, RunDirectoryError, StopRequestedError
+from search.errors import ConfigurationError, DataError, StopRequestedError
 from search.history import Event, trial_records
 from search.journal import EventKind, RunDirectory, write_text
 from search.judging import Judging
@@ -33,10 +33,10 @@ from search.reporting.documents import write_reports
 from search.reporting.plots import draw_all, pictures
 from search.reporting.tensorboard import TensorBoardLog
 from search.reporting.trials import history_csv, refit_rows, trials_csv
+from search.resuming import Begun, begun, check_same_backend, check_same_data, claim
 from search.retraining import Retraining, recipe
 from search.searching import Searching
 from search.tuning.space import ranges
-from search.tuning.timing import Pace
 
 ShouldStop = Callable[[], bool]
 
@@ -86,10 +86,12 @@ def run(job: Job, console: Console, *, should_stop: ShouldStop) -> None:
         return
     _views(job.config)  # what is wrong with the options is told before anything is written
     directory = RunDirectory(Path(job.config.results_dir) / job.config.name)
-    _claim(directory, job)
+    resumed = claim(directory, job.config, resume=job.resume, overwrite=job.overwrite)
+    if job.resume and not resumed:
+        console.info(f"{directory.root}: the run had not begun; it starts afresh")
     with directory.lock():
         try:
-            _run_locked(job, directory, console, should_stop)
+            _run_locked(job, directory, console, should_stop, resumed=resumed)
         except (ConfigurationError, DataError):
             # Nothing was trained: the name is free for the corrected command.
             if not trial_records(directory.events()):
@@ -97,53 +99,26 @@ def run(job: Job, console: Console, *, should_stop: ShouldStop) -> None:
             raise
 
 
-def _claim(directory: RunDirectory, job: Job) -> None:
-    """Make the run directory, or refuse the one that is there.
-
-    Raises:
-        RunDirectoryError: A process holds it, a run is there and neither --resume nor --overwrite
-            was given, there is none to resume, or its options would change the search.
-    """
-    # First: of a run that goes on, nothing else that could be said is of use.
-    directory.refuse_held()
-    if directory.exists and not (job.resume or job.overwrite):
-        raise RunDirectoryError(
-            f"{directory.root}: there is a run of this name; continue it with --resume, replace "
-            "it with --overwrite, or give another --name"
-        )
-    strangers = directory.root.is_dir() and not directory.exists
-    if strangers and any(entry.name != ".lock" for entry in directory.root.iterdir()):
-        raise RunDirectoryError(
-            f"{directory.root}: holds files but no run; nothing is written there. Give another "
-            "--name or --results-dir"
-        )
-    if job.resume and not directory.exists:
-        raise RunDirectoryError(
-            f"{directory.root}: there is no run to resume; check --name and --results-dir"
-        )
-    if job.resume and (directory.root / "config.json").exists():
-        changed = differences(directory.read_json("config.json"), to_json(job.config))
-        if changed:
-            lines = "; ".join(f"{name}: {old!r} → {new!r}" for name, old, new in changed)
-            raise RunDirectoryError(
-                f"{directory.root}: these options would change the search: {lines}. Resume with "
-                "the old ones, or give another --name"
-            )
-    directory.create()
-
-
 def _run_locked(
-    job: Job, directory: RunDirectory, console: Console, should_stop: ShouldStop
+    job: Job,
+    directory: RunDirectory,
+    console: Console,
+    should_stop: ShouldStop,
+    *,
+    resumed: bool,
 ) -> None:
-    if job.overwrite:
+    if resumed:
+        check_same_backend(directory, backend.name())
+    else:
         directory.clear()
-    if not job.resume:
         directory.write_json("config.json", job.config)
     clock = _Clock(directory, console)
     try:
         with clock.stage("data", "Data"):
             dataset, sealed = prepare_data(job, console)
             check_same_data(directory, dataset)
+            searching = make_searching(job.config, dataset, known=begun(directory.events()))
+            searching.refuse_other(directory)
             # Taken apart, a half-updated run must not look complete.
             (directory.root / "manifest.json").unlink(missing_ok=True)
             directory.write_json("config.json", job.config)
@@ -153,11 +128,11 @@ def _run_locked(
             EventKind.RUN_STARTED,
             pid=os.getpid(),
             host=socket.gethostname(),
-            resumed=job.resume,
+            resumed=resumed,
             versions=backend.versions(),
+            backend=backend.name(),
             device=backend.device(),
         )
-        searching = make_searching(job.config, dataset, before=first_plan(directory))
         if job.config.tensorboard:
             _show_in_tensorboard(directory, searching, console)
         with searching.executor(directory, should_stop) as staffing:
@@ -229,28 +204,6 @@ def _views(config: RunConfig) -> ViewSettings:
     )
 
 
-def check_same_data(directory: RunDirectory, dataset: Dataset) -> None:
-    """Refuse to continue a run on other images than it began with.
-
-    Raises:
-        RunDirectoryError: The images changed.
-    """
-    if not (directory.root / "dataset.json").exists():
-        return
-    before = directory.read_json("dataset.json")["fingerprint"]
-    if before != dataset.fingerprint:
-        raise RunDirectoryError(
-            f"{directory.root}: the images changed since this run began (fingerprint "
-            f"{before[:12]} → {dataset.fingerprint[:12]}); put the old ones back, or give "
-            "another --name"
-        )
-
-
-def first_plan(directory: RunDirectory) -> Event | None:
-    """Return the plan of the first process of this run: what was measured then holds."""
-    return next((e for e in directory.events() if e["event"] == EventKind.PLAN), None)
-
-
 def prepare_data(job: Job, console: Console) -> tuple[Dataset, SealedTest]:
     """Return what a search may see, and the test, sealed."""
     return prepare(
@@ -265,15 +218,13 @@ def prepare_data(job: Job, console: Console) -> tuple[Dataset, SealedTest]:
     )
 
 
-def make_searching(
-    config: RunConfig, dataset: Dataset, *, before: Event | None = None
-) -> Searching:
+def make_searching(config: RunConfig, dataset: Dataset, *, known: Begun | None = None) -> Searching:
     """Return the search of a run, with the HyperModel of this project.
 
     Args:
         config: What was asked for.
         dataset: Its images.
-        before: The plan of the run's first process, see `first_plan`.
+        known: What earlier processes of the run settled.
     """
 
     def hypermodel(epochs: int, images: int) -> DocumentedCNN:
@@ -282,16 +233,9 @@ def make_searching(
             channels=config.channels,
             train_size=images,
             epochs=epochs,
-            max_parameters=config.max_parameters or None,
         )
 
-    measured, precision = None, ""
-    if before is not None:
-        measured = Pace(
-            epoch=before["seconds_per_epoch"], trial=before.get("seconds_per_trial", 0.0)
-        )
-        precision = before.get("precision", "")
-    return Searching(config, dataset, hypermodel=hypermodel, measured=measured, precision=precision)
+    return Searching(config, dataset, hypermodel=hypermodel, known=known)
 
 
 def _show_in_tensorboard(directory: RunDirectory, searching: Searching, console: Console) -> None:

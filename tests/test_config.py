@@ -2,11 +2,11 @@
 
 import pytest
 
+from search.changes import differences, schedule_differences
 from search.config import (
     PRESETS,
     ExecutorKind,
     RunConfig,
-    differences,
     direction,
     with_preset,
 )
@@ -77,6 +77,16 @@ def test_resume_refuses_what_changes_the_search_and_accepts_the_rest():
     assert [name for name, _, _ in changed] == ["factor", "seed"]
     shrunk = differences(to_json(RunConfig(iterations=3)), to_json(RunConfig(iterations=2)))
     assert shrunk == [("iterations", 3, 2)]
+
+
+def test_a_changed_budget_is_for_the_schedule_to_judge():
+    stored = to_json(RunConfig(budget="60epochs", max_trials=4))
+    wanted = to_json(RunConfig(budget="90epochs", max_trials=9, seed=9, top=2))
+    assert [name for name, _, _ in differences(stored, wanted)] == ["seed"]
+    assert schedule_differences(stored, wanted) == [
+        ("max_trials", 4, 9),
+        ("budget", "60epochs", "90epochs"),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -17,6 +18,10 @@ from search.journal import (
     write_json,
     write_text,
 )
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing may catch it."""
 
 
 @pytest.fixture
@@ -149,6 +154,45 @@ def test_reading_says_whether_the_run_or_only_the_file_is_missing(run, tmp_path)
     (run.root / "evaluation.json").write_text("{")
     with pytest.raises(RunDirectoryError, match="damaged"):
         run.read_json("evaluation.json")
+
+
+def test_what_a_kill_leaves_is_known_from_what_others_put_there(run):
+    left = (".lock", f".probe-{os.getpid()}", ".config.json.4711.tmp")
+    for name in left:
+        (run.root / name).touch()
+    assert run.strangers() == []
+    (run.root / ".bashrc").touch()
+    (run.root / "thesis.tmp").touch()
+    assert sorted(path.name for path in run.strangers()) == [".bashrc", "thesis.tmp"]
+    assert RunDirectory(run.root / "nowhere").strangers() == []
+
+
+@pytest.mark.parametrize("kill_after", range(7))
+def test_a_run_that_is_half_removed_is_never_gone_on_with_and_blocks_no_name(
+    run, monkeypatch, kill_after
+):
+    for name in ("manifest.json", "config.json", "dataset.json", "a.txt", "tuner/x", "refit/y"):
+        write_text(run.root / name, "{}")
+    run.append(EventKind.STAGE, name="data", seconds=0)
+    removed = []
+
+    def limited(remove):
+        def wrapped(path, *args, **options):
+            if len(removed) == kill_after:
+                raise Killed
+            removed.append(path)
+            return remove(path, *args, **options)
+
+        return wrapped
+
+    monkeypatch.setattr(type(run.root), "unlink", limited(type(run.root).unlink))
+    monkeypatch.setattr(shutil, "rmtree", limited(shutil.rmtree))
+    with pytest.raises(Killed):
+        run.clear()
+    assert run.exists
+    # Either nothing but the manifest is gone, or there is no journal to go on from.
+    whole = all((run.root / name).exists() for name in ("dataset.json", "a.txt", "tuner", "refit"))
+    assert whole or not run.journal_file.exists()
 
 
 def test_clearing_keeps_only_the_lock(run):

@@ -51,6 +51,13 @@ def root(folder) -> Path:
     return folder / "results" / "tiny"
 
 
+@pytest.fixture
+def copied(folder, tmp_path) -> Path:
+    """A copy of the finished run, to be changed."""
+    shutil.copytree(folder / "results", tmp_path / "results")
+    return tmp_path / "results" / "tiny"
+
+
 def test_a_run_writes_every_file_of_the_contract(root):
     written = {path.name for path in root.iterdir()}
     assert written >= CONTRACT
@@ -183,6 +190,33 @@ def test_resuming_with_options_that_change_the_search_is_refused_with_a_diff(fol
     assert "seed: 8 → 9" in " ".join(capsys.readouterr().out.split())
 
 
+def test_a_resume_that_does_not_fit_the_journal_leaves_the_run_as_it_was(folder, copied, capsys):
+    journal = copied / "journal.jsonl"
+    journal.write_text(journal.read_text().replace('"batch_size": 32', '"batch_size": 64'))
+    before = {path: path.read_bytes() for path in copied.glob("*.json*")}
+    place = ("--results-dir", str(copied.parent))
+    assert main(arguments(folder, "--resume", "--iterations", "2", *place)) == 2
+    assert "not reproduced" in " ".join(capsys.readouterr().out.split())
+    assert main(arguments(folder, "--resume", "--budget", "5epochs", *place)) == 2
+    assert "budget: '' → '5epochs'" in " ".join(capsys.readouterr().out.split())
+    assert {path: path.read_bytes() for path in copied.glob("*.json*")} == before
+
+
+def test_a_resume_on_another_backend_is_refused(folder, copied, capsys):
+    journal = copied / "journal.jsonl"
+    journal.write_text(journal.read_text().replace('"backend": "', '"backend": "not-'))
+    place = ("--results-dir", str(copied.parent))
+    assert main(arguments(folder, "--resume", *place)) == 2
+    assert "KERAS_BACKEND=not-" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_documented_network_over_the_limit_is_planned_with_and_told(folder, capsys):
+    options = ("--plan", "--name", "planned", "--max-parameters", "100000")
+    assert main(arguments(folder, *options)) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "more than --max-parameters 100,000: as trial 0 it fails" in said
+
+
 def test_a_run_whose_images_changed_is_not_resumed(folder, tmp_path, capsys):
     shutil.copytree(folder / "results", tmp_path / "results")
     report = tmp_path / "results" / "tiny" / "dataset.json"
@@ -264,13 +298,6 @@ def test_a_wrong_stressed_view_is_one_clear_message(folder, capsys, options, sai
     printed = capsys.readouterr()
     assert said in printed.out + printed.err
     assert "Traceback" not in printed.out + printed.err
-
-
-@pytest.fixture
-def copied(folder, tmp_path) -> Path:
-    """A copy of the finished run, to be changed."""
-    shutil.copytree(folder / "results", tmp_path / "results")
-    return tmp_path / "results" / "tiny"
 
 
 @pytest.mark.slow

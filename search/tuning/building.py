@@ -34,6 +34,7 @@ class Setting:
         prevalence: Prior of PNEUMONIA for the log losses.
         validated: False where the validation images are trained on as well, so that nothing is
             left to validate with: epochs have the metrics of training only, and the last is kept.
+        max_parameters: A trial whose model has more fails, 0 for no limit.
     """
 
     dataset: Dataset
@@ -41,6 +42,11 @@ class Setting:
     objective: str
     prevalence: float
     validated: bool = True
+    max_parameters: int = 0
+
+
+class ModelTooLargeError(Exception):
+    """The model has more parameters than the search allows."""
 
 
 def build_model(
@@ -50,6 +56,7 @@ def build_model(
     *,
     precision: str = "float32",
     average: float = 0.0,
+    max_parameters: int = 0,
 ) -> Any:
     """Build the compiled model of a configuration, initialized from a seed.
 
@@ -59,6 +66,10 @@ def build_model(
         seed: Seed of the initial weights.
         precision: Keras dtype policy of the layers that do not state their own.
         average: Decay of the average of weights that the optimizer keeps, 0 for none.
+        max_parameters: Largest model allowed, 0 for no limit.
+
+    Raises:
+        ModelTooLargeError: It has more parameters; its optimizer was not built.
     """
     keras.utils.set_random_seed(seed)
     hyperparameters = kt.HyperParameters()
@@ -69,6 +80,11 @@ def build_model(
         model = setting.hypermodel.build(hyperparameters)
     finally:
         keras.config.set_dtype_policy(before)
+    count = int(model.count_params())
+    if max_parameters and count > max_parameters:
+        raise ModelTooLargeError(
+            f"the model has {count:,} parameters, more than --max-parameters {max_parameters:,}"
+        )
     if average:
         begin_averaging(model.optimizer, average)
     parts = footprint.parts(model, int(values.get("batch_size", 1)))

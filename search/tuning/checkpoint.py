@@ -22,6 +22,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from search.history import from_json
 from search.journal import KEPT_WEIGHTS, cut_short, storage_errors
 from search.records import EpochRecord, to_json
 from search.tuning import footprint
@@ -176,9 +177,10 @@ def read_epochs(directory: Path, *, up_to: int) -> list[EpochRecord]:
     found: dict[int, EpochRecord] = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
-            record = EpochRecord(**json.loads(line))
+            fields = json.loads(line)
         except json.JSONDecodeError:
             continue  # cut short by a kill
+        record = EpochRecord(**{**fields, "metrics": from_json(fields["metrics"])})
         if record.epoch <= up_to:
             found[record.epoch] = record
     return [found[epoch] for epoch in sorted(found)]

@@ -6,7 +6,8 @@ KerasTuner, no Keras and no files, so that a journal can be replayed through it.
 A trial is promoted as soon as it is certain to be among the best, whatever the unfinished trials
 of its rung will give; so asking early or late, with one worker or many, promotes the same trials.
 A failed trial ranks last. When a promoted trial fails, the next in rank is promoted in its place,
-down to twice the rung's size; more replacements would need checkpoints that are already removed.
+as long as there is one. Only out of the first rung, by far the largest, there are no more such
+replacements than the rung above has trials, or two: the other checkpoints are removed by then.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from search.tuning.schedule import Bracket, Schedule
+
+FEWEST_SPARES = 2
+"""The first rung has at least so many replacements: a rung of one trial must stand failures."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,9 +148,16 @@ class Halving:
         return [c for c in self.ranked(bracket_index, rung) if c in above or c in waiting]
 
     def disposable(self, bracket_index: int, rung: int) -> list[int]:
-        """Return the configurations of a closed rung that can never be promoted from there."""
+        """Return the configurations of a rung whose checkpoints no trial can need any more.
+
+        Of a last rung these are all but the best, as soon as they ended; of another one, once it
+        is closed, those that can never be promoted.
+        """
         bracket = self.schedule.brackets[bracket_index]
-        if not self.closed(bracket_index, rung) or rung + 1 >= len(bracket.rungs):
+        state = self._state[bracket_index][rung]
+        if rung + 1 >= len(bracket.rungs):
+            return sorted(state.failed | set(state.ranked()[1:]))
+        if not self.closed(bracket_index, rung):
             return []
         above = self._state[bracket_index][rung + 1]
         if self.closed(bracket_index, rung + 1):
@@ -155,15 +166,20 @@ class Halving:
             # Promoted ones are needed until their child has its own checkpoint, the next ones
             # in rank in case a promoted one fails.
             finished = set(above.scores) | above.failed
-            ranked = self.ranked(bracket_index, rung)
-            kept = [c for c in ranked[: 2 * bracket.rungs[rung + 1].count] if c not in finished]
-        started = self._state[bracket_index][rung].started
-        return sorted(started - set(kept))
+            most = self._most(bracket, rung)
+            kept = [c for c in state.ranked()[:most] if c not in finished]
+        return sorted(state.started - set(kept))
+
+    def _most(self, bracket: Bracket, rung: int) -> int:
+        """Return how many of a rung may be promoted whatever fails: the checkpoints to keep."""
+        if rung > 0:
+            return bracket.rungs[rung].count
+        count = bracket.rungs[rung + 1].count
+        return count + max(count, FEWEST_SPARES)
 
     def _limit(self, bracket: Bracket, rung: int, failed_above: int) -> int:
-        """Return how many of a rung may be promoted: replacements included, spares bounded."""
-        count = bracket.rungs[rung + 1].count
-        return min(count + failed_above, 2 * count)
+        """Return how many of a rung may be promoted by now, replacements included."""
+        return min(bracket.rungs[rung + 1].count + failed_above, self._most(bracket, rung))
 
     def _promotable(self, index: int, rung: int) -> list[int]:
         """Return the configurations of a rung that are certain to be promoted and wait for it."""

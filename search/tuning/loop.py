@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from keras_tuner.engine import trial as kt_trial
 
 from search.errors import SearchFailedError
-from search.history import Event, created, ended, with_epoch
+from search.history import Event, created, ended, from_json, with_epoch
 from search.journal import EventKind, RunDirectory
 from search.records import (
     EpochRecord,
@@ -32,6 +32,21 @@ from search.tuning.oracles import ScheduleOracle
 from search.tuning.space import trial_seed
 
 Listener = Callable[[Event], None]
+
+
+def check_journal(oracle: ScheduleOracle, events: Iterable[Event]) -> None:
+    """Find out whether a search can go on from a journal; writes nothing.
+
+    Args:
+        oracle: A fresh oracle, spent by this.
+        events: The journal, oldest first.
+
+    Raises:
+        RunDirectoryError: A trial has no place in the schedule, or other values.
+    """
+    for event in events:
+        if event["event"] == EventKind.TRIAL_CREATED:
+            oracle.restore(created(event))
 
 
 class SearchLoop:
@@ -69,6 +84,7 @@ class SearchLoop:
         self.precision = precision
         self.records: dict[str, TrialRecord] = {}
         self._closed: set[tuple[int, int]] = set()
+        self._removed: set[str] = set()
         self._running = 0
         self._asking = 0.0
 
@@ -122,7 +138,8 @@ class SearchLoop:
             elif kind == EventKind.EPOCH:
                 trial_id = event["trial_id"]
                 if event["epoch"] > self.records[trial_id].epochs:
-                    self.oracle.update_metrics(trial_id, event["metrics"], step=event["epoch"])
+                    metrics = from_json(event["metrics"])
+                    self.oracle.update_metrics(trial_id, metrics, step=event["epoch"])
                 self.records[trial_id] = with_epoch(self.records[trial_id], event)
             elif kind == EventKind.TRIAL_ENDED:
                 record = ended(self.records[event["trial_id"]], event)
@@ -131,6 +148,8 @@ class SearchLoop:
             elif kind == EventKind.RUNG_CLOSED:
                 index = self.oracle.bracket_index(event["iteration"], event["bracket"])
                 self._closed.add((index, event["rung"]))
+        # A schedule that grew opens a rung again.
+        self._closed = {rung for rung in self._closed if self.oracle.halving.closed(*rung)}
         return [
             record.trial_id
             for record in self.records.values()
@@ -247,9 +266,7 @@ class SearchLoop:
         halving = self.oracle.halving
         for index, bracket in enumerate(halving.schedule.brackets):
             for rung in range(len(bracket.rungs)):
-                if not halving.closed(index, rung):
-                    continue
-                if (index, rung) not in self._closed:
+                if (index, rung) not in self._closed and halving.closed(index, rung):
                     self._closed.add((index, rung))
                     self._emit(
                         EventKind.RUNG_CLOSED,
@@ -259,8 +276,10 @@ class SearchLoop:
                         ranked=self.oracle.names(index, rung, halving.ranked(index, rung)),
                         promoted=self.oracle.names(index, rung, halving.promoted(index, rung)),
                     )
-                for name in self.oracle.names(index, rung, halving.disposable(index, rung)):
+                names = self.oracle.names(index, rung, halving.disposable(index, rung))
+                for name in set(names) - self._removed:
                     checkpoint.remove(self.oracle.directory_of(name))
+                    self._removed.add(name)
 
     def _emit(self, kind: EventKind, **fields: Any) -> Event:
         self.run.append(kind, **fields)

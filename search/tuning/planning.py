@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from search.config import RunConfig, TunerKind
 from search.errors import ConfigurationError
 from search.records import Values
 from search.tuning import schedule as schedules
-from search.tuning.schedule import Schedule
+from search.tuning import space as spaces
+from search.tuning.schedule import Bracket, Rung, Schedule
 from search.tuning.sources import (
     AdvisedSource,
     ConfigurationSource,
@@ -57,8 +58,12 @@ def plan_search(
     queue: list[Values],
     seconds_per_epoch: Callable[[], float],
     seconds_per_trial: Callable[[], float] = lambda: 0.0,
+    begun: Sequence[Bracket] = (),
 ) -> PlannedSearch:
     """Plan a search.
+
+    The source depends on tuner, space, queue and seed alone, so that a schedule that grows goes on
+    with the configurations it began with.
 
     Args:
         config: What was asked for.
@@ -66,6 +71,7 @@ def plan_search(
         queue: Configurations that come first, the documented one leading.
         seconds_per_epoch: Gives the measured time of an epoch; called only for a budget in time.
         seconds_per_trial: What a trial takes besides; likewise.
+        begun: Brackets that earlier processes of the run began.
 
     Raises:
         ConfigurationError: The grid is infinite, or the budget too small.
@@ -79,32 +85,72 @@ def plan_search(
             epochs=schedules.budget_in_epochs(config.budget, epoch),
             per_trial=seconds_per_trial() / epoch,
         )
-    size = full_listing(space, queue)
+    planned = _schedule(config, full_listing(space, queue), budget, begun)
+    planned = replace(planned, notes=(*planned.notes, *_left_out(config, queue, planned)))
+    source: ConfigurationSource
     if config.tuner is TunerKind.GRID:
-        return _grid(config, space, queue, size, budget)
+        source = ListedSource(space, queue=queue)
+    elif config.tuner is TunerKind.BAYESIAN:
+        source = AdvisedSource(space, queue=queue, seed=config.seed, trials=planned.trials)
+    else:
+        source = DrawnSource(space, queue=queue, seed=config.seed)
+    return PlannedSearch(schedule=planned, source=source)
+
+
+def _left_out(config: RunConfig, queue: list[Values], planned: Schedule) -> tuple[str, ...]:
+    """Say which options have no effect, or not the whole of it."""
+    notes: tuple[str, ...] = ()
+    too_many = len({spaces.key(values) for values in queue}) - planned.configurations
+    if too_many > 0:
+        notes += (
+            f"--enqueue: the last {too_many} of its configurations are not tried, the schedule has "
+            f"{planned.configurations} in all, the documented one first",
+        )
+    if config.budget and config.iterations != 1 and config.tuner is TunerKind.HYPERBAND:
+        notes += (
+            f"--iterations {config.iterations} has no effect beside --budget, which decides how "
+            "often Hyperband is repeated",
+        )
+    return notes
+
+
+def _schedule(
+    config: RunConfig, size: int | None, budget: _Budget | None, begun: Sequence[Bracket]
+) -> Schedule:
+    if config.tuner is TunerKind.GRID:
+        return _grid(config, size, budget)
     if config.tuner is TunerKind.HYPERBAND:
         planned = _hyperband(config, budget)
     else:
         planned = _full(config, config.max_trials, budget)
-    if size is not None and size <= planned.configurations:
-        epochs = config.max_epochs if budget is None else budget.share(size, config.max_epochs)
-        note = (
-            f"the space holds {size} configurations, no more than the schedule's "
-            f"{planned.configurations}: all of them are trained to {epochs} epochs"
-        )
-        return PlannedSearch(
-            schedule=schedules.full_budget(
-                tuner=config.tuner.value, trials=size, epochs=epochs, notes=(note,)
-            ),
-            source=ListedSource(space, queue=queue),
-        )
-    if config.tuner is TunerKind.BAYESIAN:
-        source: ConfigurationSource = AdvisedSource(
-            space, queue=queue, seed=config.seed, trials=planned.trials
-        )
-    else:
-        source = DrawnSource(space, queue=queue, seed=config.seed)
-    return PlannedSearch(schedule=planned, source=source)
+    if size is None or size > planned.configurations:
+        return planned
+    epochs = config.max_epochs if budget is None else budget.share(size, config.max_epochs)
+    note = (
+        f"the space holds {size} configurations, no more than the schedule's "
+        f"{planned.configurations}: all of them are trained to {epochs} epochs"
+    )
+    whole = schedules.full_budget(
+        tuner=config.tuner.value, trials=size, epochs=epochs, notes=(note,)
+    )
+    if budget is None and not schedules.continues(whole, begun):
+        return _rest(whole, begun)
+    return whole
+
+
+def _rest(whole: Schedule, begun: Sequence[Bracket]) -> Schedule:
+    """Return brackets that were begun, and in one more what they leave of a small space."""
+    done = replace(whole, brackets=tuple(begun), notes=())
+    left = whole.configurations - done.configurations
+    if left < 1:
+        return done
+    rung = Rung(count=left, initial_epoch=0, epochs=whole.max_epochs)
+    last = Bracket(iteration=begun[-1].iteration + 1, bracket=0, rungs=(rung,))
+    note = (
+        f"the space holds {whole.configurations} configurations: the {left} that the brackets "
+        f"before leave out are trained to {whole.max_epochs} epochs"
+    )
+    return replace(done, brackets=(*begun, last), notes=(note,))
 
 
 def _hyperband(config: RunConfig, budget: _Budget | None) -> Schedule:
@@ -139,13 +185,7 @@ def _full(config: RunConfig, most: int, budget: _Budget | None) -> Schedule:
     return schedules.full_budget(tuner=config.tuner.value, trials=trials, epochs=epochs)
 
 
-def _grid(
-    config: RunConfig,
-    space: Space,
-    queue: list[Values],
-    size: int | None,
-    budget: _Budget | None,
-) -> PlannedSearch:
+def _grid(config: RunConfig, size: int | None, budget: _Budget | None) -> Schedule:
     if size is None:
         raise ConfigurationError(
             "--tuner grid: the space is infinite or has over a million configurations; hold "
@@ -156,4 +196,4 @@ def _grid(
     if planned.trials < size:
         note = f"the grid holds {size} configurations; the first {planned.trials} are tried"
         planned = replace(planned, notes=(note,))
-    return PlannedSearch(schedule=planned, source=ListedSource(space, queue=queue))
+    return planned

@@ -126,7 +126,9 @@ class _ProcessWorker(Worker):
         code = self.process.exitcode
         if code is not None and code < 0:
             name = signal.Signals(-code).name if -code in set(signal.Signals) else str(-code)
-            return f"killed by {name}"
+            # The kernel's way of ending a process when memory is used up; it leaves no other trace.
+            perhaps = ", perhaps for want of memory" * (-code == signal.SIGKILL)
+            return f"killed by {name}{perhaps}"
         return f"ended with exit code {code}"
 
     def send(self, task: Any) -> None:

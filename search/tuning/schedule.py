@@ -9,6 +9,7 @@ rung is always exactly R.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -121,6 +122,41 @@ class Schedule:
             "estimated_seconds": seconds,
             "notes": list(self.notes),
         }
+
+
+def planned_brackets(plan: Mapping[str, Any]) -> tuple[Bracket, ...]:
+    """Return the brackets of a PLAN event: what `Schedule.plan` made of them, undone."""
+    return tuple(
+        Bracket(
+            iteration=bracket["iteration"],
+            bracket=bracket["bracket"],
+            rungs=tuple(Rung(**rung) for rung in bracket["rungs"]),
+        )
+        for bracket in plan["brackets"]
+    )
+
+
+def continues(schedule: Schedule, begun: Sequence[Bracket]) -> bool:
+    """Return whether a search that began with some brackets can go on with a schedule.
+
+    Args:
+        schedule: The one to go on with.
+        begun: They must be its first ones; the last may have grown where it is the last of both
+            and has a single rung, which promotes nothing.
+    """
+    if len(begun) > len(schedule.brackets):
+        return False
+    for place, old in enumerate(begun):
+        new = schedule.brackets[place]
+        if old != new and not (len(schedule.brackets) == place + 1 and _grown(old, new)):
+            return False
+    return True
+
+
+def _grown(old: Bracket, new: Bracket) -> bool:
+    if len(old.rungs) != 1 or len(new.rungs) != 1 or old.rungs[0].count > new.rungs[0].count:
+        return False
+    return replace(old, rungs=(replace(old.rungs[0], count=new.rungs[0].count),)) == new
 
 
 def hyperband(*, max_epochs: int, factor: int, iterations: int = 1) -> Schedule:

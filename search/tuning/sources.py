@@ -1,22 +1,24 @@
 """Where configurations come from: a queue of known ones first, then drawn, listed or advised.
 
 A source maps the number of a configuration to its values. Drawn and listed ones depend on the
-number alone, so neither the order of asking nor the number of workers matters.
+number alone, so neither the order of asking nor the number of workers nor the length of the
+schedule matters. Every source gives all configurations of a finite space before it has no more.
 """
 
 from __future__ import annotations
 
 import itertools
-from typing import Protocol
+from typing import Any, Protocol
 
 import keras_tuner as kt
+from threadpoolctl import threadpool_limits
 
 from search.records import Values
 from search.tuning import space as spaces
 from search.tuning.space import Space
 
 MAX_DRAWS = 200
-"""Draws of one configuration before the space is taken to be used up."""
+"""Draws of one configuration before what is left of the space is listed."""
 
 
 class ConfigurationSource(Protocol):
@@ -33,7 +35,10 @@ class ConfigurationSource(Protocol):
 
 
 class DrawnSource:
-    """Random configurations without repetition, after a queue of given ones."""
+    """Random configurations without repetition, after a queue of given ones.
+
+    Where draws find nothing new any more, the rest of a finite space follows as it is listed.
+    """
 
     def __init__(self, space: Space, *, queue: list[Values], seed: int) -> None:
         """Draw from a space.
@@ -47,6 +52,7 @@ class DrawnSource:
         self.seed = seed
         self._known: list[Values] = []
         self._keys: set[str] = set()
+        self._listing = spaces.configurations(space)
         for values in queue:
             self._add(values)
 
@@ -76,7 +82,11 @@ class DrawnSource:
             values = spaces.sample(self.space, seed=f"{self.seed}/{number}/{attempt}")
             if spaces.key(values) not in self._keys:
                 return values
-        return None
+        return self._next_listed()
+
+    def _next_listed(self) -> Values | None:
+        fresh = (values for values in self._listing if spaces.key(values) not in self._keys)
+        return next(fresh, None)
 
     def _add(self, values: Values) -> None:
         if spaces.key(values) not in self._keys:
@@ -89,12 +99,10 @@ class ListedSource(DrawnSource):
 
     def __init__(self, space: Space, *, queue: list[Values]) -> None:
         """List a space; the queue comes first and is not repeated."""
-        self._walk = spaces.configurations(space)
         super().__init__(space, queue=queue, seed=0)
 
     def _draw(self, number: int) -> Values | None:
-        fresh = (values for values in self._walk if spaces.key(values) not in self._keys)
-        return next(fresh, None)
+        return self._next_listed()
 
 
 class AdvisedSource:
@@ -112,6 +120,8 @@ class AdvisedSource:
         self._drawn = DrawnSource(space, queue=queue, seed=seed)
         self._random = max(5, len(queue), trials // 3)
         self._known: dict[int, Values] = {}
+        self._trials: dict[int, Any] = {}
+        self._running: set[int] = set()
         self._oracle = kt.oracles.BayesianOptimizationOracle(
             objective=kt.Objective("score", "min"),
             hyperparameters=space.copy(),
@@ -124,47 +134,59 @@ class AdvisedSource:
     def values(self, configuration: int) -> Values | None:
         """Return the values of a configuration, asking the Gaussian process for a new one."""
         if configuration not in self._known:
-            completed = sum(t.status == "COMPLETED" for t in self._oracle.trials.values())
+            completed = sum(t.status == "COMPLETED" for t in self._trials.values())
             if configuration < self._random or completed < 2:
                 advised = self._drawn.values(configuration)
             else:
                 advised = self._advise(configuration)
+            known = {spaces.key(values) for values in self._known.values()}
+            if advised is None or spaces.key(advised) in known:
+                advised = self._fresh(known)
             if advised is None:
                 return None
             self.restore(configuration, advised)
         return self._known[configuration]
 
     def restore(self, configuration: int, values: Values) -> None:
-        """Note a configuration as asked for."""
+        """Note a configuration as asked for, and as running until its result is observed."""
         self._known[configuration] = values
         hyperparameters = self._space.copy()
-        hyperparameters.values = dict(values)
-        self._oracle.trials[str(configuration)] = kt.engine.trial.Trial(
+        # The process can place listed values only; the trial keeps its own.
+        hyperparameters.values = spaces.nearest(self._space, values)
+        self._trials[configuration] = kt.engine.trial.Trial(
             hyperparameters=hyperparameters, trial_id=str(configuration)
         )
+        self._running.add(configuration)
 
     def observe(self, configuration: int, values: Values, score: float | None) -> None:
         """Let the Gaussian process learn a result."""
-        trial = self._oracle.trials[str(configuration)]
+        trial = self._trials[configuration]
         trial.score = score
         trial.status = "FAILED" if score is None else "COMPLETED"
+        self._running.discard(configuration)
 
     def _advise(self, configuration: int) -> Values | None:
+        """Return what the process proposes, which may be known."""
         # Seeded by number: the proposal after a resume is the one without it.
         self._oracle._random_state.seed(self._oracle.seed + configuration)
-        known = {spaces.key(values) for values in self._known.values()}
-        values: Values = self._oracle.populate_space(str(configuration))["values"]
-        if values is None or spaces.key(values) in known:
-            return self._fresh(known)
-        return values
+        everything = {str(number): trial for number, trial in sorted(self._trials.items())}
+        ongoing = {str(number): self._trials[number] for number in sorted(self._running)}
+        self._oracle.ongoing_trials = {}
+        # Of matrices this small a second thread only takes the cores from the workers: beside two
+        # of them a proposal took ten times as long.
+        with threadpool_limits(limits=1):
+            if ongoing:
+                # KerasTuner guesses scores of running trials by its last fit, which may be none.
+                self._oracle.trials = {n: t for n, t in everything.items() if n not in ongoing}
+                self._oracle.gpr.fit(*self._oracle._vectorize_trials())
+            self._oracle.trials, self._oracle.ongoing_trials = everything, ongoing
+            proposed: Values | None = self._oracle.populate_space(str(configuration))["values"]
+        return proposed
 
     def _fresh(self, known: set[str]) -> Values | None:
         """Return a random configuration in place of one that was proposed a second time."""
-        for number in itertools.count():
-            values = self._drawn.values(number)
-            if values is None or spaces.key(values) not in known:
-                return values
-        return None
+        drawn = map(self._drawn.values, itertools.count())
+        return next((v for v in drawn if v is None or spaces.key(v) not in known), None)
 
 
 def full_listing(space: Space, queue: list[Values]) -> int | None:
@@ -172,5 +194,5 @@ def full_listing(space: Space, queue: list[Values]) -> int | None:
     count = spaces.size(space)
     if count is None:
         return None
-    inside = {spaces.key(values) for values in spaces.configurations(space)}
-    return len(inside | {spaces.key(values) for values in queue})
+    outside = [values for values in queue if not spaces.contains(space, values)]
+    return count + len({spaces.key(values) for values in outside})

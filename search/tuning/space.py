@@ -122,15 +122,38 @@ def _typed(hp: Any, given: Any) -> Any:
 
 
 def size(space: Space, *, limit: int = 1_000_000) -> int | None:
-    """Return the number of configurations, or None if it is infinite or above the limit."""
+    """Return the number of configurations, or None if it is infinite or above the limit.
+
+    They are counted, not walked through: what no condition asks for multiplies.
+    """
     if any(_continuous(hp) for hp in space.space):
         return None
-    count = 0
-    for _ in configurations(space):
-        count += 1
-        if count > limit:
-            return None
-    return count
+    asked_for = {condition.name for hp in space.space for condition in hp.conditions}
+
+    def count(index: int, values: Values) -> int:
+        if index == len(space.space):
+            return 1
+        hp = space.space[index]
+        if not _active(hp, values):
+            return count(index + 1, values)
+        choices = _choices(hp)
+        if hp.name in asked_for:
+            return sum(count(index + 1, {**values, hp.name: value}) for value in choices)
+        return len(choices) * count(index + 1, values)
+
+    found = count(0, {})
+    return found if found <= limit else None
+
+
+def contains(space: Space, values: Values) -> bool:
+    """Return whether a configuration is among those that `configurations` yields."""
+    walked: Values = {}
+    for hp in space.space:
+        if _active(hp, walked):
+            if values.get(hp.name) not in _choices(hp):
+                return False
+            walked[hp.name] = values[hp.name]
+    return walked.keys() == values.keys()
 
 
 def configurations(space: Space) -> Iterator[Values]:
@@ -145,18 +168,48 @@ def configurations(space: Space) -> Iterator[Values]:
             yield dict(values)
             return
         hp = space.space[index]
-        walked = Space()
-        walked.values = values
-        if not all(condition.is_active(values) for condition in hp.conditions):
+        if not _active(hp, values):
             yield from walk(index + 1, values)
             return
-        choices = [hp.default]
-        if not _continuous(hp):
-            choices += [value for value in hp.values if value != hp.default]
-        for value in choices:
+        for value in _choices(hp):
             yield from walk(index + 1, {**values, hp.name: value})
 
     return walk(0, {})
+
+
+def _active(hp: Any, values: Values) -> bool:
+    return all(condition.is_active(values) for condition in hp.conditions)
+
+
+def _choices(hp: Any) -> list[Any]:
+    """Return the values that a hyperparameter is listed with, the default first."""
+    others = [] if _continuous(hp) else [v for v in hp.values if v != hp.default]
+    return [hp.default, *others]
+
+
+def nearest(space: Space, values: Values) -> Values:
+    """Return a configuration with every value that the space does not allow replaced.
+
+    Args:
+        space: The space.
+        values: A configuration that `complete` gave.
+
+    Returns:
+        It with the nearest of a number's allowed values, the default of a text.
+    """
+    allowed = {hp.name: _nearest(hp, values[hp.name]) for hp in space.space if hp.name in values}
+    return {**values, **allowed}
+
+
+def _nearest(hp: Any, value: Any) -> Any:
+    low = getattr(hp, "min_value", None)
+    if low is not None:
+        return min(max(value, low), hp.max_value)
+    if value in hp.values:
+        return value
+    if isinstance(value, int | float):
+        return min(hp.values, key=lambda allowed: abs(allowed - value))
+    return hp.default
 
 
 def ranges(space: Space) -> list[dict[str, Any]]:

@@ -189,7 +189,12 @@ def _train(run: _Run) -> None:
     spec, setting = run.spec, run.setting
     begin = time.perf_counter()
     model = build_model(
-        setting, spec.values, spec.seed, precision=spec.precision, average=spec.average
+        setting,
+        spec.values,
+        spec.seed,
+        precision=spec.precision,
+        average=spec.average,
+        max_parameters=setting.max_parameters,
     )
     run.parameters = int(model.count_params())
     feed = training_feed(setting, model, spec.values, spec.seed)

@@ -1,9 +1,12 @@
 """A HyperModel small enough to train in milliseconds, and trials that train nothing."""
 
+import random
+
 import keras
 import keras_tuner as kt
 
 from search.records import EpochRecord, Failure, FailureKind, TrialResult, TrialSpec
+from search.tuning import space as spaces
 
 
 class TinyHyperModel(kt.HyperModel):
@@ -53,3 +56,35 @@ def fake_result(
     return TrialResult(
         trial_id=spec.trial_id, epochs=epochs, parameters=10, seconds=0.0, best_epoch=spec.epochs
     )
+
+
+def loss(spec: TrialSpec, epoch: int) -> float:
+    """Return a loss that depends on the configuration and falls from epoch to epoch."""
+    return random.Random(spaces.key(spec.values)).random() + 1 / epoch
+
+
+class FakeExecutor:
+    """Pretends to train; several at a time, ending in a random order."""
+
+    def __init__(
+        self, *, workers=1, seed=0, fails=lambda spec: False, metric="robust_loss", value=loss
+    ):
+        self.workers, self.fails, self.metric, self.value = workers, fails, metric, value
+        self.drawn = random.Random(seed)
+        self.queue: list[TrialSpec] = []
+        self.submitted: list[TrialSpec] = []
+
+    @property
+    def free(self):
+        return self.workers - len(self.queue)
+
+    def submit(self, spec):
+        self.queue.append(spec)
+        self.submitted.append(spec)
+
+    def wait(self, on_epoch):
+        spec = self.queue.pop(self.drawn.randrange(len(self.queue)))
+        result = fake_result(spec, metric=self.metric, value=self.value, fail=self.fails(spec))
+        for epoch in result.epochs:
+            on_epoch(epoch)
+        return result

@@ -9,11 +9,14 @@ from search.records import TrialRecord, TrialStatus
 from search.tuning.schedule import Schedule
 
 
-def check_replay(root: Path, schedule: Schedule) -> None:
+def check_replay(root: Path, schedule: Schedule, *, direction: str = "min") -> None:
     """Assert that no trial ended twice, that children continue their parents, that every rung
     holds the best of the one below, replacements of failures included, and that the epochs
     trained add up to the plan.
+
+    The best have the smallest score, or with the direction "max" the largest.
     """
+    sign = 1 if direction == "min" else -1
     events = RunDirectory(root).events()
     records = {r.trial_id: r for r in trial_records(events)}
     ends = Counter(e["trial_id"] for e in events if e["event"] == "trial_ended")
@@ -46,10 +49,12 @@ def check_replay(root: Path, schedule: Schedule) -> None:
                 == (bracket.iteration, bracket.bracket, rung - 1)
                 and r.status is TrialStatus.COMPLETED
             ]
-            best = sorted(below, key=lambda r: (r.score, r.parameters, r.configuration))
+            best = sorted(below, key=lambda r: (sign * r.score, r.parameters, r.configuration))
             assert {r.parent for r in mine} == {r.trial_id for r in best[: len(mine)]}
             failed = sum(r.status is TrialStatus.FAILED for r in mine)
-            assert len(mine) == min(level.count + failed, 2 * level.count, len(below))
+            # Spares are bounded in the first rung alone, and number two at the least.
+            most = max(2 * level.count, level.count + 2) if rung == 1 else len(below)
+            assert len(mine) == min(level.count + failed, most, len(below))
 
 
 def outcome(records: list[TrialRecord]) -> dict[str, tuple]:

@@ -1,5 +1,7 @@
 """A trial's files: what the disk refuses, and lines that were cut short."""
 
+import math
+
 import pytest
 
 from search.errors import StorageError
@@ -28,6 +30,15 @@ def test_a_disk_that_is_full_for_hdf5_is_a_storage_error_and_leaves_nothing(tmp_
     with pytest.raises(StorageError, match=r"no space left.*--resume"):
         checkpoint.save(Model(kind(FULL)), tmp_path / checkpoint.LAST, epoch=1)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_metric_that_is_not_a_number_comes_back_as_such(tmp_path):
+    metrics = {"loss": 0.5, "val_auc": float("nan")}
+    written = EpochRecord(trial_id="a", epoch=1, metrics=metrics, seconds=1.0)
+    checkpoint.append_epoch(tmp_path, written)
+    (read,) = checkpoint.read_epochs(tmp_path, up_to=1)
+    assert read.metrics["loss"] == 0.5
+    assert math.isnan(read.metrics["val_auc"])
 
 
 def test_any_other_error_of_hdf5_passes_through(tmp_path):

@@ -2,11 +2,12 @@
 
 import random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from search.tuning.halving import Halving, Slot
-from search.tuning.schedule import hyperband
+from search.tuning.schedule import full_budget, hyperband
 
 
 def quality(configuration: int, rung: int) -> float:
@@ -68,7 +69,8 @@ def test_failures_are_replaced_while_there_are_survivors(fails, workers):
             here = [s for s in done if (s.bracket_index, s.rung) == (index, rung)]
             failed = sum((s.configuration, s.rung) in fails for s in here)
             survivors = len(halving.ranked(index, rung - 1))
-            assert len(here) == min(wanted + failed, 2 * wanted, survivors)
+            most = max(2 * wanted, wanted + 2) if rung == 1 else survivors
+            assert len(here) == min(wanted + failed, most, survivors)
             prefix = halving.ranked(index, rung - 1)[: len(here)]
             assert {s.configuration for s in here} == set(prefix)
 
@@ -110,6 +112,36 @@ def test_checkpoints_become_disposable_but_never_those_still_needed():
     halving.start(slot)
     halving.complete(slot, score=0.0, parameters=1)
     assert slot.configuration in halving.disposable(0, 0)
+
+
+@pytest.mark.parametrize(("max_epochs", "rung"), [(3, 1), (9, 2)])
+def test_a_rung_of_one_trial_stands_two_failures_where_a_third_survived_below(max_epochs, rung):
+    halving = Halving(hyperband(max_epochs=max_epochs, factor=3))
+    failures = 0
+    while (slot := halving.next_slot()) is not None and slot.bracket_index == 0:
+        halving.start(slot)
+        if slot.rung == rung and failures < 2:
+            failures += 1
+            halving.fail(slot)
+        else:
+            halving.complete(slot, score=float(slot.configuration), parameters=1)
+    assert failures == 2
+    assert len(halving.ranked(0, rung)) == 1
+
+
+def test_of_a_last_rung_only_the_best_keeps_its_checkpoint_as_soon_as_the_others_ended():
+    halving = Halving(full_budget(tuner="random", trials=4, epochs=2))
+    slots = []
+    for _ in range(4):
+        slots.append(halving.next_slot())
+        halving.start(slots[-1])
+    halving.complete(slots[0], score=0.5, parameters=1)
+    assert halving.disposable(0, 0) == []
+    halving.fail(slots[1])
+    assert halving.disposable(0, 0) == [1]
+    halving.complete(slots[2], score=0.3, parameters=1)
+    assert halving.disposable(0, 0) == [0, 1]
+    assert not halving.finished
 
 
 def test_a_bracket_whose_trials_all_fail_ends():

@@ -1,59 +1,35 @@
 """The loop over fake trials: order, failures, replay after a kill at any event."""
 
+import dataclasses
+import errno
 import json
 import math
+import os
 import random
 from pathlib import Path
 
+import keras
 import keras_tuner as kt
 import pytest
 
-from search.errors import RunDirectoryError, SearchFailedError
+from search.errors import RunDirectoryError, SearchFailedError, StorageError
 from search.journal import RunDirectory
-from search.records import TrialSpec, TrialStatus
-from search.tuning import selection
+from search.records import TrialStatus
+from search.tuning import checkpoint, selection
 from search.tuning import space as spaces
+from search.tuning.executors import InProcessExecutor
 from search.tuning.loop import SearchLoop
 from search.tuning.oracles import ScheduleOracle
 from search.tuning.schedule import full_budget, hyperband
 from search.tuning.selection import smoothed
 from search.tuning.sources import AdvisedSource, DrawnSource, ListedSource
-from tests.tuning.fakes import TinyHyperModel, fake_result
+from search.tuning.trial import Setting
+from tests.tuning.fakes import FakeExecutor, TinyHyperModel, loss
 from tests.tuning.replay import check_replay, outcome
 
 
 class Killed(BaseException):
     """Stands for kill -9: nothing may catch it."""
-
-
-def loss(spec: TrialSpec, epoch: int) -> float:
-    drawn = random.Random(spaces.key(spec.values)).random()
-    return drawn + 1 / epoch
-
-
-class FakeExecutor:
-    """Pretends to train; several at a time, ending in a random order."""
-
-    def __init__(self, *, workers=1, seed=0, fails=lambda spec: False):
-        self.workers, self.fails = workers, fails
-        self.drawn = random.Random(seed)
-        self.queue: list[TrialSpec] = []
-        self.submitted: list[TrialSpec] = []
-
-    @property
-    def free(self):
-        return self.workers - len(self.queue)
-
-    def submit(self, spec):
-        self.queue.append(spec)
-        self.submitted.append(spec)
-
-    def wait(self, on_epoch):
-        spec = self.queue.pop(self.drawn.randrange(len(self.queue)))
-        result = fake_result(spec, value=loss, fail=self.fails(spec))
-        for epoch in result.epochs:
-            on_epoch(epoch)
-        return result
 
 
 def space() -> kt.HyperParameters:
@@ -62,7 +38,16 @@ def space() -> kt.HyperParameters:
     return declared
 
 
-def make_loop(root: Path, executor, *, schedule=None, source=None, seed=8, listener=None):
+def make_loop(
+    root: Path,
+    executor,
+    *,
+    schedule=None,
+    source=None,
+    seed=8,
+    listener=None,
+    objective=("robust_loss", "min"),
+):
     run = RunDirectory(root)
     run.create()
     schedule = schedule or hyperband(max_epochs=9, factor=3)
@@ -72,8 +57,8 @@ def make_loop(root: Path, executor, *, schedule=None, source=None, seed=8, liste
         schedule=schedule,
         source=source,
         space=found,
-        objective="robust_loss",
-        direction="min",
+        objective=objective[0],
+        direction=objective[1],
         directory=run.tuner_dir,
     )
     return SearchLoop(
@@ -145,6 +130,130 @@ def test_a_kill_at_any_event_changes_nothing(tmp_path):
         check_replay(root, hyperband(max_epochs=9, factor=3))
 
 
+def killed_at(event: int):
+    """Return a listener that kills the search at its n-th event."""
+    seen = []
+
+    def listener(told):
+        seen.append(told)
+        if len(seen) == event:
+            raise Killed
+
+    return listener
+
+
+def rising(spec, epoch):
+    return 1 - loss(spec, epoch) / 2
+
+
+def test_the_largest_score_wins_where_the_objective_is_maximized(tmp_path):
+    def loop(root, **options):
+        executor = FakeExecutor(metric="val_auc", value=rising, **options)
+        return make_loop(tmp_path / root, executor, objective=("val_auc", "max"))
+
+    # The same configurations in the same order as where the loss is minimized.
+    least = make_loop(tmp_path / "least", FakeExecutor()).search()
+    whole = loop("whole", workers=3, seed=1).search()
+    assert {r.trial_id for r in whole} == {r.trial_id for r in least}
+    best = selection.winners(whole, metric="val_auc", direction="max", top=1)[0]
+    assert best.score == max(r.score for r in whole if r.epochs == 9)
+    check_replay(tmp_path / "whole", hyperband(max_epochs=9, factor=3), direction="max")
+    for event in (20, 50, 90):
+        first = loop(f"killed-{event}")
+        first.listener = killed_at(event)
+        with pytest.raises(Killed):
+            first.search()
+        assert outcome(loop(f"killed-{event}").search()) == outcome(whole)
+
+
+class UndefinedExecutor(FakeExecutor):
+    """Logs a metric that is not defined, as an AUC where one class was never seen."""
+
+    def wait(self, on_epoch):
+        def told(epoch):
+            on_epoch(dataclasses.replace(epoch, metrics={**epoch.metrics, "val_auc": float("nan")}))
+
+        return super().wait(told)
+
+
+def test_a_metric_that_is_not_a_number_is_no_hindrance_to_resuming(tmp_path):
+    whole = make_loop(tmp_path / "whole", UndefinedExecutor()).search()
+    with pytest.raises(Killed):
+        make_loop(tmp_path / "a", UndefinedExecutor(), listener=killed_at(40)).search()
+    resumed = make_loop(tmp_path / "a", UndefinedExecutor()).search()
+    assert outcome(resumed) == outcome(whole)
+    assert all(math.isnan(epoch.metrics["val_auc"]) for r in resumed for epoch in r.history)
+
+
+def full_disk(monkeypatch, *, call: int) -> None:
+    """Let the n-th file that is made durable meet a full disk, and all after it."""
+    calls = []
+
+    def refuse(descriptor):
+        calls.append(descriptor)
+        if len(calls) >= call:
+            raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+
+
+@pytest.mark.parametrize("call", [1, 2, 5, 30, 61, 62, 63, 64])
+def test_a_disk_that_fills_up_in_the_middle_ends_the_search_and_it_goes_on(
+    tmp_path, monkeypatch, call
+):
+    whole = make_loop(tmp_path / "whole", FakeExecutor()).search()
+    with monkeypatch.context() as patched:
+        full_disk(patched, call=call)
+        with pytest.raises(StorageError, match=r"no space left.*--resume"):
+            make_loop(tmp_path / "full", FakeExecutor()).search()
+    assert outcome(make_loop(tmp_path / "full", FakeExecutor()).search()) == outcome(whole)
+    check_replay(tmp_path / "full", hyperband(max_epochs=9, factor=3))
+
+
+def test_a_checkpoint_that_meets_a_full_disk_costs_no_finished_epoch(
+    tiny_dataset, tmp_path, monkeypatch
+):
+    setting = Setting(
+        dataset=tiny_dataset,
+        hypermodel=TinyHyperModel(),
+        objective="robust_loss",
+        prevalence=tiny_dataset.prevalence,
+    )
+    schedule = full_budget(tuner="random", trials=2, epochs=2)
+    found = space()
+    # Drawn, one of the two would fail the trial.
+    held = spaces.narrow(found, fix={"boom": "false", "nan": "false"}, vary=())
+
+    def search(root):
+        executor = InProcessExecutor(setting, should_stop=lambda: False)
+        source = DrawnSource(held, queue=[spaces.defaults(found)], seed=8)
+        return make_loop(root, executor, schedule=schedule, source=source).search()
+
+    whole = search(tmp_path / "whole")
+    save, calls = keras.Model.save_weights, []
+
+    def refuse(model, path, *args, **options):
+        calls.append(path)
+        if len(calls) == 4:
+            Path(path).write_bytes(b"half")
+            raise OSError("file write failed: errno = 28, error message = 'No space left'")
+        return save(model, path, *args, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(keras.Model, "save_weights", refuse)
+        with pytest.raises(StorageError, match=r"no space left.*--resume"):
+            search(tmp_path / "full")
+    before = [e for e in RunDirectory(tmp_path / "full").events() if e["event"] == "epoch"]
+    assert len(before) == 3
+    resumed = search(tmp_path / "full")
+    for one, two in zip(whole, resumed, strict=True):
+        assert (two.trial_id, two.status) == (one.trial_id, TrialStatus.COMPLETED)
+        assert two.score == pytest.approx(one.score, abs=1e-4)
+    epochs = [e for e in RunDirectory(tmp_path / "full").events() if e["event"] == "epoch"]
+    assert epochs[:3] == before
+    assert len(epochs) == 4
+
+
 def test_a_line_cut_short_by_a_kill_is_dropped_and_made_good(tmp_path):
     whole = make_loop(tmp_path / "whole", FakeExecutor()).search()
     text = (tmp_path / "whole" / "journal.jsonl").read_text()
@@ -160,12 +269,69 @@ def test_a_finished_search_is_not_repeated(tmp_path):
     assert again.submitted == []
 
 
+class SavingExecutor(FakeExecutor):
+    """Leaves a checkpoint of every trial, and notes how many there were at once."""
+
+    most = 0
+
+    def wait(self, on_epoch):
+        result = super().wait(on_epoch)
+        spec = next(s for s in self.submitted if s.trial_id == result.trial_id)
+        if spec.parent_checkpoint is not None:
+            assert spec.parent_checkpoint.exists(), f"the parent of {spec.trial_id} was removed"
+        spec.directory.mkdir(parents=True, exist_ok=True)
+        (spec.directory / checkpoint.LAST).touch()
+        saved = len(list(spec.directory.parent.glob(f"*/{checkpoint.LAST}")))
+        self.most = max(self.most, saved)
+        return result
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_random_search_keeps_the_checkpoint_of_its_best_trial_alone(tmp_path, workers):
+    executor = SavingExecutor(workers=workers)
+    schedule = full_budget(tuner="random", trials=12, epochs=2)
+    records = make_loop(tmp_path, executor, schedule=schedule).search()
+    left = list((tmp_path / "tuner").glob(f"*/{checkpoint.LAST}"))
+    best = min(records, key=lambda record: record.score)
+    assert [path.parent.name for path in left] == [f"trial_{best.trial_id}"]
+    assert executor.most == 2
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_hyperband_keeps_the_checkpoint_of_each_brackets_best_alone(tmp_path, workers):
+    def fails(spec):
+        return random.Random(spec.trial_id).random() < 0.2
+
+    executor = SavingExecutor(workers=workers, seed=1, fails=fails)
+    records = make_loop(tmp_path, executor).search()
+    left = {path.parent.name for path in (tmp_path / "tuner").glob(f"*/{checkpoint.LAST}")}
+    last = [r for r in records if r.epochs == 9 and r.status is TrialStatus.COMPLETED]
+    best = {
+        min((r for r in last if r.bracket == bracket), key=lambda r: r.score).trial_id
+        for bracket in {r.bracket for r in last}
+    }
+    assert len(best) == 3
+    assert left == {f"trial_{name}" for name in best}
+
+
 def test_more_iterations_go_on_where_the_search_ended(tmp_path):
     first = make_loop(tmp_path, FakeExecutor()).search()
     more = hyperband(max_epochs=9, factor=3, iterations=2)
     records = make_loop(tmp_path, FakeExecutor(), schedule=more).search()
     assert len(records) == 2 * len(first)
     assert outcome(records[: len(first)]) == outcome(first)
+
+
+def test_a_longer_random_search_goes_on_and_tells_again_that_its_rung_closed(tmp_path):
+    def search(trials):
+        schedule = full_budget(tuner="random", trials=trials, epochs=2)
+        return make_loop(tmp_path, FakeExecutor(), schedule=schedule).search()
+
+    first, records = search(4), search(9)
+    assert len(records) == 9
+    assert outcome(records[:4]) == outcome(first)
+    closed = [e for e in RunDirectory(tmp_path).events() if e["event"] == "rung_closed"]
+    assert [len(event["ranked"]) for event in closed] == [4, 9]
 
 
 def test_another_space_or_schedule_is_refused(tmp_path):

@@ -7,6 +7,7 @@ from search.config import RunConfig, TunerKind
 from search.errors import ConfigurationError
 from search.tuning import space as spaces
 from search.tuning.planning import plan_search
+from search.tuning.schedule import continues
 
 
 def space(values: int, *, continuous: bool = False) -> kt.HyperParameters:
@@ -17,9 +18,11 @@ def space(values: int, *, continuous: bool = False) -> kt.HyperParameters:
     return new
 
 
-def plan(config: RunConfig, found: kt.HyperParameters, *, queue=None, seconds=1.0):
+def plan(config: RunConfig, found: kt.HyperParameters, *, queue=None, seconds=1.0, begun=()):
     queue = [spaces.defaults(found)] if queue is None else queue
-    return plan_search(config, space=found, queue=queue, seconds_per_epoch=lambda: seconds)
+    return plan_search(
+        config, space=found, queue=queue, seconds_per_epoch=lambda: seconds, begun=begun
+    )
 
 
 def drawn(planned) -> list[dict]:
@@ -40,7 +43,57 @@ def test_a_space_smaller_than_the_schedule_is_searched_fully_and_said_so():
     assert planned.schedule.trials == 6
     assert planned.schedule.epochs == 6 * 9
     assert "6 configurations" in planned.schedule.notes[0]
-    assert [values["units"] for values in drawn(planned)] == [0, 1, 2, 3, 4, 5]
+    units = [values["units"] for values in drawn(planned)]
+    assert units[0] == 0
+    assert sorted(units) == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("kind", list(TunerKind))
+def test_a_longer_search_of_a_small_space_keeps_the_configurations_it_began_with(kind):
+    def planned(**options):
+        return plan(RunConfig(tuner=kind, max_epochs=3, **options), space(18))
+
+    # Hyperband with R = 3 starts 5 configurations an iteration.
+    first = planned(max_trials=5, iterations=1)
+    begun = first.schedule.brackets
+    more = plan(
+        RunConfig(tuner=kind, max_epochs=3, max_trials=30, iterations=4), space(18), begun=begun
+    )
+    assert first.schedule.configurations == 5
+    assert more.schedule.configurations == 18
+    assert continues(more.schedule, begun)
+    if kind is not TunerKind.BAYESIAN:  # which has to be told scores first
+        assert drawn(more)[:5] == drawn(first)
+        assert len({values["units"] for values in drawn(more)}) == 18
+
+
+def test_what_hyperband_left_of_a_small_space_is_trained_to_all_epochs():
+    config = RunConfig(max_epochs=3, iterations=4)
+    once = plan(RunConfig(max_epochs=3), space(18)).schedule
+    planned = plan(config, space(18), begun=once.brackets).schedule
+    assert planned.brackets[:-1] == once.brackets
+    (rung,) = planned.brackets[-1].rungs
+    assert (rung.count, rung.epochs) == (13, 3)
+    assert "the 13 that the brackets before leave out" in planned.notes[0]
+    again = plan(config, space(18), begun=planned.brackets).schedule
+    assert again.brackets == planned.brackets
+    # Begun at once it needs no halving.
+    assert plan(config, space(18)).schedule.epochs == 18 * 3
+
+
+@pytest.mark.parametrize("kind", list(TunerKind))
+def test_queued_configurations_beyond_the_schedule_are_told(kind):
+    config = RunConfig(tuner=kind, max_epochs=1, max_trials=1)
+    queue = [{"units": value} for value in (0, 3, 4, 4)]
+    planned = plan(config, space(40), queue=queue)
+    assert planned.schedule.configurations == 1
+    assert "--enqueue: the last 2 of its configurations are not tried" in planned.schedule.notes[-1]
+    assert not any("--enqueue" in note for note in plan(config, space(40)).schedule.notes)
+
+
+def test_iterations_beside_a_budget_are_told_to_have_no_effect():
+    planned = plan(RunConfig(budget="100epochs", iterations=3), space(5, continuous=True))
+    assert "--iterations 3 has no effect beside --budget" in planned.schedule.notes[-1]
 
 
 def test_a_queued_configuration_outside_the_narrowed_space_is_searched_too():

@@ -83,7 +83,8 @@ def test_a_pool_gives_what_one_process_gives_and_survives_a_kill(setting, tmp_pa
         for mine, theirs in zip(result.epochs, alone[name].epochs, strict=True):
             assert mine.metrics == pytest.approx(theirs.metrics, abs=1e-5)
     (lost,) = [m for m in messages if isinstance(m, WorkerLost)]
-    assert (lost.trial_id, lost.reason, lost.retry) == ("b", "killed by SIGKILL", True)
+    assert (lost.trial_id, lost.retry) == ("b", True)
+    assert lost.reason == "killed by SIGKILL, perhaps for want of memory"
     started = [m.trial_id for m in messages if isinstance(m, TrialStarted)]
     assert sorted(started) == ["a", "b", "b", "c"]
     heard = {(m.trial_id, m.epoch) for m in messages if isinstance(m, EpochRecord)}

@@ -1,5 +1,7 @@
 """The schedule against the paper's formulas, written independently with fractions."""
 
+import dataclasses
+import json
 from fractions import Fraction
 from math import ceil, floor
 
@@ -8,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from search.errors import ConfigurationError
-from search.tuning.schedule import budget_in_epochs, fit_to_budget, full_budget, hyperband
+from search.tuning.schedule import (
+    budget_in_epochs,
+    continues,
+    fit_to_budget,
+    full_budget,
+    hyperband,
+    planned_brackets,
+)
 
 
 def counts(max_epochs: int, factor: int) -> list[list[int]]:
@@ -92,3 +101,31 @@ def test_what_starts_anew_and_what_continues_is_said():
 def test_a_tuner_without_halving_trains_every_trial_to_the_end():
     schedule = full_budget(tuner="random", trials=7, epochs=5)
     assert (schedule.trials, schedule.epochs) == (7, 35)
+
+
+@given(st.integers(1, 81), st.integers(2, 4), st.integers(1, 3))
+def test_the_brackets_of_a_plan_are_read_back_from_it(max_epochs, factor, iterations):
+    schedule = hyperband(max_epochs=max_epochs, factor=factor, iterations=iterations)
+    assert planned_brackets(json.loads(json.dumps(schedule.plan(1.0)))) == schedule.brackets
+
+
+def test_a_schedule_continues_what_is_its_beginning():
+    once, twice = (hyperband(max_epochs=9, factor=3, iterations=n) for n in (1, 2))
+    assert continues(twice, once.brackets)
+    assert continues(once, once.brackets)
+    assert continues(once, ())
+    assert not continues(once, twice.brackets)
+    assert not continues(hyperband(max_epochs=10, factor=3), once.brackets)
+    assert not continues(hyperband(max_epochs=9, factor=2), once.brackets)
+
+
+def test_a_schedule_of_one_rung_continues_a_shorter_one_with_the_same_epochs():
+    def random(trials, epochs=5):
+        return full_budget(tuner="random", trials=trials, epochs=epochs)
+
+    assert continues(random(9), random(4).brackets)
+    assert not continues(random(4), random(9).brackets)
+    assert not continues(random(9, epochs=6), random(4).brackets)
+    # What Hyperband draws after its last bracket of one rung has its numbers already.
+    grown = dataclasses.replace(random(9), brackets=random(9).brackets * 2)
+    assert not continues(grown, random(4).brackets)

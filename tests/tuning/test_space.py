@@ -25,6 +25,38 @@ def test_the_listing_holds_every_active_combination_once_default_first(space):
     assert all(("units" in values) == (values["layers"] == 2) for values in listed)
 
 
+def test_what_is_counted_is_what_is_listed():
+    nested = kt.HyperParameters()
+    nested.Choice("layers", [1, 2, 3], default=3)
+    for layer in (1, 2, 3):
+        with nested.conditional_scope("layers", list(range(layer, 4))):
+            nested.Choice(f"units_{layer}", [16, 32], default=16)
+            nested.Boolean(f"drop_{layer}", default=False)
+            with nested.conditional_scope(f"drop_{layer}", [True]):
+                nested.Choice(f"rate_{layer}", [0.1, 0.2, 0.3], default=0.1)
+    assert spaces.size(nested) == len(list(spaces.configurations(nested))) == 8 + 64 + 512
+
+
+def test_a_large_space_is_counted_without_a_walk_through_it():
+    large = kt.HyperParameters()
+    for number in range(40):
+        large.Boolean(f"flag_{number}")
+    assert spaces.size(large, limit=2**40) == 2**40
+    assert spaces.size(large) is None
+
+
+def test_a_space_contains_what_it_lists_and_nothing_else(space):
+    listed = list(spaces.configurations(space))
+    assert all(spaces.contains(space, values) for values in listed)
+    for wrong in (
+        {"layers": 2, "units": 17, "flip": False},
+        {"layers": 1, "units": 16, "flip": False},
+        {"layers": 2, "units": 16},
+        {"layers": 1, "flip": False, "flop": 1},
+    ):
+        assert not spaces.contains(space, wrong)
+
+
 def test_a_continuous_hyperparameter_makes_the_space_infinite(space):
     space.Float("rate", 1e-4, 1e-2, sampling="log")
     assert spaces.size(space) is None

@@ -1,6 +1,7 @@
 """Training one trial for real, on tiny images: continuation, failures, stopping."""
 
 import dataclasses
+import re
 import subprocess
 import sys
 import threading
@@ -15,10 +16,11 @@ import pytest
 
 from hypermodels import DocumentedCNN
 from search.errors import StopRequestedError
-from search.records import FailureKind, TrialSpec
+from search.records import FailureKind, TrialResult, TrialSpec
 from search.tuning import checkpoint, footprint, validation
 from search.tuning import trial as trials
 from search.tuning.building import Setting, build_model
+from search.tuning.timing import measure_pace
 from search.tuning.trial import train_trial
 from tests.tuning.fakes import TinyHyperModel
 
@@ -59,24 +61,64 @@ def assert_same_weights(first: Path, second: Path) -> None:
         np.testing.assert_allclose(one[name], two[name], rtol=0, atol=1e-6, err_msg=name)
 
 
+def promoted(setting: Setting, folder: Path, **changes) -> tuple[Path, TrialResult]:
+    """Train 1 + 2 + 6 epochs through promotions; return the last checkpoint and result."""
+    parent, done = None, 0
+    for name, epochs in (("a", 1), ("b", 3), ("c", 9)):
+        step = {"initial_epoch": done, "epochs": epochs, "parent_checkpoint": parent}
+        result = train_trial(spec(folder, name, **step, **changes), setting)
+        assert result.failure is None
+        parent, done = folder / name / checkpoint.LAST, epochs
+    return parent, result
+
+
 @pytest.mark.parametrize("parts", [1, 2])
 def test_one_two_and_six_epochs_through_promotions_equal_nine_straight(
     setting, tmp_path, monkeypatch, parts
 ):
     monkeypatch.setattr(footprint, "parts", lambda *_: parts)
     straight = train_trial(spec(tmp_path, "straight", epochs=9), setting)
-    parent, done = None, 0
-    for name, epochs in (("a", 1), ("b", 3), ("c", 9)):
-        result = train_trial(
-            spec(tmp_path, name, initial_epoch=done, epochs=epochs, parent_checkpoint=parent),
-            setting,
-        )
-        assert result.failure is None
-        parent, done = tmp_path / name / checkpoint.LAST, epochs
-    assert_same_weights(tmp_path / "straight" / checkpoint.LAST, parent)
+    last, result = promoted(setting, tmp_path)
+    assert_same_weights(tmp_path / "straight" / checkpoint.LAST, last)
     assert [e.epoch for e in result.epochs] == [4, 5, 6, 7, 8, 9]
     for one, two in zip(straight.epochs[3:], result.epochs, strict=True):
         assert one.metrics == pytest.approx(two.metrics, abs=1e-6)
+
+
+@pytest.mark.slow
+def test_the_documented_network_continues_exactly_with_all_that_has_a_state(setting, tmp_path):
+    real = dataclasses.replace(
+        setting, hypermodel=DocumentedCNN(image_size=32, train_size=36, epochs=9)
+    )
+    values = {
+        **{"base_filters": 8, "separable": True, "activation": "gelu", "batch_norm": True},
+        **{"conv_dropout": 0.2, "head": "flatten", "dense_layers": 1, "dense_units_1": 32},
+        **{"dense_dropout_1": 0.3, "crop_min_area": 0.6, "tone_jitter": 0.2, "flip": True},
+        **{"rotation": 10.0, "noise": 0.02, "learning_rate": 1e-3, "schedule": "cosine"},
+        **{"weight_decay": 1e-3, "label_smoothing": 0.02, "batch_size": 16},
+    }
+    straight = train_trial(spec(tmp_path, "straight", values=values, epochs=9), real)
+    assert straight.failure is None
+    last, result = promoted(real, tmp_path, values=values)
+    assert_same_weights(tmp_path / "straight" / checkpoint.LAST, last)
+    for one, two in zip(straight.epochs[3:], result.epochs, strict=True):
+        assert one.metrics == pytest.approx(two.metrics, abs=1e-6)
+
+
+def test_a_model_over_the_limit_is_a_recorded_failure_before_anything_is_trained(setting, tmp_path):
+    limited = dataclasses.replace(setting, max_parameters=100)
+    result = train_trial(spec(tmp_path, "t"), limited)
+    assert result.failure.kind is FailureKind.TOO_LARGE
+    assert re.search(r"has \d+ parameters, more than --max-parameters 100", result.failure.message)
+    assert result.epochs == ()
+    assert not (tmp_path / "t").exists()
+    wide = dataclasses.replace(setting, max_parameters=10**6)
+    assert train_trial(spec(tmp_path, "t", epochs=1), wide).failure is None
+
+
+def test_the_pace_of_a_model_over_the_limit_is_measured_all_the_same(setting):
+    limited = dataclasses.replace(setting, max_parameters=100)
+    assert measure_pace(limited, VALUES, seed=1).epoch > 0
 
 
 def test_the_network_learns_and_logs_every_metric(setting, tmp_path):

@@ -1,0 +1,186 @@
+"""Going on with a run: which directory holds one, what of it is settled, and what is refused.
+
+Everything here is asked before anything is written, so that a refused command leaves a run as it
+was: resumable with the options that it had.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from search.changes import Difference, differences, schedule_differences
+from search.config import RunConfig
+from search.errors import RunDirectoryError
+from search.history import Event
+from search.journal import EventKind, RunDirectory
+from search.records import Dataset, to_json
+from search.tuning.loop import check_journal
+from search.tuning.oracles import ScheduleOracle
+from search.tuning.schedule import Bracket, Schedule, continues, planned_brackets
+from search.tuning.timing import Pace
+
+
+@dataclass(frozen=True, kw_only=True)
+class Begun:
+    """What the earlier processes of a run settled.
+
+    Attributes:
+        pace: As the first one measured it: a budget in hours must give the same schedule again.
+        precision: Keras dtype policy of the trials, "" where none was journaled.
+        brackets: Of the latest plan, () while no trial was created.
+    """
+
+    pace: Pace
+    precision: str
+    brackets: tuple[Bracket, ...]
+
+
+def begun(events: Sequence[Event]) -> Begun | None:
+    """Return what the journal says is settled, None before the first plan."""
+    plans = [event for event in events if event["event"] == EventKind.PLAN]
+    if not plans:
+        return None
+    first = plans[0]
+    return Begun(
+        pace=Pace(epoch=first["seconds_per_epoch"], trial=first.get("seconds_per_trial", 0.0)),
+        precision=first.get("precision", ""),
+        brackets=planned_brackets(plans[-1]) if _has_trials(events) else (),
+    )
+
+
+def finished_brackets(events: Sequence[Event]) -> tuple[Bracket, ...] | None:
+    """Return the brackets of the latest search that ran to its end, None where none did."""
+    plan, finished = None, None
+    for event in events:
+        if event["event"] == EventKind.PLAN:
+            plan = event
+        elif event["event"] == EventKind.SEARCH_ENDED:
+            finished = plan
+    return None if finished is None else planned_brackets(finished)
+
+
+def claim(directory: RunDirectory, config: RunConfig, *, resume: bool, overwrite: bool) -> bool:
+    """Make the run directory, or refuse the one that is there.
+
+    Args:
+        directory: The directory.
+        config: What is asked for now.
+        resume: Go on with the run of that name.
+        overwrite: Replace it.
+
+    Returns:
+        Whether there is a run to go on with: one that was killed before it wrote a line of its
+        journal starts afresh.
+
+    Raises:
+        RunDirectoryError: A process holds it, a run is there and neither `resume` nor `overwrite`,
+            there is none to resume, or its options would change the search.
+    """
+    root = directory.root
+    # First: of a run that goes on, nothing else that could be said is of use.
+    directory.refuse_held()
+    if directory.exists and not (resume or overwrite):
+        raise RunDirectoryError(
+            f"{root}: there is a run of this name; continue it with --resume, replace it with "
+            "--overwrite, or give another --name"
+        )
+    if not directory.exists and directory.strangers():
+        raise RunDirectoryError(
+            f"{root}: holds files but no run; nothing is written there. Give another --name or "
+            "--results-dir"
+        )
+    if resume and not root.is_dir():
+        raise RunDirectoryError(
+            f"{root}: there is no run to resume; check --name and --results-dir"
+        )
+    goes_on = resume and directory.journal_file.exists()
+    if resume and directory.complete and not goes_on:
+        raise RunDirectoryError(
+            f"{directory.journal_file}: is missing, without which a finished run cannot go on; put "
+            "it back, or replace the run with --overwrite"
+        )
+    if goes_on and (root / "config.json").exists():
+        changed = differences(directory.read_json("config.json"), to_json(config))
+        if changed:
+            raise RunDirectoryError(_would_change(directory, changed))
+    directory.create()
+    return goes_on
+
+
+def check_same_data(directory: RunDirectory, dataset: Dataset) -> None:
+    """Refuse to continue a run on other images than it began with.
+
+    Raises:
+        RunDirectoryError: The images changed.
+    """
+    if not (directory.root / "dataset.json").exists():
+        return
+    before = directory.read_json("dataset.json")["fingerprint"]
+    if before != dataset.fingerprint:
+        raise RunDirectoryError(
+            f"{directory.root}: the images changed since this run began (fingerprint "
+            f"{before[:12]} → {dataset.fingerprint[:12]}); put the old ones back, or give "
+            "another --name"
+        )
+
+
+def check_same_backend(directory: RunDirectory, backend: str) -> None:
+    """Refuse to continue a search on another backend, whose numbers are others.
+
+    Args:
+        directory: The run.
+        backend: Name of Keras' backend in this process.
+
+    Raises:
+        RunDirectoryError: Trials were begun on another one.
+    """
+    events = directory.events()
+    # Journals of earlier versions do not name it.
+    before = next((e["backend"] for e in events if e.get("backend")), backend)
+    if before != backend and _has_trials(events):
+        raise RunDirectoryError(
+            f"{directory.root}: begun with KERAS_BACKEND={before}, now it is {backend}: the same "
+            f"seeds give other numbers there. Resume with KERAS_BACKEND={before}, or give another "
+            "--name"
+        )
+
+
+def refuse_other_search(
+    directory: RunDirectory, config: RunConfig, schedule: Schedule, oracle: ScheduleOracle
+) -> None:
+    """Refuse to go on where the journal is that of another search; trains and writes nothing.
+
+    Args:
+        directory: The run, whose `config.json` is still the old one.
+        config: What is asked for now.
+        schedule: What would be done.
+        oracle: A fresh one of that schedule.
+
+    Raises:
+        RunDirectoryError: The schedule does not begin with the brackets that were begun, or a
+            trial of the journal has no place in it.
+    """
+    events = directory.events()
+    known = begun(events)
+    if known is None:
+        return
+    if not continues(schedule, known.brackets):
+        changed = []
+        if (directory.root / "config.json").exists():
+            changed = schedule_differences(directory.read_json("config.json"), to_json(config))
+        if changed:
+            raise RunDirectoryError(_would_change(directory, changed))
+    check_journal(oracle, events)
+
+
+def _would_change(directory: RunDirectory, changed: Sequence[Difference]) -> str:
+    lines = "; ".join(f"{name}: {old!r} → {new!r}" for name, old, new in changed)
+    return (
+        f"{directory.root}: these options would change the search: {lines}. Resume with the old "
+        "ones, or give another --name"
+    )
+
+
+def _has_trials(events: Sequence[Event]) -> bool:
+    return any(event["event"] == EventKind.TRIAL_CREATED for event in events)

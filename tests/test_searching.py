@@ -1,0 +1,190 @@
+"""The search stage of a run: what it trains with, and how far it may be changed when resumed."""
+
+import pytest
+
+from search import searching as stage
+from search.config import RunConfig, TunerKind
+from search.errors import RunDirectoryError
+from search.journal import EventKind, RunDirectory
+from search.records import TrialRecord, TrialStatus
+from search.reporting.console import Console
+from search.resuming import Begun, begun
+from search.searching import Searching
+from search.tuning import space as spaces
+from search.tuning.executors import InProcessExecutor
+from search.tuning.scaling import Staffing
+from search.tuning.timing import Pace
+from tests.tuning.fakes import FakeExecutor, TinyHyperModel
+from tests.tuning.replay import check_replay, outcome
+
+KNOWN = Begun(pace=Pace(epoch=1.0, trial=0.0), precision="float32", brackets=())
+
+
+class Model(TinyHyperModel):
+    """Knows how many epochs its learning-rate schedule spans."""
+
+    def __init__(self, epochs: int) -> None:
+        super().__init__()
+        self.epochs = epochs
+
+
+def make(dataset, known: Begun | None = KNOWN, **options) -> Searching:
+    options = {"max_epochs": 3, "max_parameters": 0, "workers": 0, **options}
+    return Searching(
+        RunConfig(**options), dataset, hypermodel=lambda epochs, _: Model(epochs), known=known
+    )
+
+
+@pytest.fixture
+def search(tiny_dataset, tmp_path):
+    """Return a function that searches as a process of one run would, with fake trials."""
+    directory = RunDirectory(tmp_path / "run")
+    directory.create()
+
+    def run(**options) -> list[TrialRecord]:
+        searching = make(tiny_dataset, begun(directory.events()) or KNOWN, **options)
+        searching.refuse_other(directory)
+        directory.write_json("config.json", searching.config)
+        directory.append(EventKind.PLAN, **searching.plan().schedule.plan(1.0, 0.0))
+        console = Console(live=False, quiet=True)
+        return searching.search(directory, console, FakeExecutor(workers=2))
+
+    run.directory = directory
+    return run
+
+
+SMALL = {"search": ("filters", "batch_size")}
+"""Leaves 8 configurations."""
+
+
+@pytest.mark.parametrize("kind", [TunerKind.RANDOM, TunerKind.BAYESIAN, TunerKind.GRID])
+def test_a_longer_search_of_a_small_space_goes_on_to_its_end(search, kind):
+    first = search(tuner=kind, max_trials=3, **SMALL)
+    assert len(first) == 3
+    whole = search(tuner=kind, max_trials=30, **SMALL)
+    assert outcome(whole[:3]) == outcome(first)
+    assert len({spaces.key(record.values) for record in whole}) == len(whole) == 8
+    assert outcome(search(tuner=kind, max_trials=30, **SMALL)) == outcome(whole)
+
+
+def test_more_iterations_than_a_small_space_fills_train_the_rest_of_it(search):
+    first = search(iterations=1, **SMALL)
+    whole = search(iterations=4, **SMALL)
+    assert outcome(whole[: len(first)]) == outcome(first)
+    assert len({record.configuration for record in whole}) == 8
+    rest = whole[len(first) :]
+    assert [(r.rung, r.epochs, r.iteration) for r in rest] == [(0, 3, 1)] * 3
+    assert outcome(search(iterations=4, **SMALL)) == outcome(whole)
+
+
+def test_a_larger_budget_is_accepted_where_it_repeats_the_brackets(search, tiny_dataset):
+    first = search(budget="11epochs")
+    whole = search(budget="22epochs")
+    assert outcome(whole[: len(first)]) == outcome(first)
+    assert len(whole) == 2 * len(first)
+    schedule = make(tiny_dataset, budget="22epochs").plan().schedule
+    check_replay(search.directory.root, schedule)
+
+
+@pytest.mark.parametrize(("before", "after"), [("5epochs", "11epochs"), ("22epochs", "11epochs")])
+def test_a_budget_whose_brackets_are_others_is_refused_and_the_run_stays_as_it_was(
+    search, before, after
+):
+    first = search(budget=before)
+    written = (search.directory.root / "config.json").read_bytes()
+    with pytest.raises(RunDirectoryError, match=f"budget: '{before}' → '{after}'"):
+        search(budget=after)
+    assert (search.directory.root / "config.json").read_bytes() == written
+    assert outcome(search(budget=before)) == outcome(first)
+
+
+def test_a_journal_with_other_values_is_refused_before_anything_is_written(search):
+    search(**SMALL)
+    journal = search.directory.journal_file
+    journal.write_text(journal.read_text().replace('"batch_size": 16', '"batch_size": 8'))
+    before = journal.read_bytes()
+    with pytest.raises(RunDirectoryError, match="not reproduced"):
+        search(iterations=2, **SMALL)
+    assert journal.read_bytes() == before
+    assert search.directory.read_json("config.json")["iterations"] == 1
+
+
+@pytest.mark.parametrize("budget", ["", "5epochs", "100epochs"])
+def test_schedules_of_the_learning_rate_span_the_epochs_that_the_budget_leaves(
+    tiny_dataset, budget
+):
+    made = make(tiny_dataset, None, max_epochs=27, budget=budget)
+    planned = made.plan().schedule.max_epochs
+    assert made.search_setting.hypermodel.epochs == planned
+    assert (planned < 27) == bool(budget)
+    assert made.refit_setting().hypermodel.epochs == made.config.refit_epochs
+
+
+def test_a_budget_in_time_settles_that_span_when_the_pace_is_known(
+    tiny_dataset, tmp_path, monkeypatch
+):
+    def staff(setting, wishes, **_):
+        executor = InProcessExecutor(setting, should_stop=lambda: False)
+        return Staffing(executor=executor, pace=KNOWN.pace, precision="float32", reason="a test")
+
+    monkeypatch.setattr(stage, "staff", staff)
+    made = make(tiny_dataset, None, max_epochs=27, budget="100s")
+    with made.executor(RunDirectory(tmp_path), lambda: False) as staffing:
+        planned = made.plan().schedule.max_epochs
+        assert planned < 27
+        assert staffing.executor._setting.hypermodel.epochs == planned
+    # A resumed run knows the pace from its beginning.
+    resumed = make(tiny_dataset, KNOWN, max_epochs=27, budget="100s")
+    assert resumed.search_setting.hypermodel.epochs == planned
+
+
+def test_the_limit_of_parameters_is_for_trials_and_not_for_control_and_winner(tiny_dataset):
+    made = make(tiny_dataset, None, max_parameters=100)
+    assert made.search_setting.max_parameters == 100
+    assert made.refit_setting().max_parameters == 0
+    assert made.pace.epoch > 0
+
+
+@pytest.mark.parametrize(("limit", "said"), [(100, True), (10**6, False), (0, False)])
+def test_a_documented_configuration_over_the_limit_is_told_in_the_plan(
+    tiny_dataset, tmp_path, limit, said
+):
+    directory = RunDirectory(tmp_path / "run")
+    directory.create()
+    made = make(tiny_dataset, max_parameters=limit)
+    made.show_plan(Console(live=False, quiet=True), directory)
+    (plan,) = directory.events()
+    assert any("trial 0" in note and "control" in note for note in plan["notes"]) == said
+
+
+def test_a_partial_entry_of_the_queue_is_completed_with_what_is_fixed(tiny_dataset):
+    made = make(tiny_dataset, fix={"filters": "8"}, enqueue=({"batch_size": 16}, {"filters": 2}))
+    documented, partial, full = made.queue
+    assert documented["filters"] == 4
+    assert (partial["filters"], partial["batch_size"]) == (8, 16)
+    assert full["filters"] == 2
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_workers_are_hired_until_a_search_has_ended_however_many_trials_failed(
+    tiny_dataset, tmp_path, monkeypatch, ended
+):
+    hired = []
+
+    def staff(setting, wishes, **_):
+        hired.append(wishes.workers)
+        executor = InProcessExecutor(setting, should_stop=lambda: False)
+        return Staffing(executor=executor, pace=KNOWN.pace, precision="float32", reason="a test")
+
+    monkeypatch.setattr(stage, "staff", staff)
+    directory = RunDirectory(tmp_path / "run")
+    directory.create()
+    made = make(tiny_dataset, workers=3)
+    schedule = made.plan().schedule
+    directory.append(EventKind.PLAN, **schedule.plan(1.0, 0.0))
+    for _ in range(schedule.trials):  # replacements count among them
+        directory.append(EventKind.TRIAL_ENDED, status=TrialStatus.FAILED)
+    if ended:
+        directory.append(EventKind.SEARCH_ENDED)
+    with made.executor(directory, lambda: False):
+        assert hired == [0 if ended else 3]
