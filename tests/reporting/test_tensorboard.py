@@ -8,7 +8,8 @@ from pathlib import Path
 import fake_runs as fake
 import pytest
 
-from search.config import RunConfig, differences
+from search.changes import differences
+from search.config import RunConfig
 from search.errors import ConfigurationError
 from search.journal import EventKind
 from search.records import TrialStatus, to_json
