@@ -19,11 +19,12 @@ from hypermodels.configuration import (
     ACTIVATIONS,
     DOCUMENTED,
     HEADS,
+    INITIALIZERS,
     MAX_DENSE_LAYERS,
     SCHEDULES,
     Configuration,
 )
-from hypermodels.optimization import adam, cosine_schedule
+from hypermodels.optimization import adam, cosine_schedule, keep_average
 
 _BLOCK_WIDTHS = (2, 4, 8, 16)
 """Channels of the four blocks, in units of `base_filters`."""
@@ -128,8 +129,7 @@ class DocumentedCNN(kt.HyperModel):
                 "base_filters", [8, 16, 24, 32], default=default.base_filters
             ),
             "separable": hp.Boolean("separable", default=default.separable),
-            "activation": hp.Choice("activation", list(ACTIVATIONS)),
-            "batch_norm": hp.Boolean("batch_norm", default=default.batch_norm),
+            **self._declare_signal(hp),
             "conv_dropout": _fraction(hp, "conv_dropout", _grid(0, 5, 0.1), default.conv_dropout),
             "head": hp.Choice("head", list(HEADS)),
         }
@@ -147,16 +147,38 @@ class DocumentedCNN(kt.HyperModel):
             "learning_rate": hp.Float(
                 "learning_rate", 1e-4, 3e-3, sampling="log", default=default.learning_rate
             ),
-            "schedule": hp.Choice("schedule", list(SCHEDULES)),
+            "schedule": self._declare_schedule(hp),
             "weight_decay": _fraction(
                 hp, "weight_decay", [0.0, 1e-5, 1e-4, 1e-3, 1e-2, 5e-2], default.weight_decay
             ),
             "label_smoothing": _fraction(
                 hp, "label_smoothing", _grid(0, 5, 0.02), default.label_smoothing
             ),
+            "ema": _fraction(hp, "ema", [0.0, 0.99, 0.999], default.ema),
             "batch_size": hp.Choice("batch_size", [16, 32, 64], default=default.batch_size),
         }
         return Configuration(**convolutional, **dense, **augmentation, **optimization)
+
+    def _declare_signal(self, hp: kt.HyperParameters) -> dict[str, Any]:
+        """Declares what decides whether a signal passes through the network before training.
+
+        With Keras' initialization it fades to nothing without batch normalization, and with an
+        activation that halves small values, so both are choices with the scaled one only. An
+        ablation asks for dead networks all the same, by values of inactive hyperparameters.
+        """
+        initializer = hp.Choice("initializer", list(INITIALIZERS))
+        with hp.conditional_scope("initializer", ["scaled"]):
+            activation = hp.Choice("activation", list(ACTIVATIONS))
+            batch_norm = hp.Boolean("batch_norm", default=DOCUMENTED.batch_norm)
+        if initializer == "keras":
+            activation = hp.values.get("activation", DOCUMENTED.activation)
+            batch_norm = hp.values.get("batch_norm", DOCUMENTED.batch_norm)
+        return {"initializer": initializer, "activation": activation, "batch_norm": batch_norm}
+
+    def _declare_schedule(self, hp: kt.HyperParameters) -> str:
+        """Leaves the cosine schedule out of the space where `build` could not make it."""
+        schedules = list(SCHEDULES) if self.train_size is not None else ["constant"]
+        return str(hp.Choice("schedule", schedules))
 
     def _declare_dense(self, hp: kt.HyperParameters) -> dict[str, Any]:
         default = DOCUMENTED
@@ -216,12 +238,15 @@ class DocumentedCNN(kt.HyperModel):
                 f"{self.max_parameters:,}; lower base_filters, dense_units or image_size, or use "
                 f"head='global_average'"
             )
+        optimizer = adam(
+            learning_rate,
+            weight_decay=configuration.weight_decay,
+            variables=model.trainable_variables,
+        )
+        if configuration.ema:
+            keep_average(optimizer, configuration.ema)
         model.compile(
-            optimizer=adam(
-                learning_rate,
-                weight_decay=configuration.weight_decay,
-                variables=model.trainable_variables,
-            ),
+            optimizer=optimizer,
             loss=keras.losses.BinaryCrossentropy(label_smoothing=configuration.label_smoothing),
             metrics=[
                 keras.metrics.BinaryAccuracy(name="accuracy"),
@@ -234,6 +259,8 @@ class DocumentedCNN(kt.HyperModel):
 
     def fit(self, hp: kt.HyperParameters, model: keras.Model, *args: Any, **kwargs: Any) -> Any:
         """Trains `model`, with the batch size of `hp` when the data are arrays.
+
+        With `ema`, what Keras validates, and what is left in the end, are the averaged weights.
 
         Args:
             hp: The hyperparameters `model` was built from.
@@ -249,6 +276,9 @@ class DocumentedCNN(kt.HyperModel):
         # The third positional argument of `Model.fit` is the batch size.
         if len(args) < 3 and "batch_size" not in kwargs and hasattr(x, "__array__"):
             kwargs["batch_size"] = self.declare(hp).batch_size
+        if "validation_data" in kwargs and model.optimizer.use_ema:
+            swap = keras.callbacks.SwapEMAWeights(swap_on_epoch=True)
+            kwargs["callbacks"] = [*(kwargs.get("callbacks") or []), swap]
         return model.fit(*args, **kwargs)
 
     def _network(self, configuration: Configuration) -> keras.Model:
@@ -269,28 +299,27 @@ class DocumentedCNN(kt.HyperModel):
         if self.channels > 1:
             # After augmentation, which then works on one channel.
             x = layers.Concatenate(name="repeat_channels")([x] * self.channels)
-        x = stem(x, filters=c.base_filters, activation=c.activation)
+        common = {"activation": c.activation, "initializer": c.initializer, "seed": self.seed}
+        x = stem(x, filters=c.base_filters, **common)
         for i, width in enumerate(_BLOCK_WIDTHS, start=1):
             x = convolution_block(
                 x,
                 filters=width * c.base_filters,
                 separable=c.separable,
-                activation=c.activation,
                 batch_norm=c.batch_norm,
                 dropout=c.conv_dropout if i >= 3 else 0.0,
-                seed=self.seed,
                 name=f"block{i}",
+                **common,
             )
         x = head(x, kind=c.head)
         for i, (units, rate) in enumerate(zip(c.dense_units, c.dense_dropout, strict=True), 1):
             x = dense_block(
                 x,
                 units=units,
-                activation=c.activation,
                 batch_norm=c.batch_norm,
                 dropout=rate,
-                seed=self.seed,
                 name=f"dense{i}",
+                **common,
             )
         # float32: a sigmoid in half precision saturates to exactly 0 or 1.
         outputs = layers.Dense(1, activation="sigmoid", dtype="float32", name="probability")(x)
