@@ -159,8 +159,6 @@ class TrialSpec:
             inference; the last one's are for training to go on.
         precision: Keras dtype policy, "float32" or "mixed_bfloat16": weights, loss and output are
             float32 under both.
-        average: Decay of an exponential moving average of the weights, which is then what is
-            validated and kept; 0 is none.
     """
 
     trial_id: str
@@ -173,7 +171,6 @@ class TrialSpec:
     early_stopping: int = 0
     keep_best: bool = False
     precision: str = "float32"
-    average: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ from search.reporting.console import Console
 from search.resuming import Begun, finished_brackets, refuse_other_search
 from search.retraining import Crew
 from search.tuning import space as spaces
-from search.tuning.building import Setting, release_memory
+from search.tuning.model import Setting, release_memory
 from search.tuning.executors import Executor
 from search.tuning.loop import SearchLoop
 from search.tuning.oracles import ScheduleOracle

@@ -15,7 +15,7 @@ from pathlib import Path
 from search import backend
 from search.errors import WorkerError
 from search.records import Values
-from search.tuning.building import Setting
+from search.tuning.model import Setting
 from search.tuning.devices import (
     Gpu,
     available_memory_mb,

@@ -32,16 +32,16 @@ from search.records import (
     TrialSpec,
 )
 from search.tuning import checkpoint, footprint
-from search.tuning.averaging import averaged
-from search.tuning.building import (
+from search.tuning.model import (
     Setting,
+    averaged,
     build_model,
     release_memory,
     reseed,
     training_feed,
 )
 from search.tuning.feed import TrainingFeed
-from search.tuning.normalization import reestimated
+from search.tuning.normalization import StatisticsImages, reestimated
 from search.tuning.validation import Validator
 
 OnEpoch = Callable[[EpochRecord], None]
@@ -193,7 +193,6 @@ def _train(run: _Run) -> None:
         spec.values,
         spec.seed,
         precision=spec.precision,
-        average=spec.average,
         max_parameters=setting.max_parameters,
     )
     run.parameters = int(model.count_params())
@@ -272,6 +271,7 @@ class _EpochEnd(keras.callbacks.Callback):
         self.run = run
         self.feed = feed
         self.validator = validator
+        self.images = StatisticsImages(run.setting.dataset.train)
         self.begin = 0.0
         self.compiled = False
         self._lock = threading.Lock()
@@ -297,7 +297,7 @@ class _EpochEnd(keras.callbacks.Callback):
         run = self.run
         trained = time.perf_counter()
         metrics: Metrics = {name: float(value) for name, value in (logs or {}).items()}
-        statistics = reestimated(self.model, self.feed, on_batch=run.on_step)
+        statistics = reestimated(self.model, self.images, on_batch=run.on_step)
         with averaged(self.model), statistics:
             if run.setting.validated:
                 metrics.update(self.validator.metrics(self.model))

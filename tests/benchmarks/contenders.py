@@ -28,7 +28,7 @@ from search.data.stress import ViewSettings
 from search.journal import RunDirectory
 from search.records import Dataset, FailureKind, Subset, TrialRecord, Values
 from search.tuning import space as spaces
-from search.tuning.building import Setting
+from search.tuning.model import Setting
 from search.tuning.executors import InProcessExecutor
 from search.tuning.feed import TrainingFeed
 from search.tuning.loop import SearchLoop

@@ -28,7 +28,7 @@ from search import backend
 from search.errors import StopRequestedError
 from search.journal import RunDirectory
 from search.records import Dataset, StressedViews, Subset, Values
-from search.tuning.building import Setting, build_model, release_memory
+from search.tuning.model import Setting, build_model, release_memory
 from search.tuning.devices import find_gpus, worker_environments
 from search.tuning.executors import Executor, InProcessExecutor
 from search.tuning.feed import TrainingFeed

@@ -14,7 +14,7 @@ import keras_tuner as kt
 from search.journal import RunDirectory
 from search.tuning import ray_executor
 from search.tuning import space as spaces
-from search.tuning.building import Setting
+from search.tuning.model import Setting
 from search.tuning.executors import Executor, InProcessExecutor
 from search.tuning.loop import SearchLoop
 from search.tuning.oracles import ScheduleOracle

@@ -9,7 +9,7 @@ import pytest
 from search.records import TrialSpec
 from search.tuning import checkpoint, footprint
 from search.tuning.averaging import averaged, begin_averaging
-from search.tuning.building import Setting, build_model
+from search.tuning.model import Setting, build_model
 from search.tuning.trial import train_trial
 from tests.tuning.fakes import TinyHyperModel
 from tests.tuning.test_trial import VALUES, assert_same_weights

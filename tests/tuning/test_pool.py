@@ -14,7 +14,7 @@ from search.errors import StopRequestedError, WorkerError
 from search.records import EpochRecord, FailureKind, TrialSpec
 from search.tuning import pool as pools
 from search.tuning import pooling
-from search.tuning.building import Setting
+from search.tuning.model import Setting
 from search.tuning.devices import worker_environments
 from search.tuning.messages import TrialStarted, WorkerLost
 from search.tuning.pool import WorkerPool, _ProcessWorker
