@@ -159,7 +159,7 @@ class RunConfig:
         views: Kinds of stressed view, of crop, shift, zoom_out and tone.
         views_per_image: Stressed views made of each validation image, at most one a kind.
         view_strength: Strengths that differ from the defaults, by name; see
-            `data.stress.ViewSettings` for names, meaning and clinical reason.
+            `data.views.ViewSettings` for names, meaning and clinical reason.
         max_parameters: Largest model allowed, 0 for no limit.
         budget: "" or e.g. "2h", "300epochs": the largest schedule that fits.
         fix: Hyperparameters held at a value.

@@ -22,7 +22,7 @@ from search import backend, explaining
 from search.config import RunConfig
 from search.data.prepare import SealedTest, default_cache_dir, prepare
 from search.data.sources import Source
-from search.data.stress import ViewSettings
+from search.data.views import ViewSettings
 from search.errors import ConfigurationError, DataError, StopRequestedError
 from search.history import Event, trial_records
 from search.journal import EventKind, RunDirectory, write_text

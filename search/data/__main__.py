@@ -20,8 +20,8 @@ from search.config import RunConfig, SplitKind
 from search.data.prepare import default_cache_dir, prepare
 from search.data.sheet import Augment, draw_sheet, make_sheet, save_sheet
 from search.data.sources import find_source
-from search.data.stress import ViewSettings
 from search.data.tables import report_view
+from search.data.views import ViewSettings
 from search.errors import ConfigurationError, RunDirectoryError, SearchError
 from search.journal import RunDirectory, write_json
 

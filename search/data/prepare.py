@@ -27,7 +27,7 @@ from search.data.split import (
     notebook_split,
     patient_split,
 )
-from search.data.stress import VIEWS_SEED, ViewSettings, cached_views
+from search.data.views import VIEWS_SEED, ViewSettings, cached_views
 from search.errors import DataError
 from search.records import CLASS_NAMES, SYNTHETIC_NOTICE, Dataset, Split, Subset
 

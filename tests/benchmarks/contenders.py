@@ -24,7 +24,7 @@ from hypermodels import DocumentedCNN
 from search.config import SplitKind
 from search.data.prepare import default_cache_dir, prepare
 from search.data.sources import find_source
-from search.data.stress import ViewSettings
+from search.data.views import ViewSettings
 from search.journal import RunDirectory
 from search.records import Dataset, FailureKind, Subset, TrialRecord, Values
 from search.tuning import space as spaces

@@ -21,7 +21,7 @@ from search import backend
 from search.config import SplitKind
 from search.data.prepare import default_cache_dir, prepare
 from search.data.sources import find_source
-from search.data.stress import ViewSettings
+from search.data.views import ViewSettings
 
 
 def main() -> None:

@@ -72,7 +72,7 @@ def run_job(job: dict[str, Any]) -> dict[str, Any]:
     from search.config import SplitKind
     from search.data.prepare import default_cache_dir, prepare
     from search.data.sources import find_source
-    from search.data.stress import ViewSettings
+    from search.data.views import ViewSettings
     from search.records import TrialSpec
     from search.tuning import checkpoint
     from search.tuning.model import Setting, build_model

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from search.config import SplitKind
-from search.data.stress import ViewSettings
+from search.data.views import ViewSettings
 from tests.data.trees import prepared
 
 REAL = Path(__file__).parents[3] / "shared" / "chest_xray"

@@ -9,7 +9,7 @@ from PIL import Image
 from search.config import SplitKind
 from search.data.prepare import SealedTest, prepare
 from search.data.sources import Source, SourceKind
-from search.data.stress import ViewSettings
+from search.data.views import ViewSettings
 from search.records import Dataset
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search.data.stress import (
+from search.data.views import (
     KINDS,
     ViewParameters,
     ViewSettings,
@@ -94,7 +94,7 @@ def test_views_are_made_once(tmp_path, monkeypatch):
     def fail(*_):
         raise AssertionError("made again")
 
-    monkeypatch.setattr("search.data.stress.apply_view", fail)
+    monkeypatch.setattr("search.data.views.apply_view", fail)
     second = make_views(val, settings=SETTINGS, seed=8, cache_dir=tmp_path)
     assert second.array_file == first.array_file
 
