@@ -24,9 +24,9 @@ from typing import Any
 
 import numpy as np
 
-SIZE, EPOCHS, SEEDS = 64, 8, 2
-CONFIGURATIONS, LIVING, FROZEN = 28, 24, 12
-LAST_EPOCHS = (6, 7, 8)
+SIZE, EPOCHS, SEEDS = 64, 6, 2
+CONFIGURATIONS, LIVING, FROZEN = 26, 24, 12
+LAST_EPOCHS = (4, 5, 6)
 CROPS = (1.0, 0.8, 0.6, 0.4, 0.2, 0.08)
 HELD = {"separable": True, "base_filters": 16}
 PREVALENCE = 0.743
