@@ -25,6 +25,7 @@ from hypermodels.configuration import (
     Configuration,
 )
 from hypermodels.optimization import adam, cosine_schedule, keep_average
+from hypermodels.prior import PRIOR
 
 _BLOCK_WIDTHS = (2, 4, 8, 16)
 """Channels of the four blocks, in units of `base_filters`."""
@@ -105,6 +106,11 @@ class DocumentedCNN(kt.HyperModel):
         self.epochs = epochs
         self.max_parameters = max_parameters
         self.seed = seed
+
+    @property
+    def prior(self) -> dict[str, tuple[Any, float]]:
+        """What is known of the space: value and spread by hyperparameter, see `prior.py`."""
+        return dict(PRIOR)
 
     def declare(self, hp: kt.HyperParameters) -> Configuration:
         """Registers the search space in `hp` and returns the configuration of its values.
@@ -299,7 +305,11 @@ class DocumentedCNN(kt.HyperModel):
         if self.channels > 1:
             # After augmentation, which then works on one channel.
             x = layers.Concatenate(name="repeat_channels")([x] * self.channels)
-        common = {"activation": c.activation, "initializer": c.initializer, "seed": self.seed}
+        common: dict[str, Any] = {
+            "activation": c.activation,
+            "initializer": c.initializer,
+            "seed": self.seed,
+        }
         x = stem(x, filters=c.base_filters, **common)
         for i, width in enumerate(_BLOCK_WIDTHS, start=1):
             x = convolution_block(

@@ -40,8 +40,8 @@ from search.scoring.evaluate import (
 )
 from search.scoring.refit import Candidate
 from search.scoring.threshold import choose_threshold
-from search.tuning.model import Setting, build_model
 from search.tuning.checkpoint import load
+from search.tuning.model import Setting, build_model
 from search.tuning.validation import predict
 
 

@@ -40,8 +40,10 @@ class TrialStatus(StrEnum):
     """Asked for and not yet ended; after a kill, the one to continue."""
     COMPLETED = "completed"
     """Trained to its budget with a finite score."""
+    LEARNED_NOTHING = "learned_nothing"
+    """Trained to its budget, but no better than chance: never promoted or retrained."""
     FAILED = "failed"
-    """Ended without a usable score; ranks below every completed trial."""
+    """Ended without a usable score; ranks below every other trial."""
 
 
 class FailureKind(StrEnum):
@@ -218,6 +220,7 @@ class TrialResult:
         best_epoch: Number of the epoch with the best objective, 0 if there is none.
         failure: None when it trained to its budget.
         notes: What a reader should know, e.g. a halved batch.
+        learned: Whether its validation AUC is above chance by more than its standard error.
     """
 
     trial_id: str
@@ -228,6 +231,7 @@ class TrialResult:
     best_epoch: int = 0
     failure: Failure | None = None
     notes: tuple[str, ...] = ()
+    learned: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

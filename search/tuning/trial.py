@@ -32,6 +32,7 @@ from search.records import (
     TrialSpec,
 )
 from search.tuning import checkpoint, footprint
+from search.tuning.feed import TrainingFeed
 from search.tuning.model import (
     Setting,
     averaged,
@@ -40,9 +41,8 @@ from search.tuning.model import (
     reseed,
     training_feed,
 )
-from search.tuning.feed import TrainingFeed
 from search.tuning.normalization import StatisticsImages, reestimated
-from search.tuning.validation import Validator
+from search.tuning.validation import Validator, above_chance
 
 OnEpoch = Callable[[EpochRecord], None]
 ShouldStop = Callable[[], bool]
@@ -102,6 +102,7 @@ def train_trial(
         best_epoch=run.best_epoch,
         failure=failure,
         notes=run.notes,
+        learned=failure is not None or run.learned,
     )
 
 
@@ -143,6 +144,13 @@ class _Run:
         if not self.setting.validated:
             return self.records[-1].epoch
         return min(self.records, key=lambda record: (self.objective(record), record.epoch)).epoch
+
+    @property
+    def learned(self) -> bool:
+        """Return whether the last epoch's ranking of the validation images is above chance."""
+        if not self.setting.validated or not self.records:
+            return True
+        return above_chance(self.records[-1].metrics["val_auc"], self.setting.dataset.val.labels)
 
     @property
     def out_of_patience(self) -> bool:
