@@ -31,7 +31,7 @@ from rich.console import Console
 from rich.table import Table
 
 from search.data.cache import silent
-from search.data.demo import draw_planned, plan_films
+from search.data.demo import draw_planned, plan_images
 from search.data.listing import list_images
 from search.data.scan import scan_files
 
@@ -42,7 +42,7 @@ QUALITY = 88
 def make_originals(folder: Path, count: int, grain: float) -> float:
     """Write grayscale JPEGs of about 1,400 × 1,000 pixels; return their mean size in kB."""
     rng = np.random.default_rng(0)
-    films = plan_films(8)
+    films = plan_images(8)
     sizes = []
     for number in range(count):
         film = films[number * len(films) // count]

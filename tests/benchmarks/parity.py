@@ -28,8 +28,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from search.data.cache import load_gray
-from search.data.decode import shrink
+from search.data.decode import load_gray, shrink
 from search.scoring.formats import LoadedModel
 from search.scoring.predict import find_model, open_model
 from tests.benchmarks.ingest import make_originals
