@@ -10,12 +10,14 @@ from typing import Any
 ACTIVATIONS = ("relu", "gelu", "silu")
 HEADS = ("flatten", "global_average")
 SCHEDULES = ("constant", "cosine")
+INITIALIZERS = ("keras", "scaled")
 MAX_DENSE_LAYERS = 3
 
 _CHOICES: Mapping[str, tuple[str, ...]] = {
     "activation": ACTIVATIONS,
     "head": HEADS,
     "schedule": SCHEDULES,
+    "initializer": INITIALIZERS,
 }
 
 _RANGES: Mapping[str, tuple[float, float, str]] = {
@@ -28,6 +30,7 @@ _RANGES: Mapping[str, tuple[float, float, str]] = {
     "learning_rate": (math.nextafter(0, 1), 1.0, "above 0 and at most 1"),
     "weight_decay": (0.0, math.nextafter(1, 0), "from 0 (off) to below 1"),
     "label_smoothing": (0.0, math.nextafter(1, 0), "from 0 (off) to below 1"),
+    "ema": (0.0, math.nextafter(1, 0), "from 0 (off) to below 1"),
 }
 
 
@@ -42,6 +45,7 @@ class Configuration:
         separable: Depthwise separable convolutions in the blocks instead of full ones.
         activation: One of `ACTIVATIONS`, everywhere but at the output.
         batch_norm: Batch normalization in every block and after every dense layer.
+        initializer: One of `INITIALIZERS`: Keras' defaults, or variance-preserving (`blocks.py`).
         conv_dropout: Share of values dropped after the third and the fourth block.
         head: One of `HEADS`.
         dense_units: Widths of the one to three dense layers.
@@ -55,6 +59,7 @@ class Configuration:
         schedule: One of `SCHEDULES`.
         weight_decay: Decoupled weight decay, times the learning rate in every step; 0 is off.
         label_smoothing: Share by which the targets 0 and 1 are moved towards one half.
+        ema: Decay of the moving average of the weights that is validated and kept; 0 is off.
         batch_size: Images per training step.
 
     Raises:
@@ -66,6 +71,7 @@ class Configuration:
     separable: bool = True
     activation: str = "relu"
     batch_norm: bool = True
+    initializer: str = "keras"
     conv_dropout: float = 0.2
     head: str = "flatten"
     dense_units: tuple[int, ...] = (512, 128, 64)
@@ -79,6 +85,7 @@ class Configuration:
     schedule: str = "constant"
     weight_decay: float = 0.0
     label_smoothing: float = 0.0
+    ema: float = 0.0
     batch_size: int = 16
 
     def __post_init__(self) -> None:

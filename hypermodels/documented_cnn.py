@@ -19,11 +19,13 @@ from hypermodels.configuration import (
     ACTIVATIONS,
     DOCUMENTED,
     HEADS,
+    INITIALIZERS,
     MAX_DENSE_LAYERS,
     SCHEDULES,
     Configuration,
 )
-from hypermodels.optimization import adam, cosine_schedule
+from hypermodels.optimization import adam, cosine_schedule, keep_average
+from hypermodels.prior import PRIOR
 
 _BLOCK_WIDTHS = (2, 4, 8, 16)
 """Channels of the four blocks, in units of `base_filters`."""
@@ -62,6 +64,7 @@ class DocumentedCNN(kt.HyperModel):
     Args:
         image_size: Side of the square input, in pixels, at least 32.
         channels: Channels the gray image is repeated to, 1 or 3; the documented network has 3.
+        colour: Take real colour, (batch, image_size, image_size, 3), instead of gray images.
         train_size: Number of training images; only the cosine schedule needs it.
         epochs: Horizon of the cosine schedule. It does not depend on how long a trial is trained,
             so a trial paused after a few epochs and continued later stays on one schedule.
@@ -78,6 +81,7 @@ class DocumentedCNN(kt.HyperModel):
         *,
         image_size: int = 180,
         channels: int = 3,
+        colour: bool = False,
         train_size: int | None = None,
         epochs: int = 25,
         max_parameters: int | None = None,
@@ -100,10 +104,16 @@ class DocumentedCNN(kt.HyperModel):
                 raise ValueError(f"{name}={value!r}: must be at least 1")
         self.image_size = image_size
         self.channels = channels
+        self.colour = colour
         self.train_size = train_size
         self.epochs = epochs
         self.max_parameters = max_parameters
         self.seed = seed
+
+    @property
+    def prior(self) -> dict[str, tuple[Any, float]]:
+        """What is known of the space: value and spread by hyperparameter, see `prior.py`."""
+        return dict(PRIOR)
 
     def declare(self, hp: kt.HyperParameters) -> Configuration:
         """Registers the search space in `hp` and returns the configuration of its values.
@@ -128,8 +138,7 @@ class DocumentedCNN(kt.HyperModel):
                 "base_filters", [8, 16, 24, 32], default=default.base_filters
             ),
             "separable": hp.Boolean("separable", default=default.separable),
-            "activation": hp.Choice("activation", list(ACTIVATIONS)),
-            "batch_norm": hp.Boolean("batch_norm", default=default.batch_norm),
+            **self._declare_signal(hp),
             "conv_dropout": _fraction(hp, "conv_dropout", _grid(0, 5, 0.1), default.conv_dropout),
             "head": hp.Choice("head", list(HEADS)),
         }
@@ -147,16 +156,38 @@ class DocumentedCNN(kt.HyperModel):
             "learning_rate": hp.Float(
                 "learning_rate", 1e-4, 3e-3, sampling="log", default=default.learning_rate
             ),
-            "schedule": hp.Choice("schedule", list(SCHEDULES)),
+            "schedule": self._declare_schedule(hp),
             "weight_decay": _fraction(
                 hp, "weight_decay", [0.0, 1e-5, 1e-4, 1e-3, 1e-2, 5e-2], default.weight_decay
             ),
             "label_smoothing": _fraction(
                 hp, "label_smoothing", _grid(0, 5, 0.02), default.label_smoothing
             ),
+            "ema": _fraction(hp, "ema", [0.0, 0.99, 0.999], default.ema),
             "batch_size": hp.Choice("batch_size", [16, 32, 64], default=default.batch_size),
         }
         return Configuration(**convolutional, **dense, **augmentation, **optimization)
+
+    def _declare_signal(self, hp: kt.HyperParameters) -> dict[str, Any]:
+        """Declares what decides whether a signal passes through the network before training.
+
+        With Keras' initialization it fades to nothing without batch normalization, and with an
+        activation that halves small values, so both are choices with the scaled one only. An
+        ablation asks for dead networks all the same, by values of inactive hyperparameters.
+        """
+        initializer = hp.Choice("initializer", list(INITIALIZERS))
+        with hp.conditional_scope("initializer", ["scaled"]):
+            activation = hp.Choice("activation", list(ACTIVATIONS))
+            batch_norm = hp.Boolean("batch_norm", default=DOCUMENTED.batch_norm)
+        if initializer == "keras":
+            activation = hp.values.get("activation", DOCUMENTED.activation)
+            batch_norm = hp.values.get("batch_norm", DOCUMENTED.batch_norm)
+        return {"initializer": initializer, "activation": activation, "batch_norm": batch_norm}
+
+    def _declare_schedule(self, hp: kt.HyperParameters) -> str:
+        """Leaves the cosine schedule out of the space where `build` could not make it."""
+        schedules = list(SCHEDULES) if self.train_size is not None else ["constant"]
+        return str(hp.Choice("schedule", schedules))
 
     def _declare_dense(self, hp: kt.HyperParameters) -> dict[str, Any]:
         default = DOCUMENTED
@@ -216,12 +247,15 @@ class DocumentedCNN(kt.HyperModel):
                 f"{self.max_parameters:,}; lower base_filters, dense_units or image_size, or use "
                 f"head='global_average'"
             )
+        optimizer = adam(
+            learning_rate,
+            weight_decay=configuration.weight_decay,
+            variables=model.trainable_variables,
+        )
+        if configuration.ema:
+            keep_average(optimizer, configuration.ema)
         model.compile(
-            optimizer=adam(
-                learning_rate,
-                weight_decay=configuration.weight_decay,
-                variables=model.trainable_variables,
-            ),
+            optimizer=optimizer,
             loss=keras.losses.BinaryCrossentropy(label_smoothing=configuration.label_smoothing),
             metrics=[
                 keras.metrics.BinaryAccuracy(name="accuracy"),
@@ -234,6 +268,8 @@ class DocumentedCNN(kt.HyperModel):
 
     def fit(self, hp: kt.HyperParameters, model: keras.Model, *args: Any, **kwargs: Any) -> Any:
         """Trains `model`, with the batch size of `hp` when the data are arrays.
+
+        With `ema`, what Keras validates, and what is left in the end, are the averaged weights.
 
         Args:
             hp: The hyperparameters `model` was built from.
@@ -249,11 +285,15 @@ class DocumentedCNN(kt.HyperModel):
         # The third positional argument of `Model.fit` is the batch size.
         if len(args) < 3 and "batch_size" not in kwargs and hasattr(x, "__array__"):
             kwargs["batch_size"] = self.declare(hp).batch_size
+        if "validation_data" in kwargs and model.optimizer.use_ema:
+            swap = keras.callbacks.SwapEMAWeights(swap_on_epoch=True)
+            kwargs["callbacks"] = [*(kwargs.get("callbacks") or []), swap]
         return model.fit(*args, **kwargs)
 
     def _network(self, configuration: Configuration) -> keras.Model:
         c = configuration
-        inputs = keras.Input((self.image_size, self.image_size, 1), dtype="uint8", name="image")
+        shape = (self.image_size, self.image_size, 3 if self.colour else 1)
+        inputs = keras.Input(shape, dtype="uint8", name="image")
         # float32 under every dtype policy: bfloat16 would keep only 8 bits of a pixel's position
         # between two gray values, and the images are the smallest tensors of the network.
         x = layers.Rescaling(1 / 255, dtype="float32", name="rescale")(inputs)
@@ -266,31 +306,34 @@ class DocumentedCNN(kt.HyperModel):
             seed=self.seed,
         ):
             x = layer(x)
-        if self.channels > 1:
+        if self.channels > 1 and not self.colour:
             # After augmentation, which then works on one channel.
             x = layers.Concatenate(name="repeat_channels")([x] * self.channels)
-        x = stem(x, filters=c.base_filters, activation=c.activation)
+        common: dict[str, Any] = {
+            "activation": c.activation,
+            "initializer": c.initializer,
+            "seed": self.seed,
+        }
+        x = stem(x, filters=c.base_filters, **common)
         for i, width in enumerate(_BLOCK_WIDTHS, start=1):
             x = convolution_block(
                 x,
                 filters=width * c.base_filters,
                 separable=c.separable,
-                activation=c.activation,
                 batch_norm=c.batch_norm,
                 dropout=c.conv_dropout if i >= 3 else 0.0,
-                seed=self.seed,
                 name=f"block{i}",
+                **common,
             )
         x = head(x, kind=c.head)
         for i, (units, rate) in enumerate(zip(c.dense_units, c.dense_dropout, strict=True), 1):
             x = dense_block(
                 x,
                 units=units,
-                activation=c.activation,
                 batch_norm=c.batch_norm,
                 dropout=rate,
-                seed=self.seed,
                 name=f"dense{i}",
+                **common,
             )
         # float32: a sigmoid in half precision saturates to exactly 0 or 1.
         outputs = layers.Dense(1, activation="sigmoid", dtype="float32", name="probability")(x)

@@ -64,3 +64,42 @@ def adam(learning_rate: Any, *, weight_decay: float, variables: Iterable[Any]) -
         var_list=[v for v in variables if v.name in ("bias", "gamma", "beta")]
     )
     return optimizer
+
+
+class _Warming:
+    """Mixed into an optimizer's class: a decay of the average that grows with its steps."""
+
+    iterations: Any
+    highest_momentum: float
+
+    @property
+    def ema_momentum(self) -> Any:
+        """Return the decay of the present step."""
+        done = keras.ops.cast(self.iterations, "float32")
+        return keras.ops.minimum(self.highest_momentum, (1.0 + done) / (10.0 + done))
+
+
+def keep_average(optimizer: Any, decay: float) -> None:
+    """Makes an optimizer keep an exponential moving average of the weights beside them.
+
+    Polyak and Juditsky, "Acceleration of Stochastic Approximation by Averaging", SIAM J. Control
+    Optim. 30, 1992, with the exponential weights of Keras' optimizers, which do the work: the
+    average is among their variables, so a checkpoint holds it. A decay of 0.999 remembers a
+    thousand steps; a short training would be an average of its own beginning, so the decay of step
+    t is min(decay, (1 + t) / (10 + t)), TensorFlow's formula (`tf.train.ExponentialMovingAverage`,
+    num_updates): at first the average follows the weights.
+
+    Args:
+        optimizer: A Keras optimizer, not built yet.
+        decay: Share of the average that a step keeps, in the long run.
+
+    Raises:
+        ValueError: The optimizer is built already, so that its variables are fixed.
+    """
+    if optimizer.built:
+        raise ValueError("the optimizer is built already: ask for an average of weights before")
+    optimizer.use_ema = True
+    optimizer.ema_overwrite_frequency = None
+    optimizer.highest_momentum = decay
+    kind = type(optimizer)
+    optimizer.__class__ = type(kind.__name__, (_Warming, kind), {})

@@ -60,7 +60,7 @@ from search.scoring.evaluate import predict_subset
 from search.scoring.refit import Candidate, Role
 from search.scoring.threshold import choose_threshold
 from search.tuning import checkpoint
-from search.tuning.building import Setting, build_model, release_memory
+from search.tuning.model import Setting, build_model, release_memory
 from search.tuning.validation import predict
 
 METHOD = {
@@ -161,7 +161,7 @@ def score_test(
     jobs = [(one.arm.role.name, network) for one in trained for network in one.networks]
     for done, (name, network) in enumerate(jobs):
         console.progress("Scoring the test", done, len(jobs))
-        model = build_model(setting, network.values, config.seed, average=network.average)
+        model = build_model(setting, network.values, config.seed)
         checkpoint.load(model, network.weights_file)
         threshold = choose_threshold(
             views.labels,

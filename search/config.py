@@ -27,6 +27,15 @@ class TunerKind(StrEnum):
     """Every combination of a (narrowed) space, in order."""
 
 
+class SourceKind(StrEnum):
+    """Where Hyperband's configurations come from."""
+
+    PRIOR = "prior"
+    """Around what is known, and around the best so far (PriorBand: Mallik et al., 2023)."""
+    UNIFORM = "uniform"
+    """Anywhere in the space, as in the paper of Hyperband."""
+
+
 class ExecutorKind(StrEnum):
     """Where trials are trained."""
 
@@ -149,6 +158,8 @@ class RunConfig:
         ensemble: Export the mean probability of all seeds' networks as one model.
         refit_on: The images that the exported model is trained on in the end.
         top: How many of the search's best are retrained.
+        source: Where Hyperband's configurations come from.
+        prior: An earlier run whose best configuration is what is known, "" for the HyperModel's.
         seed: Seed of everything; 0 is a seed like any other.
         name: Name of the run directory.
         results_dir: Its parent.
@@ -200,6 +211,8 @@ class RunConfig:
     ensemble: bool = False
     refit_on: RefitOn = RefitOn.TRAIN
     top: int = 1
+    source: SourceKind = SourceKind.PRIOR
+    prior: str = ""
     seed: int = 8
     name: str = "run"
     results_dir: str = "results"
@@ -258,6 +271,7 @@ class RunConfig:
         if self.workers is not None:
             _in_range("--workers", self.workers, 0, 1024)
         self._check_executor()
+        self._check_source()
         _in_range("--trial-timeout", self.trial_timeout, 0, 10**7)
         _in_range("--stall-timeout", self.stall_timeout, 0, 10**7)
         _in_range("--retries", self.retries, 0, 1000)
@@ -282,6 +296,19 @@ class RunConfig:
         if self.budget and not BUDGET.match(self.budget):
             raise ConfigurationError(
                 f"--budget {self.budget}: write a time such as 90m or 2h, or 300epochs"
+            )
+
+    def _check_source(self) -> None:
+        """Check what concerns the prior."""
+        if self.prior and self.source is not SourceKind.PRIOR:
+            raise ConfigurationError(
+                f"--prior {self.prior} with --source {self.source.value}: only --source prior "
+                "draws around a prior; leave one of them out"
+            )
+        if self.prior and self.tuner is not TunerKind.HYPERBAND:
+            raise ConfigurationError(
+                f"--prior {self.prior} with --tuner {self.tuner.value}: only --tuner hyperband "
+                "draws around a prior; leave --prior out"
             )
 
     def _check_executor(self) -> None:

@@ -40,8 +40,8 @@ from search.scoring.evaluate import (
 )
 from search.scoring.refit import Candidate
 from search.scoring.threshold import choose_threshold
-from search.tuning.building import Setting, build_model
 from search.tuning.checkpoint import load
+from search.tuning.model import Setting, build_model
 from search.tuning.validation import predict
 
 
@@ -248,9 +248,7 @@ class Judging:
         """Return a candidate's network in float32: as validated, or as trained in the end."""
         if candidate.members:
             return ensemble_of([self._model(m, final=final) for m in candidate.members])
-        model = build_model(
-            self.setting, candidate.values, self.config.seed, average=candidate.average
-        )
+        model = build_model(self.setting, candidate.values, self.config.seed)
         final_weights = candidate.final_weights if final else None
         load(model, final_weights or candidate.weights_file)
         return model

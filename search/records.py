@@ -40,8 +40,10 @@ class TrialStatus(StrEnum):
     """Asked for and not yet ended; after a kill, the one to continue."""
     COMPLETED = "completed"
     """Trained to its budget with a finite score."""
+    LEARNED_NOTHING = "learned_nothing"
+    """Trained to its budget, but no better than chance: never promoted or retrained."""
     FAILED = "failed"
-    """Ended without a usable score; ranks below every completed trial."""
+    """Ended without a usable score; ranks below every other trial."""
 
 
 class FailureKind(StrEnum):
@@ -317,8 +319,6 @@ class TrialSpec:
             inference; the last one's are for training to go on.
         precision: Keras dtype policy, "float32" or "mixed_bfloat16": weights, loss and output are
             float32 under both.
-        average: Decay of an exponential moving average of the weights, which is then what is
-            validated and kept; 0 is none.
     """
 
     trial_id: str
@@ -331,7 +331,6 @@ class TrialSpec:
     early_stopping: int = 0
     keep_best: bool = False
     precision: str = "float32"
-    average: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -379,6 +378,7 @@ class TrialResult:
         best_epoch: Number of the epoch with the best objective, 0 if there is none.
         failure: None when it trained to its budget.
         notes: What a reader should know, e.g. a halved batch.
+        learned: Whether its validation AUC is above chance by more than its standard error.
     """
 
     trial_id: str
@@ -389,6 +389,7 @@ class TrialResult:
     best_epoch: int = 0
     failure: Failure | None = None
     notes: tuple[str, ...] = ()
+    learned: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

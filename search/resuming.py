@@ -16,7 +16,7 @@ from search.history import Event
 from search.journal import EventKind, RunDirectory
 from search.records import Dataset, to_json
 from search.tuning.loop import check_journal
-from search.tuning.oracles import ScheduleOracle
+from search.tuning.oracle import ScheduleOracle
 from search.tuning.schedule import Bracket, Schedule, continues, planned_brackets
 from search.tuning.timing import Pace
 

@@ -24,9 +24,9 @@ from search.records import EpochRecord, TrialRecord, TrialResult, Values, to_jso
 from search.scoring import refit
 from search.scoring.refit import Candidate, Job, Role
 from search.tuning import checkpoint
-from search.tuning.building import Setting
 from search.tuning.executors import Executor
 from search.tuning.messages import TrialMessage, TrialStarted
+from search.tuning.model import Setting
 from search.tuning.selection import winners
 
 Listener = Callable[[Event], None]

@@ -23,6 +23,7 @@ from search.config import (
     RefitOn,
     RefitSchedule,
     RunConfig,
+    SourceKind,
     SplitKind,
     TunerKind,
     with_preset,
@@ -93,6 +94,14 @@ def parser() -> argparse.ArgumentParser:
         help="hold a hyperparameter (repeatable)",
     )
     search.add_argument("--search", metavar="NAME,NAME", help="vary only these hyperparameters")
+    search.add_argument(
+        "--source",
+        choices=[k.value for k in SourceKind],
+        help="hyperband draws around what is known, or uniformly (prior)",
+    )
+    search.add_argument(
+        "--prior", metavar="RUN", help="draw around the best of that earlier run (HyperModel's)"
+    )
     search.add_argument("--enqueue", metavar="FILE.json", help="configurations to try first")
     search.add_argument("--max-parameters", type=int, metavar="N", help="0: no limit (4000000)")
     search.add_argument("--seed", type=int, metavar="N", help=_default(default.seed))
@@ -217,6 +226,8 @@ def explicit_options(options: argparse.Namespace) -> dict[str, Any]:
     given = {key: value for key, value in vars(options).items() if key not in FLAGS}
     if "tuner" in given:
         given["tuner"] = TunerKind(given["tuner"])
+    if "source" in given:
+        given["source"] = SourceKind(given["source"])
     if "executor" in given:
         given["executor"] = ExecutorKind(given["executor"])
     if "precision" in given:

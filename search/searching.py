@@ -6,30 +6,41 @@ Stands between `workflow.py`, which tells the story, and the room `tuning`, whic
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
+from pathlib import Path
 
 import keras_tuner as kt
 
-from search.config import BUDGET_IN_TIME, ExecutorKind, RefitOn, RunConfig
+from search.config import (
+    BUDGET_IN_TIME,
+    ExecutorKind,
+    RefitOn,
+    RunConfig,
+    SourceKind,
+    TunerKind,
+)
 from search.data.prepare import with_validation_trained
+from search.errors import ConfigurationError
 from search.journal import EventKind, RunDirectory
 from search.records import Dataset, TrialRecord, Values
 from search.reporting.console import Console
 from search.resuming import Begun, finished_brackets, refuse_other_search
 from search.retraining import Crew
 from search.tuning import space as spaces
-from search.tuning.building import Setting, release_memory
 from search.tuning.executors import Executor
 from search.tuning.loop import SearchLoop
-from search.tuning.oracles import ScheduleOracle
+from search.tuning.model import Setting, release_memory
+from search.tuning.oracle import ScheduleOracle
 from search.tuning.planning import PlannedSearch, plan_search
 from search.tuning.pooling import PoolLimits
 from search.tuning.ray_cluster import RayWishes
 from search.tuning.ray_executor import open_on_ray, staff_on_ray
 from search.tuning.scaling import Staffing, Wishes, open_executor, staff
+from search.tuning.space import Belief, Prior
 from search.tuning.timing import Pace, measure_pace
 from search.tuning.trial import ShouldStop
 
@@ -42,7 +53,9 @@ class Searching:
         search_setting: Data and HyperModel of the trials; see `_settle_horizon`.
         documented: Values of the documented configuration.
         space: The search space, narrowed as asked.
-        queue: Configurations that are tried first.
+        queue: Configurations that are tried first: the documented one, the prior's centre, what
+            was enqueued.
+        prior: What Hyperband's configurations are drawn around, None for uniform draws.
         precision: Keras dtype policy of the trials, "" until it is settled.
     """
 
@@ -82,12 +95,49 @@ class Searching:
         self.space = spaces.narrow(declared, fix=config.fix, vary=config.search)
         # Trial 0 is the documented configuration, whatever the space was narrowed to.
         self.queue = [self.documented]
+        self.prior = self._prior() if config.source is SourceKind.PRIOR else None
+        if self.prior and config.tuner is TunerKind.HYPERBAND:
+            centre = {name: belief.value for name, belief in self.prior.items()}
+            self.queue.append(spaces.nearest(self.space, spaces.complete(self.space, centre)))
         self.queue += [spaces.complete(self.space, values) for values in config.enqueue]
         self._measured = known.pace if known else None
         self._begun = known.brackets if known else ()
         self.precision = known.precision if known else ""
         self._staffing: Staffing | None = None
         self._settle_horizon()
+
+    def _prior(self) -> Prior:
+        """Return what is known of the space: an earlier run's best, or the HyperModel's belief.
+
+        Raises:
+            ConfigurationError: The earlier run has no best configuration, or one of another space.
+        """
+        hypermodel = self.search_setting.hypermodel
+        if not self.config.prior:
+            known = getattr(hypermodel, "prior", None)
+            if known is None:
+                return {name: Belief(value=value) for name, value in self.documented.items()}
+            return {name: Belief(value=v, spread=spread) for name, (v, spread) in known.items()}
+        file = Path(self.config.prior) / "best_hyperparameters.json"
+        if not file.exists():
+            file = Path(self.config.results_dir) / file
+        try:
+            values = json.loads(file.read_text(encoding="utf-8"))["values"]
+            spaces.complete(self.space, values)
+        except OSError as error:
+            raise ConfigurationError(
+                f"--prior {self.config.prior}: {file} cannot be read ({error.strerror}); name a "
+                "run whose search has ended"
+            ) from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigurationError(
+                f"--prior {self.config.prior}: {file} is damaged ({error}); name another run"
+            ) from None
+        except ConfigurationError as error:
+            raise ConfigurationError(
+                f"--prior {self.config.prior}: its best configuration is of another space: {error}"
+            ) from None
+        return {name: Belief(value=value) for name, value in values.items()}
 
     @property
     def pace(self) -> Pace:
@@ -276,6 +326,7 @@ class Searching:
             config,
             space=self.space,
             queue=self.queue,
+            prior=self.prior,
             seconds_per_epoch=lambda: self.pace.epoch,
             seconds_per_trial=lambda: self.pace.trial,
             begun=self._begun,

@@ -163,7 +163,6 @@ class RefitPlan:
             directory=self.directory / folder,
             keep_best=True,
             early_stopping=role.patience,
-            average=role.average,
             precision=role.precision,
         )
 
@@ -205,7 +204,6 @@ def _candidate(job: Job, result: TrialResult, plan: RefitPlan) -> Candidate:
         weights_file=job.spec.directory / KEPT_WEIGHTS,
         kept_epoch=result.best_epoch,
         score=kept.metrics[plan.objective],
-        average=job.spec.average,
         trained_as=job.role.name,
     )
 

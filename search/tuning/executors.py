@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 from search.records import TrialResult, TrialSpec, Values
-from search.tuning.building import Setting
 from search.tuning.messages import TrialMessage, TrialStarted
+from search.tuning.model import Setting
 from search.tuning.timing import Pace, measure_pace
 from search.tuning.trial import ShouldStop, train_trial
 

@@ -58,11 +58,6 @@ class TrainingFeed(keras.utils.PyDataset):
         """Return the batches of an epoch, the partial one included."""
         return math.ceil(len(self._rows) / self._batch_size)
 
-    def first_images(self, count: int) -> list[np.ndarray]:
-        """Return the images of the epoch's first whole batches that hold `count`, or all."""
-        whole = max(1, len(self._rows) // self._batch_size)
-        return [self[index][0] for index in range(min(math.ceil(count / self._batch_size), whole))]
-
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return batch `index` of the current epoch."""
         begin = time.perf_counter()

@@ -28,7 +28,7 @@ from search.records import (
 from search.tuning import checkpoint
 from search.tuning.executors import Executor
 from search.tuning.messages import TrialMessage, TrialStarted
-from search.tuning.oracles import ScheduleOracle
+from search.tuning.oracle import ScheduleOracle
 from search.tuning.space import trial_seed
 
 Listener = Callable[[Event], None]
@@ -107,23 +107,35 @@ class SearchLoop:
         while self._advance():
             pass
         records = list(self.records.values())
-        completed = [r for r in records if r.status is TrialStatus.COMPLETED]
-        if not completed:
-            failure = next((r.failure for r in records if r.failure), None)
-            raise SearchFailedError(
-                f"every one of {len(records)} trials failed; mend the cause and start again with "
-                "--overwrite. The first: "
-                + (f"{failure.message}\n{failure.traceback}" if failure else "none was started")
-            )
+        self._refuse_empty(records)
         self._emit(
             EventKind.SEARCH_ENDED,
             trials=len(records),
-            failed=len(records) - len(completed),
+            failed=sum(record.status is TrialStatus.FAILED for record in records),
             epochs=sum(len(record.history) for record in records),
             seconds=time.perf_counter() - begin,
             oracle_seconds=self._asking,
         )
         return records
+
+    def _refuse_empty(self, records: list[TrialRecord]) -> None:
+        """Make sure that there is something to retrain.
+
+        Raises:
+            SearchFailedError: No trial was completed.
+        """
+        if any(record.status is TrialStatus.COMPLETED for record in records):
+            return
+        failure = next((r.failure for r in records if r.failure), None)
+        if failure is None:
+            raise SearchFailedError(
+                f"none of {len(records)} trials learned anything: every validation AUC is within "
+                "chance of 0.5. Train longer with --max-epochs, or look at the labels"
+            )
+        raise SearchFailedError(
+            f"every one of {len(records)} trials failed or learned nothing; mend the cause and "
+            f"start again with --overwrite. The first: {failure.message}\n{failure.traceback}"
+        )
 
     def _replay(self) -> list[str]:
         """Play the journal through the oracle and return the trials that have not ended.
@@ -235,7 +247,9 @@ class SearchLoop:
 
     def _on_result(self, result: TrialResult) -> None:
         record = self.records[result.trial_id]
-        status = TrialStatus.FAILED if result.failure else TrialStatus.COMPLETED
+        status = TrialStatus.COMPLETED if result.learned else TrialStatus.LEARNED_NOTHING
+        if result.failure:
+            status = TrialStatus.FAILED
         score = None if result.failure else self.oracle.score(result.trial_id)
         event = self._emit(
             EventKind.TRIAL_ENDED,
@@ -258,6 +272,8 @@ class SearchLoop:
         completed = record.status is TrialStatus.COMPLETED
         trial.status = kt_trial.TrialStatus.COMPLETED if completed else kt_trial.TrialStatus.FAILED
         trial.message = record.failure.message if record.failure else None
+        if record.status is TrialStatus.LEARNED_NOTHING:
+            trial.message = "learned nothing: its validation AUC is within chance of 0.5"
         self.oracle.note_parameters(record.trial_id, record.parameters)
         self.oracle.end_trial(trial)
 

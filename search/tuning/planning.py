@@ -10,15 +10,16 @@ from search.errors import ConfigurationError
 from search.records import Values
 from search.tuning import schedule as schedules
 from search.tuning import space as spaces
-from search.tuning.schedule import Bracket, Rung, Schedule
-from search.tuning.sources import (
-    AdvisedSource,
+from search.tuning.proposals import (
+    BayesianSource,
     ConfigurationSource,
-    DrawnSource,
-    ListedSource,
+    GridSource,
+    PriorSource,
+    UniformSource,
     full_listing,
 )
-from search.tuning.space import Space
+from search.tuning.schedule import Bracket, Rung, Schedule
+from search.tuning.space import Prior, Space
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +57,7 @@ def plan_search(
     *,
     space: Space,
     queue: list[Values],
+    prior: Prior | None = None,
     seconds_per_epoch: Callable[[], float],
     seconds_per_trial: Callable[[], float] = lambda: 0.0,
     begun: Sequence[Bracket] = (),
@@ -69,6 +71,7 @@ def plan_search(
         config: What was asked for.
         space: The (narrowed) search space.
         queue: Configurations that come first, the documented one leading.
+        prior: What Hyperband's configurations are drawn around; None for uniform draws.
         seconds_per_epoch: Gives the measured time of an epoch; called only for a budget in time.
         seconds_per_trial: What a trial takes besides; likewise.
         begun: Brackets that earlier processes of the run began.
@@ -89,11 +92,21 @@ def plan_search(
     planned = replace(planned, notes=(*planned.notes, *_left_out(config, queue, planned)))
     source: ConfigurationSource
     if config.tuner is TunerKind.GRID:
-        source = ListedSource(space, queue=queue)
+        source = GridSource(space, queue=queue)
     elif config.tuner is TunerKind.BAYESIAN:
-        source = AdvisedSource(space, queue=queue, seed=config.seed, trials=planned.trials)
+        source = BayesianSource(space, queue=queue, seed=config.seed, trials=planned.trials)
+    elif config.tuner is TunerKind.HYPERBAND and prior is not None:
+        source = PriorSource(
+            space,
+            prior=prior,
+            queue=queue,
+            seed=config.seed,
+            levels=planned.levels,
+            factor=config.factor,
+            max_epochs=planned.max_epochs,
+        )
     else:
-        source = DrawnSource(space, queue=queue, seed=config.seed)
+        source = UniformSource(space, queue=queue, seed=config.seed)
     return PlannedSearch(schedule=planned, source=source)
 
 

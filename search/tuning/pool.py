@@ -22,7 +22,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from search.tuning.building import Setting
+from search.tuning.model import Setting
 from search.tuning.pooling import POLL_SECONDS, Pool, PoolLimits, Worker
 from search.tuning.trial import ShouldStop
 from search.tuning.worker import serve

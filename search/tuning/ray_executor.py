@@ -17,8 +17,8 @@ from typing import Any
 from search import backend
 from search.errors import WorkerError
 from search.records import Dataset, TrialSpec, Values
-from search.tuning.building import Setting
 from search.tuning.devices import thread_variables
+from search.tuning.model import Setting
 from search.tuning.pooling import POLL_SECONDS, Pool, PoolLimits, Worker
 from search.tuning.ray_cluster import RayCluster, RayWishes, one_line
 from search.tuning.ray_worker import Post, RemoteWorker, rooted

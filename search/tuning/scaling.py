@@ -15,7 +15,6 @@ from pathlib import Path
 from search import backend
 from search.errors import WorkerError
 from search.records import Values
-from search.tuning.building import Setting
 from search.tuning.devices import (
     Gpu,
     available_memory_mb,
@@ -24,6 +23,7 @@ from search.tuning.devices import (
     worker_environments,
 )
 from search.tuning.executors import Executor, InProcessExecutor
+from search.tuning.model import Setting
 from search.tuning.pool import WorkerPool
 from search.tuning.pooling import PoolLimits
 from search.tuning.timing import Pace

@@ -76,6 +76,16 @@ class Schedule:
         return sum(bracket.rungs[0].count for bracket in self.brackets)
 
     @property
+    def levels(self) -> tuple[int, ...]:
+        """Return, by configuration, how many rungs above the lowest of all it starts."""
+        highest = max(bracket.bracket for bracket in self.brackets)
+        return tuple(
+            highest - bracket.bracket
+            for bracket in self.brackets
+            for _ in range(bracket.rungs[0].count)
+        )
+
+    @property
     def trials(self) -> int:
         """Return the number of trials; a configuration is one trial a rung."""
         return sum(rung.count for bracket in self.brackets for rung in bracket.rungs)

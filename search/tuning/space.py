@@ -10,7 +10,9 @@ import ast
 import hashlib
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any, TypeAlias
 
 import keras_tuner as kt
@@ -254,6 +256,102 @@ def sample(space: Space, *, seed: str) -> Values:
         if walked.is_active(hp):
             walked.values[hp.name] = hp.random_sample(hp_seed)
     return dict(walked.values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Belief:
+    """What is known of one hyperparameter before a search.
+
+    Attributes:
+        value: The value to draw around.
+        spread: For values in order, the standard deviation of draws as a share of the range; 0.25
+            is PriorBand's. For others, the probability of another value, times the number of
+            values: 0 is certain, 1 knows nothing.
+    """
+
+    value: Any
+    spread: float = 0.25
+
+
+Prior: TypeAlias = Mapping[str, Belief]
+"""Beliefs by the name of the hyperparameter; what is not named is drawn uniformly."""
+
+
+def sample_around(space: Space, prior: Prior, drawn: random.Random) -> Values:
+    """Draw a configuration around what is known.
+
+    Args:
+        space: The space.
+        prior: Beliefs, whose values may lie outside of the space: the nearest allowed one counts.
+        drawn: Where chance comes from.
+    """
+    walked = Space()
+    for hp in space.space:
+        walked.merge([hp])
+        # Drawn for inactive ones too, so that a value does not shift the ones after it.
+        chance, hp_seed = drawn.random(), drawn.getrandbits(31)
+        if not walked.is_active(hp):
+            continue
+        belief = prior.get(hp.name)
+        if belief is None or _fixed(hp):
+            value = hp.random_sample(hp_seed)
+        elif _ordered(hp):
+            value = _ordered_draw(hp, belief, chance)
+        elif chance >= belief.spread * (1 - 1 / len(hp.values)):
+            value = _nearest(hp, belief.value)
+        else:
+            others = [other for other in hp.values if other != belief.value]
+            value = random.Random(hp_seed).choice(others)
+        walked.values[hp.name] = value
+    return dict(walked.values)
+
+
+def _ordered_draw(hp: Any, belief: Belief, chance: float) -> Any:
+    """Return a draw of the normal distribution cut off at the ends of the range."""
+    if not belief.spread:
+        return _nearest(hp, belief.value)
+    normal = NormalDist(_place(hp, belief.value), belief.spread)
+    low, high = normal.cdf(0.0), normal.cdf(1.0)
+    place = normal.inv_cdf(low + chance * (high - low))
+    return hp.prob_to_value(min(max(place, 0.0), 1 - 1e-9))
+
+
+def likelihood(space: Space, prior: Prior, values: Values) -> float:
+    """Return the density of a configuration under a belief, relative to a uniform draw's."""
+    product = 1.0
+    for hp in space.space:
+        belief = prior.get(hp.name)
+        if belief is None or hp.name not in values or _fixed(hp):
+            continue
+        if not _ordered(hp):
+            count = len(hp.values)
+            other = belief.spread / count
+            certain = 1 - other * (count - 1)
+            product *= count * (certain if values[hp.name] == belief.value else other)
+        elif belief.spread:
+            normal = NormalDist(_place(hp, belief.value), belief.spread)
+            inside = normal.cdf(1.0) - normal.cdf(0.0)
+            product *= normal.pdf(_place(hp, values[hp.name])) / inside
+    return product
+
+
+def _fixed(hp: Any) -> bool:
+    """Return whether there is nothing to choose."""
+    return getattr(hp, "min_value", None) is None and len(getattr(hp, "values", ())) < 2
+
+
+def _ordered(hp: Any) -> bool:
+    """Return whether values are numbers from small to large."""
+    if getattr(hp, "min_value", None) is not None:
+        return True
+    values = list(hp.values)
+    numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+    return numbers and values == sorted(values)
+
+
+def _place(hp: Any, value: Any) -> float:
+    """Return where in the range a value is, 0 to 1."""
+    return float(hp.value_to_prob(_nearest(hp, value)))
 
 
 def key(values: Values) -> str:

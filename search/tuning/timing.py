@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from search.records import Values
-from search.tuning.building import Setting, build_model, release_memory, training_feed
+from search.tuning.model import Setting, build_model, release_memory, training_feed
 from search.tuning.validation import Validator
 
 WARM_STEPS = 2

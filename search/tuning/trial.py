@@ -32,17 +32,17 @@ from search.records import (
     TrialSpec,
 )
 from search.tuning import checkpoint, footprint
-from search.tuning.averaging import averaged
-from search.tuning.building import (
+from search.tuning.feed import TrainingFeed
+from search.tuning.model import (
     Setting,
+    averaged,
     build_model,
     release_memory,
     reseed,
     training_feed,
 )
-from search.tuning.feed import TrainingFeed
-from search.tuning.normalization import reestimated
-from search.tuning.validation import Validator
+from search.tuning.normalization import StatisticsImages, reestimated
+from search.tuning.validation import Validator, above_chance
 
 OnEpoch = Callable[[EpochRecord], None]
 ShouldStop = Callable[[], bool]
@@ -102,6 +102,7 @@ def train_trial(
         best_epoch=run.best_epoch,
         failure=failure,
         notes=run.notes,
+        learned=failure is not None or run.learned,
     )
 
 
@@ -143,6 +144,13 @@ class _Run:
         if not self.setting.validated:
             return self.records[-1].epoch
         return min(self.records, key=lambda record: (self.objective(record), record.epoch)).epoch
+
+    @property
+    def learned(self) -> bool:
+        """Return whether the last epoch's ranking of the validation images is above chance."""
+        if not self.setting.validated or not self.records:
+            return True
+        return above_chance(self.records[-1].metrics["val_auc"], self.setting.dataset.val.labels)
 
     @property
     def out_of_patience(self) -> bool:
@@ -193,7 +201,6 @@ def _train(run: _Run) -> None:
         spec.values,
         spec.seed,
         precision=spec.precision,
-        average=spec.average,
         max_parameters=setting.max_parameters,
     )
     run.parameters = int(model.count_params())
@@ -272,6 +279,7 @@ class _EpochEnd(keras.callbacks.Callback):
         self.run = run
         self.feed = feed
         self.validator = validator
+        self.images = StatisticsImages(run.setting.dataset.train)
         self.begin = 0.0
         self.compiled = False
         self._lock = threading.Lock()
@@ -297,7 +305,7 @@ class _EpochEnd(keras.callbacks.Callback):
         run = self.run
         trained = time.perf_counter()
         metrics: Metrics = {name: float(value) for name, value in (logs or {}).items()}
-        statistics = reestimated(self.model, self.feed, on_batch=run.on_step)
+        statistics = reestimated(self.model, self.images, on_batch=run.on_step)
         with averaged(self.model), statistics:
             if run.setting.validated:
                 metrics.update(self.validator.metrics(self.model))

@@ -8,6 +8,7 @@ speak of the population a user has in mind, whatever the share of ill children i
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -189,6 +190,18 @@ def auc(probabilities: np.ndarray, labels: np.ndarray) -> float:
     if len(np.unique(labels)) < 2 or not np.isfinite(probabilities).all():
         return float("nan")
     return float(roc_auc_score(labels, probabilities))
+
+
+def above_chance(auc: float, labels: np.ndarray) -> bool:
+    """Return whether an AUC is above 0.5 by more than the standard error of a chance ranking.
+
+    That error is √((n₀ + n₁ + 1) / (12 n₀ n₁)) (Mann and Whitney, Ann. Math. Stat. 18, 1947). A
+    constant output has an AUC of 0.5; its log loss, ln 2, is better than a young network's.
+    """
+    positives = int(np.sum(labels == 1))
+    negatives = len(labels) - positives
+    error = math.sqrt((len(labels) + 1) / (12 * positives * negatives))
+    return auc > 0.5 + error
 
 
 def _ratio(part: int, whole: int) -> float:

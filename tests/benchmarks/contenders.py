@@ -28,15 +28,15 @@ from search.data.views import ViewSettings
 from search.journal import RunDirectory
 from search.records import Dataset, FailureKind, Subset, TrialRecord, Values
 from search.tuning import space as spaces
-from search.tuning.building import Setting
 from search.tuning.executors import InProcessExecutor
 from search.tuning.feed import TrainingFeed
 from search.tuning.loop import SearchLoop
+from search.tuning.model import Setting
 from search.tuning.normalization import reestimated
-from search.tuning.oracles import ScheduleOracle
+from search.tuning.oracle import ScheduleOracle
+from search.tuning.proposals import UniformSource
 from search.tuning.schedule import hyperband
 from search.tuning.selection import winners
-from search.tuning.sources import DrawnSource
 from search.tuning.validation import Validator
 
 OBJECTIVE = "robust_loss"
@@ -185,7 +185,7 @@ def ours(task: Task, *, cold: bool = False) -> Outcome:
     loop = SearchLoop(
         oracle=ScheduleOracle(
             schedule=hyperband(max_epochs=task.max_epochs, factor=task.factor),
-            source=DrawnSource(space, queue=[] if cold else [documented], seed=task.seed),
+            source=UniformSource(space, queue=[] if cold else [documented], seed=task.seed),
             space=space,
             objective=OBJECTIVE,
             direction="min",

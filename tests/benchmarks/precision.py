@@ -36,7 +36,7 @@ def work(job: Job) -> Job:
 
     from hypermodels import DocumentedCNN
     from search.records import TrialSpec
-    from search.tuning.building import Setting
+    from search.tuning.model import Setting
     from search.tuning.selection import smoothed
     from search.tuning.trial import train_trial
 

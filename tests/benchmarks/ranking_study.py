@@ -75,8 +75,8 @@ def run_job(job: dict[str, Any]) -> dict[str, Any]:
     from search.data.views import ViewSettings
     from search.records import TrialSpec
     from search.tuning import checkpoint
-    from search.tuning.building import Setting, build_model
     from search.tuning.feed import TrainingFeed
+    from search.tuning.model import Setting, build_model
     from search.tuning.normalization import reestimated
     from search.tuning.selection import smoothed
     from search.tuning.trial import train_trial

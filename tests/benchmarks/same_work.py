@@ -28,15 +28,15 @@ from search import backend
 from search.errors import StopRequestedError
 from search.journal import RunDirectory
 from search.records import Dataset, StressedViews, Subset, Values
-from search.tuning.building import Setting, build_model, release_memory
 from search.tuning.devices import find_gpus, worker_environments
 from search.tuning.executors import Executor, InProcessExecutor
 from search.tuning.feed import TrainingFeed
 from search.tuning.loop import SearchLoop
-from search.tuning.oracles import ScheduleOracle
+from search.tuning.model import Setting, build_model, release_memory
+from search.tuning.oracle import ScheduleOracle
 from search.tuning.pool import WorkerPool
+from search.tuning.proposals import UniformSource
 from search.tuning.schedule import Schedule, hyperband
-from search.tuning.sources import DrawnSource
 
 RANK = "rank_loss"
 TIMED_STEPS = 60
@@ -128,7 +128,7 @@ def work_of(job: dict[str, Any], directory: Path) -> Work:
     schedule = hyperband(
         max_epochs=job["max_epochs"], factor=job["factor"], iterations=job["iterations"]
     )
-    source = DrawnSource(space, queue=[], seed=8)
+    source = UniformSource(space, queue=[], seed=8)
     drawn = [source.values(number) for number in range(schedule.configurations)]
     return Work(
         dataset=dataset,
@@ -226,7 +226,7 @@ def ours(work: Work, *, workers: int, limit: float) -> Done:
     loop = SearchLoop(
         oracle=ScheduleOracle(
             schedule=work.schedule,
-            source=DrawnSource(work.space, queue=list(work.configurations), seed=8),
+            source=UniformSource(work.space, queue=list(work.configurations), seed=8),
             space=work.space,
             objective=RANK,
             direction="min",

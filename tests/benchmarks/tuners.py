@@ -88,7 +88,7 @@ def _endpoint(job: Job, dataset: Any, hypermodel: Any, folder: Path) -> Job:
     from contenders import OBJECTIVE
 
     from search.records import TrialSpec
-    from search.tuning.building import Setting
+    from search.tuning.model import Setting
     from search.tuning.selection import smoothed
     from search.tuning.trial import train_trial
 
@@ -156,7 +156,7 @@ def _pace(job: Job, dataset: Any, hypermodel: Any, folder: Path) -> Job:
 
     from search.records import TrialSpec
     from search.tuning import space as spaces
-    from search.tuning.building import Setting
+    from search.tuning.model import Setting
     from search.tuning.trial import train_trial
 
     setting = Setting(

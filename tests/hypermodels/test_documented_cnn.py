@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hypermodels import DOCUMENTED, Configuration, DocumentedCNN, ModelTooLargeError
+from search.tuning import space as spaces
 
 TINY = Configuration(
     base_filters=2,
@@ -127,6 +128,12 @@ def test_one_channel_needs_no_repetition():
     assert model.get_layer("stem_conv1").kernel.shape[2] == 1
 
 
+def test_real_colour_is_taken_as_it_is():
+    model = DocumentedCNN(image_size=32, colour=True).build_configuration(TINY)
+    assert model.input_shape == (None, 32, 32, 3)
+    assert model.get_layer("stem_conv1").kernel.shape[2] == 3
+
+
 def test_batch_norm_off_removes_every_normalization():
     configuration = dataclasses.replace(TINY, batch_norm=False)
     model = DocumentedCNN(image_size=32).build_configuration(configuration)
@@ -152,6 +159,82 @@ def test_every_documented_value_can_be_proposed():
             proposed = {parameter.prob_to_value(p) for p in np.linspace(0, 0.999, 200)}
             assert proposed == set(parameter.values)
             assert parameter.default in proposed
+
+
+def test_only_a_network_that_is_alive_without_it_may_lack_batch_normalization():
+    hp = space()
+    for name in ("activation", "batch_norm"):
+        (parameter,) = (p for p in hp.space if p.name == name)
+        assert [c.name for c in parameter.conditions] == ["initializer"]
+        assert parameter.conditions[0].values == ["scaled"]
+
+
+def test_an_ablation_may_ask_for_the_dead_combination():
+    hp = kt.HyperParameters()
+    hp.values.update(initializer="keras", batch_norm=False)
+    assert DocumentedCNN().declare(hp) == dataclasses.replace(DOCUMENTED, batch_norm=False)
+
+
+def test_the_cosine_schedule_is_no_choice_where_its_length_is_unknown():
+    assert DocumentedCNN().declare(kt.HyperParameters()).schedule == "constant"
+    (schedule,) = (p for p in space().space if p.name == "schedule")
+    assert schedule.values == ["constant"]
+
+
+def standard_deviations(model):
+    """Returns those of every layer's output in inference, after one pass for the statistics."""
+    x = np.random.default_rng(0).integers(0, 40, (16, 32, 32, 1))
+    # Images of different brightness, with a bright half: what a network can see.
+    x = x + np.linspace(0, 160, 16).astype(int)[:, None, None, None]
+    x[::2, :, 16:] += 50
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.0
+        if hasattr(layer, "rate"):
+            layer.rate = 0.0
+    model(x.astype("uint8"), training=True)
+    return float(np.std(model.predict_on_batch(x.astype("uint8"))))
+
+
+@pytest.mark.slow
+def test_no_configuration_that_is_drawn_is_dead_before_training():
+    hypermodel = DocumentedCNN(image_size=32, train_size=100)
+    hp = kt.HyperParameters()
+    hypermodel.declare(hp)
+    found = []
+    for number in range(200):
+        keras.backend.clear_session()
+        keras.utils.set_random_seed(number)
+        drawn = kt.HyperParameters()
+        drawn.values = spaces.sample(hp, seed=f"alive/{number}")
+        found.append(standard_deviations(hypermodel.build(drawn)))
+    assert min(found) > 1e-4
+
+
+def test_the_documented_network_without_batch_normalization_is_alive_if_scaled():
+    keras.utils.set_random_seed(1)
+    scaled = dataclasses.replace(DOCUMENTED, batch_norm=False, initializer="scaled")
+    documented = dataclasses.replace(DOCUMENTED, batch_norm=False)
+    hypermodel = DocumentedCNN(image_size=32)
+    assert standard_deviations(hypermodel.build_configuration(scaled)) > 1e-2
+    assert standard_deviations(hypermodel.build_configuration(documented)) < 1e-6
+
+
+def test_the_prior_speaks_of_hyperparameters_of_the_space_only():
+    hypermodel = DocumentedCNN(train_size=100)
+    hp = kt.HyperParameters()
+    hypermodel.declare(hp)
+    assert set(hypermodel.prior) <= {parameter.name for parameter in hp.space}
+    assert not {"tone_jitter", "flip", "rotation", "noise"} & set(hypermodel.prior)
+
+
+def test_plain_training_validates_the_averaged_weights():
+    hypermodel, hp = DocumentedCNN(image_size=32), space()
+    model = hypermodel.build_configuration(dataclasses.replace(TINY, ema=0.9))
+    model.run_eagerly = True
+    x, y = tiny_data()
+    history = hypermodel.fit(hp, model, x, y, validation_data=(x, y), epochs=1, verbose=0)
+    assert np.isfinite(history.history["val_loss"]).all()
 
 
 def test_values_with_rounding_errors_become_short_decimals():

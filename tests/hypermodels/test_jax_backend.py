@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import keras, numpy as np
 from hypermodels import Configuration, DocumentedCNN
-from search.tuning.building import reseed
+from search.tuning.model import reseed
 
 assert keras.backend.backend() == "jax"
 model = DocumentedCNN(image_size=32, seed=1).build_configuration(

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from hypermodels.optimization import adam, cosine_schedule
+from hypermodels.optimization import adam, cosine_schedule, keep_average
 
 
 def rate(schedule, step):
@@ -51,3 +51,28 @@ def test_only_kernels_decay():
     assert set(values) == {"bias", "gamma", "beta"}
     for value in values.values():
         np.testing.assert_array_equal(value, 1.0)
+
+
+def test_the_average_has_a_decay_that_grows_to_its_limit():
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    optimizer = keras.optimizers.SGD(0.1)
+    keep_average(optimizer, 0.25)
+    model.compile(optimizer, "mse")
+    x, y = np.ones((4, 3), np.float32), np.ones((4, 1), np.float32)
+    expected = None
+    for step in range(6):
+        model.train_on_batch(x, y)
+        weights = keras.ops.convert_to_numpy(model.trainable_variables[0]).copy()
+        decay = min(0.25, (1 + step) / (10 + step)) if step else 0.0
+        expected = weights if expected is None else decay * expected + (1 - decay) * weights
+    optimizer.finalize_variable_values(model.trainable_variables)
+    found = keras.ops.convert_to_numpy(model.trainable_variables[0])
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_an_average_is_refused_when_asked_too_late():
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    optimizer = keras.optimizers.SGD(0.1)
+    optimizer.build(model.trainable_variables)
+    with pytest.raises(ValueError, match="built already"):
+        keep_average(optimizer, 0.9)

@@ -7,7 +7,7 @@ import numpy as np
 
 from hypermodels.augmentation import augmentation_layers
 from hypermodels.seeding import layer_seed
-from search.tuning.building import reseed
+from search.tuning.model import reseed
 
 
 def test_layer_seed_depends_on_seed_and_name_and_fits_31_bits():

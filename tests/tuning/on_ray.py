@@ -14,14 +14,14 @@ import keras_tuner as kt
 from search.journal import RunDirectory
 from search.tuning import ray_executor
 from search.tuning import space as spaces
-from search.tuning.building import Setting
 from search.tuning.executors import Executor, InProcessExecutor
 from search.tuning.loop import SearchLoop
-from search.tuning.oracles import ScheduleOracle
+from search.tuning.model import Setting
+from search.tuning.oracle import ScheduleOracle
 from search.tuning.pooling import PoolLimits
+from search.tuning.proposals import UniformSource
 from search.tuning.ray_cluster import RayWishes
 from search.tuning.schedule import hyperband
-from search.tuning.sources import DrawnSource
 from tests.tiny_data import tiny_data
 from tests.tuning.fakes import TinyHyperModel
 
@@ -87,7 +87,7 @@ def main() -> None:
         SearchLoop(
             oracle=ScheduleOracle(
                 schedule=SCHEDULE,
-                source=DrawnSource(space, queue=[spaces.defaults(space)], seed=8),
+                source=UniformSource(space, queue=[spaces.defaults(space)], seed=8),
                 space=space,
                 objective="robust_loss",
                 direction="min",

@@ -11,7 +11,7 @@ import pytest
 
 from hypermodels import DocumentedCNN
 from search.tuning import checkpoint, footprint
-from search.tuning.building import Setting, build_model
+from search.tuning.model import Setting, build_model
 from search.tuning.trial import train_trial
 from tests.tuning.fakes import TinyHyperModel
 from tests.tuning.test_trial import VALUES, spec

@@ -17,9 +17,9 @@ from hypermodels import DocumentedCNN
 from search import backend
 from search.records import TrialSpec
 from search.tuning import checkpoint
-from search.tuning.building import Setting
 from search.tuning.devices import find_gpus, worker_environments
 from search.tuning.messages import TrialStarted
+from search.tuning.model import Setting
 from search.tuning.pool import WorkerPool
 from search.tuning.trial import train_trial
 

@@ -19,10 +19,10 @@ from search.tuning import checkpoint, selection
 from search.tuning import space as spaces
 from search.tuning.executors import InProcessExecutor
 from search.tuning.loop import SearchLoop
-from search.tuning.oracles import ScheduleOracle
+from search.tuning.oracle import ScheduleOracle
+from search.tuning.proposals import BayesianSource, GridSource, UniformSource
 from search.tuning.schedule import full_budget, hyperband
 from search.tuning.selection import smoothed
-from search.tuning.sources import AdvisedSource, DrawnSource, ListedSource
 from search.tuning.trial import Setting
 from tests.tuning.fakes import FakeExecutor, TinyHyperModel, loss
 from tests.tuning.replay import check_replay, outcome
@@ -52,7 +52,7 @@ def make_loop(
     run.create()
     schedule = schedule or hyperband(max_epochs=9, factor=3)
     found = space()
-    source = source or DrawnSource(found, queue=[spaces.defaults(found)], seed=seed)
+    source = source or UniformSource(found, queue=[spaces.defaults(found)], seed=seed)
     oracle = ScheduleOracle(
         schedule=schedule,
         source=source,
@@ -226,7 +226,7 @@ def test_a_checkpoint_that_meets_a_full_disk_costs_no_finished_epoch(
 
     def search(root):
         executor = InProcessExecutor(setting, should_stop=lambda: False)
-        source = DrawnSource(held, queue=[spaces.defaults(found)], seed=8)
+        source = UniformSource(held, queue=[spaces.defaults(found)], seed=8)
         return make_loop(root, executor, schedule=schedule, source=source).search()
 
     whole = search(tmp_path / "whole")
@@ -336,7 +336,7 @@ def test_a_longer_random_search_goes_on_and_tells_again_that_its_rung_closed(tmp
 
 def test_another_space_or_schedule_is_refused(tmp_path):
     make_loop(tmp_path, FakeExecutor()).search()
-    other = DrawnSource(space(), queue=[], seed=99)
+    other = UniformSource(space(), queue=[], seed=99)
     with pytest.raises(RunDirectoryError, match="--name"):
         make_loop(tmp_path, FakeExecutor(), source=other).search()
     with pytest.raises(RunDirectoryError, match="no place"):
@@ -365,9 +365,9 @@ def test_random_and_grid_and_bayesian_use_the_same_loop(tmp_path):
     queue = [spaces.defaults(found)]
     held = spaces.narrow(found, fix={"learning_rate": 0.01}, vary=("filters", "batch_size"))
     cases = {
-        "random": (DrawnSource(found, queue=queue, seed=1), 6),
-        "grid": (ListedSource(held, queue=[spaces.defaults(held)]), 8),
-        "bayesian": (AdvisedSource(found, queue=queue, seed=1, trials=9), 9),
+        "random": (UniformSource(found, queue=queue, seed=1), 6),
+        "grid": (GridSource(held, queue=[spaces.defaults(held)]), 8),
+        "bayesian": (BayesianSource(found, queue=queue, seed=1, trials=9), 9),
     }
     for name, (source, trials) in cases.items():
         schedule = full_budget(tuner=name, trials=trials, epochs=2)
@@ -382,7 +382,7 @@ def test_random_and_grid_and_bayesian_use_the_same_loop(tmp_path):
 def test_a_bayesian_search_resumed_after_a_kill_proposes_the_same(tmp_path):
     def source():
         found = space()
-        return AdvisedSource(found, queue=[spaces.defaults(found)], seed=0, trials=9)
+        return BayesianSource(found, queue=[spaces.defaults(found)], seed=0, trials=9)
 
     schedule = full_budget(tuner="bayesian", trials=9, epochs=1)
     whole = make_loop(tmp_path / "a", FakeExecutor(), schedule=schedule, source=source()).search()

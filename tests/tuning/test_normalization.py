@@ -4,19 +4,19 @@ import keras
 import numpy as np
 import pytest
 
-from search.tuning.feed import TrainingFeed
-from search.tuning.normalization import reestimated
+from search.tuning.normalization import StatisticsImages, reestimated
 
 
 @pytest.fixture
-def feed(tiny_dataset) -> TrainingFeed:
-    return TrainingFeed(tiny_dataset.train, class_weights={0: 1, 1: 1}, batch_size=12, seed=0)
+def images(tiny_dataset) -> StatisticsImages:
+    return StatisticsImages(tiny_dataset.train)
 
 
 @pytest.fixture
 def model() -> keras.Model:
     inputs = keras.Input((32, 32, 1), dtype="uint8")
     x = keras.layers.Rescaling(1 / 2550)(inputs)
+    x = keras.layers.Dropout(0.5, name="drop")(x)
     x = keras.layers.BatchNormalization(name="norm")(x)
     x = keras.layers.GlobalAveragePooling2D()(x)
     new = keras.Model(inputs, keras.layers.Dense(1, activation="sigmoid")(x))
@@ -24,39 +24,56 @@ def model() -> keras.Model:
     return new
 
 
-def test_the_statistics_are_those_of_the_training_images(model, feed):
+def test_the_statistics_are_those_of_the_training_images_without_dropout(model, images):
     layer = model.get_layer("norm")
-    pixels = np.concatenate(feed.first_images(256)).astype(np.float64) / 2550
-    with reestimated(model, feed):
+    pixels = np.concatenate(images.batches()).astype(np.float64) / 2550
+    with reestimated(model, images):
         assert float(layer.moving_mean[0]) == pytest.approx(pixels.mean(), rel=0.02)
         assert float(layer.moving_variance[0]) == pytest.approx(pixels.var(), rel=0.02)
-        assert float(layer.moving_variance[0]) < 1e-3
+    assert model.get_layer("drop").rate == 0.5
 
 
-def test_the_moving_ones_come_back_even_after_an_error(model, feed):
-    with pytest.raises(RuntimeError), reestimated(model, feed):
+def test_two_estimates_at_the_same_weights_are_equal(model, images):
+    layer, found = model.get_layer("norm"), []
+    for _ in range(2):
+        with reestimated(model, images):
+            found.append(float(layer.moving_variance[0]))
+    assert found[0] == found[1]
+
+
+def test_the_moving_ones_come_back_even_after_an_error(model, images):
+    with pytest.raises(RuntimeError), reestimated(model, images):
         raise RuntimeError
     assert float(model.get_layer("norm").moving_variance[0]) == 1.0
     assert float(model.get_layer("norm").moving_mean[0]) == 0.0
 
 
-def test_every_batch_is_a_sign_of_life(model, feed):
+def test_every_batch_is_a_sign_of_life(model, images):
     signs = []
-    with reestimated(model, feed, on_batch=lambda: signs.append(1)):
-        assert len(signs) == len(feed.first_images(256))
+    with reestimated(model, images, on_batch=lambda: signs.append(1)):
+        assert len(signs) == len(images.batches())
 
 
-def test_a_model_without_the_layer_is_left_alone(feed):
+def test_layers_inside_of_layers_are_estimated_too(model, images):
+    inputs = keras.Input((32, 32, 1), dtype="uint8")
+    whole = keras.Model(inputs, model(inputs))
+    with reestimated(whole, images):
+        assert float(model.get_layer("norm").moving_variance[0]) < 0.1
+
+
+def test_a_model_without_the_layer_is_left_alone(images):
     inputs = keras.Input((32, 32, 1), dtype="uint8")
     x = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1.0)(inputs))
     plain = keras.Model(inputs, keras.layers.Dense(1)(x))
     before = plain.get_weights()
-    with reestimated(plain, feed):
+    with reestimated(plain, images):
         pass
     for one, two in zip(before, plain.get_weights(), strict=True):
         np.testing.assert_array_equal(one, two)
 
 
-def test_only_whole_batches_are_used(feed):
-    assert [len(batch) for batch in feed.first_images(256)] == [12, 12, 12]
-    assert len(feed.first_images(13)) == 2
+def test_the_images_are_the_same_in_every_run_and_as_many_as_asked(tiny_dataset):
+    few = StatisticsImages(tiny_dataset.train, count=12)
+    again = StatisticsImages(tiny_dataset.train, count=12)
+    np.testing.assert_array_equal(few.batches()[0], again.batches()[0])
+    assert [len(batch) for batch in few.batches()] == [12]

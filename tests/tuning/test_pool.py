@@ -14,9 +14,9 @@ from search.errors import StopRequestedError, WorkerError
 from search.records import EpochRecord, FailureKind, TrialSpec
 from search.tuning import pool as pools
 from search.tuning import pooling
-from search.tuning.building import Setting
 from search.tuning.devices import worker_environments
 from search.tuning.messages import TrialStarted, WorkerLost
+from search.tuning.model import Setting
 from search.tuning.pool import WorkerPool, _ProcessWorker
 from search.tuning.pooling import PoolLimits
 from search.tuning.trial import train_trial

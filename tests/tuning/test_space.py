@@ -1,10 +1,13 @@
 """Search spaces: narrowing, counting, listing, sampling."""
 
+import random
+
 import keras_tuner as kt
 import pytest
 
 from search.errors import ConfigurationError
 from search.tuning import space as spaces
+from search.tuning.space import Belief
 
 
 @pytest.fixture
@@ -111,3 +114,37 @@ def test_trial_seeds_depend_on_run_and_configuration_only():
     assert spaces.trial_seed(0, values) == spaces.trial_seed(0, {"b": 2.0, "a": 1})
     assert spaces.trial_seed(0, values) != spaces.trial_seed(1, values)
     assert spaces.trial_seed(0, values) != spaces.trial_seed(0, {"a": 1, "b": 3.0})
+
+
+def test_draws_around_a_belief_gather_at_its_value_and_stay_in_range():
+    new = kt.HyperParameters()
+    new.Choice("area", [0.2, 0.4, 0.6, 0.8, 1.0], default=1.0)
+    new.Float("rate", 1e-4, 1e-2, sampling="log", default=1e-3)
+    new.Boolean("flip", default=False)
+    prior = {
+        "area": Belief(value=0.1),
+        "rate": Belief(value=1e-3, spread=0.05),
+        "flip": Belief(value=True, spread=0.0),
+    }
+    drawn = [spaces.sample_around(new, prior, random.Random(n)) for n in range(300)]
+    areas = [values["area"] for values in drawn]
+    assert areas.count(0.2) > areas.count(0.4) > areas.count(0.8)
+    assert all(4e-4 < values["rate"] < 2.5e-3 for values in drawn)
+    assert all(values["flip"] for values in drawn)
+
+
+def test_a_draw_around_nothing_is_a_uniform_one():
+    new = kt.HyperParameters()
+    new.Choice("units", [1, 2, 3, 4], default=1)
+    drawn = [spaces.sample_around(new, {}, random.Random(n))["units"] for n in range(400)]
+    assert all(70 < drawn.count(value) < 130 for value in (1, 2, 3, 4))
+
+
+def test_likelihood_is_relative_to_a_uniform_draw_and_averages_to_one():
+    new = kt.HyperParameters()
+    new.Choice("activation", ["relu", "gelu", "silu"], default="relu")
+    prior = {"activation": Belief(value="gelu", spread=0.3)}
+    each = [spaces.likelihood(new, prior, {"activation": a}) for a in ("relu", "gelu", "silu")]
+    assert sum(each) / 3 == pytest.approx(1)
+    assert each[1] == pytest.approx(3 * 0.8)
+    assert spaces.likelihood(new, {}, {"activation": "relu"}) == 1

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from search.tuning import timing
-from search.tuning.building import Setting
+from search.tuning.model import Setting
 from search.tuning.timing import measure_pace
 from tests.tuning.fakes import TinyHyperModel
 

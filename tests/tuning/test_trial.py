@@ -19,7 +19,7 @@ from search.errors import StopRequestedError
 from search.records import FailureKind, TrialResult, TrialSpec
 from search.tuning import checkpoint, footprint, validation
 from search.tuning import trial as trials
-from search.tuning.building import Setting, build_model
+from search.tuning.model import Setting, build_model
 from search.tuning.timing import measure_pace
 from search.tuning.trial import train_trial
 from tests.tuning.fakes import TinyHyperModel

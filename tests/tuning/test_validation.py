@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import log_loss as sklearn_log_loss
 
-from search.tuning.validation import log_loss, validation_metrics
+from search.tuning.validation import above_chance, log_loss, validation_metrics
 
 LABELS = np.array([0, 0, 1, 1])
 GOOD = np.array([0.1, 0.2, 0.8, 0.9])
@@ -57,3 +57,11 @@ def test_recall_specificity_and_precision_are_at_one_half():
     assert found["val_recall"] == 1.0
     assert found["val_specificity"] == 0.5
     assert found["val_precision"] == pytest.approx(2 / 3)
+
+
+def test_a_ranking_is_above_chance_by_more_than_its_standard_error():
+    labels = np.array([0] * 268 + [1] * 775)
+    assert not above_chance(0.5, labels)
+    assert not above_chance(0.52, labels)
+    assert above_chance(0.522, labels)
+    assert not above_chance(0.1, labels)

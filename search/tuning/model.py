@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,6 @@ import numpy as np
 from search import backend
 from search.records import Dataset, Values
 from search.tuning import footprint
-from search.tuning.averaging import begin_averaging
 from search.tuning.feed import TrainingFeed
 
 
@@ -55,7 +55,6 @@ def build_model(
     seed: int,
     *,
     precision: str = "float32",
-    average: float = 0.0,
     max_parameters: int = 0,
 ) -> Any:
     """Build the compiled model of a configuration, initialized from a seed.
@@ -65,7 +64,6 @@ def build_model(
         values: Hyperparameter values.
         seed: Seed of the initial weights.
         precision: Keras dtype policy of the layers that do not state their own.
-        average: Decay of the average of weights that the optimizer keeps, 0 for none.
         max_parameters: Largest model allowed, 0 for no limit.
 
     Raises:
@@ -85,8 +83,6 @@ def build_model(
         raise ModelTooLargeError(
             f"the model has {count:,} parameters, more than --max-parameters {max_parameters:,}"
         )
-    if average:
-        begin_averaging(model.optimizer, average)
     parts = footprint.parts(model, int(values.get("batch_size", 1)))
     if parts > 1 and not backend.gpus():
         footprint.compute_in_parts(model.optimizer, parts)
@@ -124,6 +120,33 @@ def reseed(model: Any, *, seed: int, epoch: int) -> None:
     drawn = np.random.default_rng([seed, epoch, 1])
     for variable in generators:
         variable.assign(drawn.integers(0, 2**31 - 1, size=tuple(variable.shape)).astype("uint32"))
+
+
+@contextlib.contextmanager
+def averaged(model: Any) -> Iterator[None]:
+    """Give the model its averaged weights for the block, then put the trained ones back.
+
+    Does nothing for a model whose optimizer keeps no average.
+
+    Args:
+        model: A compiled Keras model that has trained a step at least.
+    """
+    optimizer = model.optimizer
+    if not optimizer.use_ema:
+        yield
+        return
+    variables = model.trainable_variables
+    # Keras has no public way to the averages: `finalize_variable_values` overwrites the weights.
+    averages = optimizer._model_variables_moving_average
+    before = [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
+    try:
+        for variable, average in zip(variables, averages, strict=True):
+            # A copy: JAX frees the arrays it is given, and the average must outlive them.
+            variable.assign(np.array(keras.ops.convert_to_numpy(average)))
+        yield
+    finally:
+        for variable, value in zip(variables, before, strict=True):
+            variable.assign(value)
 
 
 def release_memory() -> None:

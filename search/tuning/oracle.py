@@ -22,9 +22,9 @@ from search.errors import RunDirectoryError
 from search.journal import write_text
 from search.records import TrialRecord, TrialStatus
 from search.tuning.halving import Halving, Slot
+from search.tuning.proposals import ConfigurationSource
 from search.tuning.schedule import Schedule
 from search.tuning.selection import smoothed
-from search.tuning.sources import ConfigurationSource
 from search.tuning.space import Space
 
 TUNER_FILE = "tuner0.json"
@@ -171,16 +171,22 @@ class ScheduleOracle(kt.Oracle):
             self.halving.complete(
                 slot, score=signed, parameters=self.parameters.get(known.trial_id, 0)
             )
-            self.source.observe(slot.configuration, known.hyperparameters.values, signed)
+            self._observe(slot, known, signed)
         else:
             known.score = None
             self.halving.fail(slot)
-            self.source.observe(slot.configuration, known.hyperparameters.values, None)
+            self._observe(slot, known, None)
         self.end_order.append(known.trial_id)
         for worker in [w for w, t in self.ongoing_trials.items() if t is known]:
             del self.ongoing_trials[worker]
         self._save_trial(known)
         self.save()
+
+    def _observe(self, slot: Slot, trial: Any, score: float | None) -> None:
+        rung = self.halving.schedule.brackets[slot.bracket_index].rungs[slot.rung]
+        self.source.observe(
+            slot.configuration, trial.hyperparameters.values, score, epochs=rung.epochs
+        )
 
     def score_trial(self, trial: Any) -> None:
         """Score a trial by its smoothed objective instead of KerasTuner's luckiest epoch."""

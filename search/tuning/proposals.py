@@ -1,13 +1,17 @@
 """Where configurations come from: a queue of known ones first, then drawn, listed or advised.
 
-A source maps the number of a configuration to its values. Drawn and listed ones depend on the
+A source maps the number of a configuration to its values. Uniform draws and grids depend on the
 number alone, so neither the order of asking nor the number of workers nor the length of the
-schedule matters. Every source gives all configurations of a finite space before it has no more.
+schedule matters; the other sources learn from the results there are when they are asked. Every
+source gives all configurations of a finite space before it has no more.
 """
 
 from __future__ import annotations
 
 import itertools
+import random
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import keras_tuner as kt
@@ -15,7 +19,7 @@ from threadpoolctl import threadpool_limits
 
 from search.records import Values
 from search.tuning import space as spaces
-from search.tuning.space import Space
+from search.tuning.space import Belief, Prior, Space
 
 MAX_DRAWS = 200
 """Draws of one configuration before what is left of the space is listed."""
@@ -30,11 +34,13 @@ class ConfigurationSource(Protocol):
     def restore(self, configuration: int, values: Values) -> None:
         """Take values that an earlier process was given."""
 
-    def observe(self, configuration: int, values: Values, score: float | None) -> None:
-        """Learn from a result: the score (smaller is better), None for a failure."""
+    def observe(
+        self, configuration: int, values: Values, score: float | None, *, epochs: int
+    ) -> None:
+        """Learn from a result: the score (smaller is better) after some epochs, None without."""
 
 
-class DrawnSource:
+class UniformSource:
     """Random configurations without repetition, after a queue of given ones.
 
     Where draws find nothing new any more, the rest of a finite space follows as it is listed.
@@ -74,8 +80,10 @@ class DrawnSource:
         if self.values(configuration) != values:
             raise ValueError(f"configuration {configuration} of the journal is not reproduced")
 
-    def observe(self, configuration: int, values: Values, score: float | None) -> None:
-        """Random draws learn nothing."""
+    def observe(
+        self, configuration: int, values: Values, score: float | None, *, epochs: int
+    ) -> None:
+        """Uniform draws learn nothing."""
 
     def _draw(self, number: int) -> Values | None:
         for attempt in range(MAX_DRAWS):
@@ -94,7 +102,7 @@ class DrawnSource:
             self._known.append(values)
 
 
-class ListedSource(DrawnSource):
+class GridSource(UniformSource):
     """Every configuration of a finite space in order, after a queue of given ones."""
 
     def __init__(self, space: Space, *, queue: list[Values]) -> None:
@@ -105,7 +113,124 @@ class ListedSource(DrawnSource):
         return self._next_listed()
 
 
-class AdvisedSource:
+class PriorSource(UniformSource):
+    """Draws around what is known: PriorBand's mixture, for the brackets of Hyperband.
+
+    Mallik et al., "PriorBand: Practical Hyperparameter Optimization in the Age of Deep Learning",
+    NeurIPS 2023, section 5. A configuration that starts r rungs above the lowest is drawn uniformly
+    with probability 1 / (1 + η^r), else around the prior. As soon as a configuration was trained to
+    the full budget, these draws are shared with mutations of the best one, the incumbent, in
+    proportion to how likely the best configurations are under either density.
+
+    What is proposed depends on what has ended by then, so on the number of workers too.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        *,
+        prior: Prior,
+        queue: list[Values],
+        seed: int,
+        levels: Sequence[int],
+        factor: int,
+        max_epochs: int,
+    ) -> None:
+        """Draw from a space.
+
+        Args:
+            space: The (narrowed) space.
+            prior: What is known of it; hyperparameters without a belief are drawn uniformly.
+            queue: Configurations that come first.
+            seed: The run's seed.
+            levels: By configuration, how many rungs above the lowest it starts (the paper's r).
+            factor: Hyperband's η.
+            max_epochs: Hyperband's R.
+        """
+        super().__init__(space, queue=queue, seed=seed)
+        self.prior = {name: belief for name, belief in prior.items() if name in space}
+        self.levels = levels
+        self.factor = factor
+        self.max_epochs = max_epochs
+        self._results: dict[int, dict[int, tuple[float, Values]]] = {}
+
+    def restore(self, configuration: int, values: Values) -> None:
+        """Take a configuration of the journal, as it was proposed with the results of then.
+
+        Raises:
+            ValueError: It has other hyperparameters than the space.
+        """
+        if spaces.complete(self.space, values) != values:
+            raise ValueError(f"configuration {configuration} of the journal is not in the space")
+        if configuration == len(self._known):
+            self._add(values)
+        if self.values(configuration) != values:
+            raise ValueError(f"configuration {configuration} of the journal is not reproduced")
+
+    def observe(
+        self, configuration: int, values: Values, score: float | None, *, epochs: int
+    ) -> None:
+        """Learn a result."""
+        if score is not None:
+            # KerasTuner's own entries, such as "tuner/epochs", are not hyperparameters.
+            known = self.values(configuration) or values
+            self._results.setdefault(epochs, {})[configuration] = (score, known)
+
+    @property
+    def incumbent(self) -> Values | None:
+        """Return the best configuration of those trained to the full budget, if any was."""
+        finished = self._results.get(self.max_epochs)
+        return min(finished.values(), key=lambda result: result[0])[1] if finished else None
+
+    def _draw(self, number: int) -> Values | None:
+        for attempt in range(MAX_DRAWS):
+            seed = f"{self.seed}/{number}/{attempt}"
+            drawn = random.Random(f"prior/{seed}")
+            belief = self._belief(number, drawn.random())
+            values = (
+                spaces.sample(self.space, seed=seed)
+                if belief is None
+                else spaces.sample_around(self.space, belief, drawn)
+            )
+            if spaces.key(values) not in self._keys:
+                return values
+        return self._next_listed()
+
+    def _belief(self, number: int, chance: float) -> Prior | None:
+        """Return what to draw a configuration around, None for a uniform draw."""
+        level = self.levels[number] if number < len(self.levels) else 0
+        uniform = 1 / (1 + self.factor**level)
+        if chance < uniform:
+            return None
+        incumbent = self.incumbent
+        if incumbent is None:
+            return self.prior
+        around = {name: Belief(value=value) for name, value in incumbent.items()}
+        share = self._weight(around) / (self._weight(around) + self._weight(self.prior))
+        if chance < uniform + (1 - uniform) * share:
+            mutated = random.Random(f"mutation/{self.seed}/{number}/{chance}")
+            # Every hyperparameter moves with probability one half, as in the paper.
+            return {
+                name: belief if mutated.random() < 0.5 else replace(belief, spread=0.0)
+                for name, belief in around.items()
+            }
+        return self.prior
+
+    def _weight(self, belief: Prior) -> float:
+        """Return how likely the best configurations are under a belief, the best counting most."""
+        rung = max(
+            (epochs for epochs, known in self._results.items() if len(known) >= self.factor),
+            default=self.max_epochs,
+        )
+        ranked = sorted(self._results[rung].values(), key=lambda result: result[0])
+        best = ranked[: max(1, len(ranked) // self.factor)]
+        return sum(
+            (len(best) - place) * spaces.likelihood(self.space, belief, values)
+            for place, (_, values) in enumerate(best)
+        )
+
+
+class BayesianSource:
     """KerasTuner's Bayesian optimization: a Gaussian process proposes after a random start."""
 
     def __init__(self, space: Space, *, queue: list[Values], seed: int, trials: int) -> None:
@@ -117,7 +242,7 @@ class AdvisedSource:
             seed: The run's seed.
             trials: Trials of the search; a third of them are random, at least 5.
         """
-        self._drawn = DrawnSource(space, queue=queue, seed=seed)
+        self._drawn = UniformSource(space, queue=queue, seed=seed)
         self._random = max(5, len(queue), trials // 3)
         self._known: dict[int, Values] = {}
         self._trials: dict[int, Any] = {}
@@ -158,7 +283,9 @@ class AdvisedSource:
         )
         self._running.add(configuration)
 
-    def observe(self, configuration: int, values: Values, score: float | None) -> None:
+    def observe(
+        self, configuration: int, values: Values, score: float | None, *, epochs: int
+    ) -> None:
         """Let the Gaussian process learn a result."""
         trial = self._trials[configuration]
         trial.score = score

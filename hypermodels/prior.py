@@ -1,0 +1,40 @@
+"""What is known of the search space before any search, for samplers that draw around it.
+
+Documented values for the architecture; standard practice for the training recipe, which the
+documented network was never tried with; nothing where nothing is known, or where sources disagree
+(the head: the documented network flattens, networks since He et al., CVPR 2016, average). No image
+of this project's test set had a part in it: every value is older than the project, with its source
+beside it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypermodels.configuration import DOCUMENTED
+
+_FIRM, _LOOSE = 0.25, 0.5
+"""Spreads as a share of the range: PriorBand's (Mallik et al., NeurIPS 2023), and twice that."""
+
+PRIOR: dict[str, tuple[Any, float]] = {
+    "base_filters": (DOCUMENTED.base_filters, _FIRM),
+    "separable": (DOCUMENTED.separable, _FIRM),
+    "activation": (DOCUMENTED.activation, _FIRM),
+    "batch_norm": (DOCUMENTED.batch_norm, _FIRM),
+    "conv_dropout": (DOCUMENTED.conv_dropout, _LOOSE),
+    # Variance-preserving: He et al., ICCV 2015.
+    "initializer": ("scaled", _FIRM),
+    # Random resized crops from 8% of the area: Szegedy et al., CVPR 2015; the default of
+    # torchvision's RandomResizedCrop, with which ImageNet networks are trained.
+    "crop_min_area": (0.08, _FIRM),
+    # Adam's default: Kingma and Ba, ICLR 2015.
+    "learning_rate": (1e-3, _FIRM),
+    # Half a cosine: Loshchilov and Hutter, ICLR 2017.
+    "schedule": ("cosine", _FIRM),
+    # Decoupled decay: Loshchilov and Hutter, ICLR 2019; 0.01 is PyTorch's default for AdamW.
+    "weight_decay": (1e-2, _FIRM),
+    # Averaged weights: Polyak and Juditsky, 1992; decay as in Szegedy et al., CVPR 2016 (0.9999),
+    # for trainings of thousands, not millions, of steps.
+    "ema": (0.999, _FIRM),
+}
+"""Value and spread by hyperparameter: see `search.tuning.space.Belief`."""
