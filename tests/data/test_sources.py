@@ -90,7 +90,7 @@ def test_a_folder_without_train_and_two_classes_is_an_error(tmp_path, names):
     for name in names:
         write(tmp_path / "given" / name / "a.jpeg", b"x")
     (tmp_path / "given").mkdir(exist_ok=True)
-    with pytest.raises(DataError, match="no train/ in .*no folders of two classes"):
+    with pytest.raises(DataError, match=r"no train/ in .*no folders of two classes"):
         find_source(str(tmp_path / "given"), cache_dir=tmp_path)
 
 
