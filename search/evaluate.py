@@ -24,9 +24,9 @@ from search.errors import ConfigurationError, SearchError
 from search.journal import write_json
 from search.records import CLASS_NAMES, Estimate, Evaluation, Split, Subset, to_json
 from search.scoring.bootstrap import subtype_recall
-from search.scoring.evaluate import evaluate, predict_subset
 from search.scoring.formats import FORMATS, KERAS
 from search.scoring.predict import NOT_FOR_DIAGNOSIS, find_model, open_model, unchecked_note
+from search.scoring.predictions import evaluate, predict_subset
 
 SOME_REJECTED = 2
 INTERRUPTED = 130

@@ -26,7 +26,6 @@ from search.data.views import ViewSettings
 from search.errors import ConfigurationError, DataError, StopRequestedError
 from search.history import Event, trial_records
 from search.journal import EventKind, RunDirectory, write_text
-from search.judging import Judging
 from search.records import SYNTHETIC_NOTICE, Dataset, to_json
 from search.reporting.console import Console
 from search.reporting.documents import write_reports
@@ -34,7 +33,8 @@ from search.reporting.plots import draw_all, pictures
 from search.reporting.tensorboard import TensorBoardLog
 from search.reporting.trials import history_csv, refit_rows, trials_csv
 from search.resuming import Begun, begun, check_same_backend, check_same_data, claim
-from search.retraining import Retraining, recipe
+from search.scoring.retrain import Retraining, recipe
+from search.scoring.verdict import Judging
 from search.searching import Searching
 from search.tuning.space import ranges
 

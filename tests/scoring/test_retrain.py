@@ -10,7 +10,7 @@ from search.config import RefitOn, RefitSchedule, RunConfig
 from search.errors import StopRequestedError
 from search.journal import RunDirectory
 from search.records import EpochRecord, Failure, FailureKind, TrialRecord, TrialResult, TrialStatus
-from search.retraining import Retraining, recipe
+from search.scoring.retrain import Retraining, recipe
 from search.tuning import checkpoint
 from search.tuning.messages import TrialStarted
 

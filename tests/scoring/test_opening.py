@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from search.journal import EventKind, RunDirectory
-from search.opening import FILE, question, read_answers, write_answers
 from search.records import Predictions, Split, Threshold
 from search.scoring import refit
 from search.scoring.calibration import Calibration
+from search.scoring.opening import FILE, question, read_answers, write_answers
 from search.scoring.refit import Candidate
 
 IMAGES = ["fingerprint", 96, 3]

@@ -5,11 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from search.ablation import FILE, Ablation, stored_answers
 from search.config import RunConfig
 from search.errors import RunDirectoryError
 from search.journal import RunDirectory, write_json
 from search.reopening import refuse_changed
+from search.scoring.ablation import FILE, Ablation, stored_answers
 
 VALUES = {"flip": False}
 CONTENT = {

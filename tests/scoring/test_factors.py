@@ -3,7 +3,7 @@
 import pytest
 
 from search.errors import ConfigurationError
-from search.factors import FACTORS, QUESTIONS, Wish, changed, parse_factors
+from search.scoring.factors import FACTORS, QUESTIONS, Wish, changed, parse_factors
 
 BASE = {
     "base_filters": 16,

@@ -5,8 +5,8 @@ import pytest
 from sklearn import metrics as sk
 from tiny import make_predictions
 
-from search.scoring.bands import GRID, calibration_bins, score_curves, wilson
 from search.scoring.bootstrap import bootstrap_intervals
+from search.scoring.curves import GRID, calibration_bins, score_curves, wilson
 from search.scoring.metrics import PREVALENCES, npv_at_prevalence, ppv_at_prevalence
 
 

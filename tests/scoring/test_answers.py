@@ -5,14 +5,14 @@ import json
 
 import numpy as np
 import pytest
+from tests.test_factors import BASE
 
-from search.answers import Arm, Scored, Trained, content
 from search.config import RunConfig
-from search.factors import changed, parse_factors
 from search.records import Predictions, Split
 from search.reporting.ablation import ablation_view
+from search.scoring.answers import Arm, Scored, Trained, content
+from search.scoring.factors import changed, parse_factors
 from search.scoring.refit import Candidate, Role
-from tests.test_factors import BASE
 
 SEEDS = (0, 1, 2)
 

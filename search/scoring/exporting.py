@@ -16,7 +16,6 @@ import numpy as np
 from search.config import CalibrationKind, ExportFormat
 from search.journal import RunDirectory
 from search.records import Predictions, Split, Subset, Threshold
-from search.reporting.console import Console
 from search.scoring.calibration import (
     Calibrated,
     Calibration,
@@ -25,13 +24,13 @@ from search.scoring.calibration import (
     scaled,
 )
 from search.scoring.conversion import answers, convert, evenly_spaced, remove
-from search.scoring.evaluate import predict_subset
 from search.scoring.export import export_model, keras_export
 from search.scoring.formats import EXPORTS_FILE, FORMATS, KERAS, Export, ExportStatus, Predictor
+from search.scoring.predictions import predict_subset
 
 
 def calibrate(
-    networks: Sequence[Predictor], val: Subset, kind: CalibrationKind, console: Console
+    networks: Sequence[Predictor], val: Subset, kind: CalibrationKind, console: Any
 ) -> list[Calibration]:
     """Fit a temperature to every network on the clean validation images.
 
@@ -95,7 +94,7 @@ def export_all(
     temperature: float,
     metadata: dict[str, Any],
     val: Subset,
-    console: Console,
+    console: Any,
 ) -> list[Export]:
     """Write `model.keras` and every other format that was asked for, and check each.
 

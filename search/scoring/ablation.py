@@ -11,73 +11,26 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import keras_tuner as kt
 
-from search import answers, factors, workflow
-from search.answers import Arm, Trained
 from search.config import RunConfig, direction
-from search.data.prepare import SealedTest, default_cache_dir
+from search.data.prepare import SealedTest
 from search.errors import ConfigurationError, RunDirectoryError, SearchFailedError
-from search.factors import Change, Wish
 from search.journal import EventKind, RunDirectory
 from search.records import Dataset, TrialResult, Values
-from search.reopening import stored_config, stored_source
-from search.reporting.console import Console
-from search.reporting.facts import mapping
-from search.resuming import begun, check_same_data
-from search.retraining import Crew, Retrainer, finalist_role, finished_folders
-from search.scoring import refit
+from search.scoring import answers, factors, refit
+from search.scoring.answers import Arm, Trained
+from search.scoring.factors import Change, Wish
 from search.scoring.refit import Job, RefitPlan, Role
-from search.searching import Searching
+from search.scoring.retrain import Crew, Retrainer, finalist_role, finished_folders
 from search.tuning import checkpoint
 
 FILE = "ablation.json"
 BASES = (refit.DOCUMENTED, refit.WINNER)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reopened:
-    """A finished run, ready to train more of the same.
-
-    Attributes:
-        config: As it was run.
-        dataset: Its images.
-        sealed: Its test images.
-        searching: Gives what to train with.
-    """
-
-    config: RunConfig
-    dataset: Dataset
-    sealed: SealedTest
-    searching: Searching
-
-
-def reopen(directory: RunDirectory, console: Console, *, workers: int | None) -> Reopened:
-    """Make the data set and the HyperModel of a finished run again.
-
-    Args:
-        directory: The run.
-        console: Where a person watches.
-        workers: Worker processes in place of the run's own number; None keeps it.
-
-    Raises:
-        RunDirectoryError: The run cannot be read, or its images changed.
-        DataError: Its images are gone.
-    """
-    config = stored_config(directory)
-    if workers is not None:
-        config = dataclasses.replace(config, workers=workers)
-    cache = Path(config.cache_dir) if config.cache_dir else default_cache_dir()
-    source = stored_source(directory, config, cache_dir=cache, progress=console.progress)
-    dataset, sealed = workflow.prepare_data(workflow.Job(config=config, source=source), console)
-    check_same_data(directory, dataset)
-    searching = workflow.make_searching(config, dataset, known=begun(directory.events()))
-    return Reopened(config=config, dataset=dataset, sealed=sealed, searching=searching)
 
 
 class Ablation:
@@ -92,7 +45,7 @@ class Ablation:
         self,
         config: RunConfig,
         dataset: Dataset,
-        searching: Searching,
+        searching: Any,
         *,
         run: RunDirectory,
         bases: Sequence[str],
@@ -100,7 +53,7 @@ class Ablation:
         repeats: int,
         epochs: int,
         changed: Collection[str] = (),
-        console: Console,
+        console: Any,
     ) -> None:
         """Plan; trains nothing yet.
 
@@ -243,8 +196,8 @@ class Ablation:
     def _control_won(self) -> bool:
         """Return whether the run's winner is the control, trained without a finalist's options."""
         with contextlib.suppress(RunDirectoryError):
-            done = mapping(self.run.read_json("evaluation.json")).get("retraining")
-            return mapping(done).get("trained_as") == refit.DOCUMENTED
+            done = self.run.read_json("evaluation.json")["retraining"]
+            return bool(done["trained_as"] == refit.DOCUMENTED)
         return False
 
     def _arm(self, base: Role, change: Change) -> Arm:

@@ -41,11 +41,9 @@ from typing import Any
 
 import numpy as np
 
-from search import factors
 from search.config import RunConfig, direction
 from search.data.prepare import SealedTest
 from search.errors import DataError
-from search.factors import Change
 from search.journal import EventKind, RunDirectory
 from search.records import (
     SYNTHETIC_NOTICE,
@@ -54,9 +52,9 @@ from search.records import (
     Split,
     to_json,
 )
-from search.reporting.console import Console
-from search.scoring import effects
-from search.scoring.evaluate import predict_subset
+from search.scoring import effects, factors
+from search.scoring.factors import Change
+from search.scoring.predictions import predict_subset
 from search.scoring.refit import Candidate, Role
 from search.scoring.threshold import choose_threshold
 from search.tuning import checkpoint
@@ -136,7 +134,7 @@ def score_test(
     setting: Setting,
     config: RunConfig,
     directory: RunDirectory,
-    console: Console,
+    console: Any,
 ) -> dict[str, BySeed]:
     """Open the test and let every network predict it.
 

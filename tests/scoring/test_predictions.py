@@ -7,13 +7,13 @@ from tiny import THRESHOLD, make_predictions
 
 from search.errors import ModelError, StorageError
 from search.records import Split
-from search.scoring.evaluate import (
+from search.scoring.metrics import ranking_metrics, threshold_metrics
+from search.scoring.predictions import (
     evaluate,
     predict_images,
     predict_subset,
     write_predictions_csv,
 )
-from search.scoring.metrics import ranking_metrics, threshold_metrics
 
 
 class MeanModel:

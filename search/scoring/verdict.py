@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from search import backend, exporting, opening
+from search import backend
 from search.config import RunConfig, direction
 from search.data.decode import DECODER_VERSION
 from search.data.prepare import SealedTest
@@ -28,11 +28,10 @@ from search.records import (
     Threshold,
     to_json,
 )
-from search.reporting.console import Console
-from search.scoring import refit
+from search.scoring import exporting, opening, refit
 from search.scoring.comparison import Scored, evaluation_report
 from search.scoring.ensemble import ensemble_of
-from search.scoring.evaluate import (
+from search.scoring.predictions import (
     PREDICTION_FILES,
     evaluate,
     predict_subset,
@@ -62,7 +61,7 @@ class Judging:
         candidates: Sequence[Candidate],
         retraining: dict[str, Any],
         directory: RunDirectory,
-        console: Console,
+        console: Any,
     ) -> None:
         """Prepare; scores nothing yet.
 
