@@ -81,7 +81,7 @@ def run(job: Job, console: Console, *, should_stop: ShouldStop) -> None:
     if job.plan_only:
         with console.stage("Data"):
             dataset, _ = prepare_data(job, console)
-            console.show_data(dataset.report)
+            console.show_data(to_json(dataset.report))
         make_searching(job.config, dataset).show_plan(console)
         return
     _views(job.config)  # what is wrong with the options is told before anything is written
@@ -123,7 +123,7 @@ def _run_locked(
             (directory.root / "manifest.json").unlink(missing_ok=True)
             directory.write_json("config.json", job.config)
             directory.write_json("dataset.json", dataset.report)
-            console.show_data(dataset.report)
+            console.show_data(to_json(dataset.report))
         directory.append(
             EventKind.RUN_STARTED,
             pid=os.getpid(),
@@ -323,7 +323,7 @@ def _report(
     write_reports(
         directory.root,
         config=to_json(job.config),
-        dataset=dataset.report,
+        dataset=to_json(dataset.report),
         plan=plan,
         records=records,
         evaluation=judging.evaluation,

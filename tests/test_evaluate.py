@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from tiny import SIZE, THRESHOLD
 
-from search.data.cache import load_gray
+from search.data.decode import load_gray
 from search.evaluate import main
 from search.journal import RunDirectory
 from search.records import SYNTHETIC_NOTICE

@@ -119,8 +119,3 @@ def test_help_answers_in_about_a_second():
     assert "--tuner" in done.stdout
     # The goal is one second; a loaded test machine gets some slack.
     assert time.perf_counter() - begin < 3
-
-
-def test_no_module_is_longer_than_350_lines():
-    for path in [*sources("search"), *sources("hypermodels")]:
-        assert len(path.read_text().splitlines()) <= 420, path

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from tiny import SIZE, THRESHOLD, make_network, smooth_image
 
-from search.data.cache import load_gray
+from search.data.decode import load_gray
 from search.errors import ModelError, StorageError
 from search.journal import RunDirectory
 from search.records import SYNTHETIC_NOTICE
