@@ -135,11 +135,11 @@ def _run_locked(
         )
         if job.config.tensorboard:
             _show_in_tensorboard(directory, searching, console)
-        with searching.executor(directory, should_stop) as staffing:
+        with searching.executor(directory, should_stop) as executor:
             with clock.stage("plan", "Plan"):
                 searching.show_plan(console, directory)
             with clock.stage("search", "Search"):
-                records = searching.search(directory, console, staffing.executor)
+                records = searching.search(directory, console, executor)
         console.show_trials(records, objective=job.config.objective, direction=job.config.direction)
         with clock.stage("retrain", "Retrain with class weights"):
             candidates = Retraining(
