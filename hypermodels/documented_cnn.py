@@ -64,6 +64,7 @@ class DocumentedCNN(kt.HyperModel):
     Args:
         image_size: Side of the square input, in pixels, at least 32.
         channels: Channels the gray image is repeated to, 1 or 3; the documented network has 3.
+        colour: Take real colour, (batch, image_size, image_size, 3), instead of gray images.
         train_size: Number of training images; only the cosine schedule needs it.
         epochs: Horizon of the cosine schedule. It does not depend on how long a trial is trained,
             so a trial paused after a few epochs and continued later stays on one schedule.
@@ -80,6 +81,7 @@ class DocumentedCNN(kt.HyperModel):
         *,
         image_size: int = 180,
         channels: int = 3,
+        colour: bool = False,
         train_size: int | None = None,
         epochs: int = 25,
         max_parameters: int | None = None,
@@ -102,6 +104,7 @@ class DocumentedCNN(kt.HyperModel):
                 raise ValueError(f"{name}={value!r}: must be at least 1")
         self.image_size = image_size
         self.channels = channels
+        self.colour = colour
         self.train_size = train_size
         self.epochs = epochs
         self.max_parameters = max_parameters
@@ -289,7 +292,8 @@ class DocumentedCNN(kt.HyperModel):
 
     def _network(self, configuration: Configuration) -> keras.Model:
         c = configuration
-        inputs = keras.Input((self.image_size, self.image_size, 1), dtype="uint8", name="image")
+        shape = (self.image_size, self.image_size, 3 if self.colour else 1)
+        inputs = keras.Input(shape, dtype="uint8", name="image")
         # float32 under every dtype policy: bfloat16 would keep only 8 bits of a pixel's position
         # between two gray values, and the images are the smallest tensors of the network.
         x = layers.Rescaling(1 / 255, dtype="float32", name="rescale")(inputs)
@@ -302,7 +306,7 @@ class DocumentedCNN(kt.HyperModel):
             seed=self.seed,
         ):
             x = layer(x)
-        if self.channels > 1:
+        if self.channels > 1 and not self.colour:
             # After augmentation, which then works on one channel.
             x = layers.Concatenate(name="repeat_channels")([x] * self.channels)
         common: dict[str, Any] = {

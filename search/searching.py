@@ -29,7 +29,7 @@ from search.journal import EventKind, RunDirectory
 from search.records import Dataset, TrialRecord, Values
 from search.reporting.console import Console
 from search.resuming import Begun, finished_brackets, refuse_other_search
-from search.retraining import Crew
+from search.scoring.retrain import Crew
 from search.tuning import space as spaces
 from search.tuning.executors import Executor
 from search.tuning.loop import SearchLoop

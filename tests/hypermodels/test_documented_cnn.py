@@ -128,6 +128,12 @@ def test_one_channel_needs_no_repetition():
     assert model.get_layer("stem_conv1").kernel.shape[2] == 1
 
 
+def test_real_colour_is_taken_as_it_is():
+    model = DocumentedCNN(image_size=32, colour=True).build_configuration(TINY)
+    assert model.input_shape == (None, 32, 32, 3)
+    assert model.get_layer("stem_conv1").kernel.shape[2] == 3
+
+
 def test_batch_norm_off_removes_every_normalization():
     configuration = dataclasses.replace(TINY, batch_norm=False)
     model = DocumentedCNN(image_size=32).build_configuration(configuration)
