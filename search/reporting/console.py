@@ -379,7 +379,7 @@ def _best(state: RunProgress) -> str:
     if not state.top:
         return ""
     best = state.top[0]
-    return f"; best {best.trial_id} {state.objective} {metric(best.score)} @{best.epochs}"
+    return f"; best {metric(best.score)} ({best.trial_id} @{best.epochs})"
 
 
 def _started(event: Event, state: RunProgress) -> str | None:
@@ -400,12 +400,12 @@ def _epoch(event: Event, state: RunProgress) -> str:
 def _ended(event: Event, state: RunProgress) -> str:
     record = state.trials[event["trial_id"]]
     if record.status is TrialStatus.FAILED:
-        return f"trial {record.trial_id} failed, {one_line(reason(record), 40)}{_best(state)}"
+        return f"trial {record.trial_id} failed{_best(state)}: {reason(record)}"
     if record.status is TrialStatus.LEARNED_NOTHING:
         return f"trial {record.trial_id} learned nothing @{record.epochs}{_best(state)}"
-    tries = one_line(described(record, state.baseline, short=True), 36)
     score = f"{state.objective} {metric(record.score)}"
-    return f"trial {record.trial_id} @{record.epochs} {score} ({tries}){_best(state)}"
+    tries = described(record, state.baseline, short=True)
+    return f"trial {record.trial_id} @{record.epochs} {score}{_best(state)}: {tries}"
 
 
 def _refit_epoch(event: Event, state: RunProgress) -> str:

@@ -35,7 +35,8 @@ from search.reporting.plots.style import Chart
 from search.reporting.progress import Retraining, RunProgress, ordered
 from search.reporting.sentences import exported
 from search.run_directory import RunDirectory
-from search.scoring.curves import ScoreCurves, score_curves
+from search.evidence import ScoreCurves
+from search.scoring.curves import score_curves
 from search.scoring.predictions import PREDICTION_FILES, read_predictions_csv
 
 PARTS = (

@@ -22,7 +22,7 @@ from search.reporting import format, sentences, tables
 from search.reporting.contents import RunContents
 from search.reporting.plots import course, failures, hyperparameters, scores, style
 from search.run_directory import RunDirectory, write_text
-from search.scoring.gradcam import Heatmap
+from search.evidence import Heatmap
 
 HERE = Path(__file__).parent
 TEMPLATES = HERE / "templates"
@@ -119,7 +119,8 @@ def page(contents: RunContents, *, local: bool = True) -> str:
         (
             "default-src 'none'",
             "script-src " + " ".join(f"'sha256-{digest(text)}'" for text in scripts),
-            f"style-src 'sha256-{digest(styles)}' 'sha256-{EMPTY_STYLE}'",
+            f"style-src-elem 'sha256-{digest(styles)}' 'sha256-{EMPTY_STYLE}'",
+            "style-src-attr 'unsafe-inline'",  # plotly sets the attribute of its own elements
             "img-src data:",
             "base-uri 'none'",
             "form-action 'none'",

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from search.config import direction
+from search.errors import RunDirectoryError
 from search.journal import Event, EventKind, created, ended, with_epoch
 from search.records import PlannedBracket, PlanRecord, TrialRecord, TrialStatus, Values, from_json
 from search.reporting.format import baseline_values, one_line, reason
@@ -136,7 +137,7 @@ class RunProgress:
         """
         try:
             self._apply(event)
-        except (KeyError, TypeError, ValueError, AttributeError):
+        except (KeyError, TypeError, ValueError, AttributeError, RunDirectoryError):
             self.strange += 1
             return False
         finally:

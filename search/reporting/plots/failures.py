@@ -13,7 +13,7 @@ import numpy as np
 from search.records import Predictions, Split, from_json
 from search.reporting.format import metric
 from search.run_directory import write_json, write_text
-from search.scoring.gradcam import Heatmap
+from search.evidence import Heatmap
 
 LOCAL = Path("plots") / "local"
 """Folder of a run with what shows images of its data."""

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from search.records import TrialRecord, Values
-from search.reporting.format import described, metric, setting
+from search.reporting.format import SHORT, described, metric, setting
 from search.reporting.plots.style import Chart, Panel, Series, round_for_page
 from search.reporting.progress import finalists
 
@@ -273,7 +273,7 @@ def _ticks(scale: tuple[list[float | str], bool]) -> list[list[Any]]:
         [
             round_for_page(_relative(p, scale) if not isinstance(p, str)
                            else places.index(p) / max(1, len(places) - 1)),
-            p if isinstance(p, str) else setting(p),
+            SHORT.get(p, p) if isinstance(p, str) else setting(p),
         ]
         for p in shown
     ]  # fmt: skip

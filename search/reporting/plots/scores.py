@@ -8,7 +8,7 @@ from search.records import Comparison
 from search.reporting.format import metric
 from search.reporting.plots.style import Chart, Panel, Series
 from search.reporting.sentences import exported, value
-from search.scoring.curves import ScoreCurves
+from search.evidence import ScoreCurves
 
 DIAGONAL = Series(name="", x=(0.0, 1.0), y=(0.0, 1.0), kind="diagonal", colour="dim")
 

@@ -70,7 +70,7 @@
       const layout = {
         height: chart.height, margin: { l: 48, r: 8, t: named ? 8 : 12, b: 40 },
         paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", hovermode: "closest",
-        font: { family: style().fontFamily, size: 12, color: colour("soft") },
+        font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: colour("soft") },
         xaxis: axis(panel.x, { type: panel.log ? "log" : "-", nticks: phone() ? 5 : 7, ...unit,
           ...(panel.log ? { dtick: 1, exponentformat: "power" } : {}) }),
         yaxis: axis(panel.y, panel.unit ? { ...unit, scaleanchor: "x" } : {}),
@@ -159,8 +159,9 @@
       const middle = words.length > 1 ? Math.ceil(words.length / 2) : 1;
       [words.slice(0, middle).join(" "), words.slice(middle).join(" ")].forEach((text, row) =>
         element("text", { x, y: 14 + row * 13, "text-anchor": "middle" }, svg, text));
+      const side = i === axes.length - 1 ? { x: x - 6, "text-anchor": "end" } : { x: x + 6 };
       for (const [place, text] of one.ticks) {
-        element("text", { x: x + 5, y: y(place) + 4 }, svg, text);
+        element("text", { ...side, y: y(place) + 4, class: "tick" }, svg, text);
       }
       const brush = element("rect", { x: x - 7, width: 14, y: 0, height: 0, class: "brush" }, svg);
       const mark = (range) => {
