@@ -13,14 +13,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from search.errors import ConfigurationError, SearchError, StopRequestedError
+from search.errors import ConfigurationError, SearchError, StopRequestedError, storage_errors
 from search.factors import FACTORS, parse_factors
-from search.journal import EventKind, RunDirectory, storage_errors
+from search.journal import EventKind
 from search.records import SYNTHETIC_NOTICE
 from search.reopening import refuse_changed, refuse_unfinished, stored_config
 from search.reporting.console import Console
-from search.reporting.stored import locate
 from search.run import Interrupt
+from search.run_directory import RunDirectory, locate
 
 FROM = {"documented": ("documented",), "winner": ("winner",), "both": ("documented", "winner")}
 

@@ -24,13 +24,14 @@ from search.config import RunConfig, direction
 from search.data.prepare import SealedTest, default_cache_dir
 from search.errors import ConfigurationError, RunDirectoryError, SearchFailedError
 from search.factors import Change, Wish
-from search.journal import EventKind, RunDirectory
+from search.journal import EventKind
 from search.records import Dataset, TrialResult, Values
 from search.reopening import stored_config, stored_source
 from search.reporting.console import Console
 from search.reporting.facts import mapping
 from search.resuming import begun, check_same_data
 from search.retraining import Crew, Retrainer, finalist_role, finished_folders
+from search.run_directory import RunDirectory
 from search.scoring import refit
 from search.scoring.refit import Job, RefitPlan, Role
 from search.searching import Searching

@@ -46,7 +46,7 @@ from search.config import RunConfig, direction
 from search.data.prepare import SealedTest
 from search.errors import DataError
 from search.factors import Change
-from search.journal import EventKind, RunDirectory
+from search.journal import EventKind
 from search.records import (
     SYNTHETIC_NOTICE,
     Dataset,
@@ -55,6 +55,7 @@ from search.records import (
     to_json,
 )
 from search.reporting.console import Console
+from search.run_directory import RunDirectory
 from search.scoring import effects
 from search.scoring.evaluate import predict_subset
 from search.scoring.refit import Candidate, Role

@@ -22,8 +22,8 @@ from search.data.cache import default_cache_dir, load_gray
 from search.data.listing import list_labelled
 from search.data.prepare import labelled_folder
 from search.errors import ConfigurationError, DataError, SearchError
-from search.journal import write_json
 from search.records import CLASS_NAMES, Estimate, Evaluation, Split, Subset, to_json
+from search.run_directory import write_json
 from search.scoring.bootstrap import subtype_recall
 from search.scoring.evaluate import evaluate, predict_subset
 from search.scoring.formats import FORMATS, KERAS

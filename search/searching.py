@@ -25,11 +25,12 @@ from search.config import (
 )
 from search.data.prepare import with_validation_trained
 from search.errors import ConfigurationError
-from search.journal import EventKind, RunDirectory
+from search.journal import EventKind
 from search.records import Dataset, TrialRecord, Values
 from search.reporting.console import Console
 from search.resuming import Begun, finished_brackets, refuse_other_search
 from search.retraining import Crew
+from search.run_directory import RunDirectory
 from search.tuning import space as spaces
 from search.tuning.executors import Executor
 from search.tuning.loop import SearchLoop

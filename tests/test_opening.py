@@ -5,9 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from search.journal import EventKind, RunDirectory
+from search.journal import EventKind
 from search.opening import FILE, question, read_answers, write_answers
 from search.records import Predictions, Split, Threshold
+from search.run_directory import RunDirectory
 from search.scoring import refit
 from search.scoring.calibration import Calibration
 from search.scoring.refit import Candidate

@@ -8,9 +8,9 @@ import pytest
 
 from search.config import RefitOn, RefitSchedule, RunConfig
 from search.errors import StopRequestedError
-from search.journal import RunDirectory
 from search.records import EpochRecord, Failure, FailureKind, TrialRecord, TrialResult, TrialStatus
 from search.retraining import Retraining, recipe
+from search.run_directory import RunDirectory
 from search.tuning import checkpoint
 from search.tuning.messages import TrialStarted
 

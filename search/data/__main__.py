@@ -23,7 +23,7 @@ from search.data.sources import find_source
 from search.data.tables import report_view
 from search.data.views import ViewSettings
 from search.errors import ConfigurationError, RunDirectoryError, SearchError
-from search.journal import RunDirectory, write_json
+from search.run_directory import RunDirectory, write_json
 
 INTERRUPTED = 130
 

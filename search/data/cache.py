@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from search.data.decode import load_gray
-from search.journal import storage_errors
+from search.errors import storage_errors
 
 __all__ = [
     "ArrayFile",

@@ -25,8 +25,8 @@ from search.config import SplitKind
 from search.data.prepare import default_cache_dir, prepare
 from search.data.sources import find_source
 from search.data.views import ViewSettings
-from search.journal import RunDirectory
 from search.records import Dataset, FailureKind, Subset, TrialRecord, Values
+from search.run_directory import RunDirectory
 from search.tuning import space as spaces
 from search.tuning.executors import InProcessExecutor
 from search.tuning.feed import TrainingFeed

@@ -26,8 +26,8 @@ from contenders import HELD, PlainHyperband, RobustLoss, Task, arrays, declared_
 from hypermodels import DocumentedCNN
 from search import backend
 from search.errors import StopRequestedError
-from search.journal import RunDirectory
 from search.records import Dataset, StressedViews, Subset, Values
+from search.run_directory import RunDirectory
 from search.tuning.devices import find_gpus, worker_environments
 from search.tuning.executors import Executor, InProcessExecutor
 from search.tuning.feed import TrainingFeed
