@@ -8,19 +8,27 @@ goes on; Keras is imported once the arguments are known to make sense.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from search.config import RunConfig
 from search.errors import ConfigurationError, SearchError, StopRequestedError, storage_errors
-from search.factors import FACTORS, parse_factors
 from search.journal import EventKind
 from search.records import SYNTHETIC_NOTICE
-from search.reopening import refuse_changed, refuse_unfinished, stored_config
+from search.reopening import (
+    refuse_changed,
+    refuse_unfinished,
+    stored_config,
+    stored_source,
+)
 from search.reporting.console import Console
 from search.run import Interrupt
 from search.run_directory import RunDirectory, locate
+from search.scoring.factors import FACTORS, parse_factors
 
 FROM = {"documented": ("documented",), "winner": ("winner",), "both": ("documented", "winner")}
 
@@ -101,6 +109,28 @@ def _check(options: argparse.Namespace) -> None:
             raise ConfigurationError(f"{option} {value}: must be at least {least}")
 
 
+def _reopen(directory: RunDirectory, config: RunConfig, console: Console) -> tuple[Any, Any, Any]:
+    """Make the data set and the HyperModel of a finished run again.
+
+    Returns:
+        The data set, its sealed test, and the search stage, which gives what to train with.
+
+    Raises:
+        RunDirectoryError: The run cannot be read, or its images changed.
+        DataError: Its images are gone.
+    """
+    from search import workflow
+    from search.data.prepare import default_cache_dir
+    from search.resuming import begun, check_same_data
+
+    cache = Path(config.cache_dir) if config.cache_dir else default_cache_dir()
+    source = stored_source(directory, config, cache_dir=cache, progress=console.progress)
+    dataset, sealed = workflow.prepare_data(workflow.Job(config=config, source=source), console)
+    check_same_data(directory, dataset)
+    searching = workflow.make_searching(config, dataset, known=begun(directory.events()))
+    return dataset, sealed, searching
+
+
 def _ablate(
     run: RunDirectory, options: argparse.Namespace, console: Console, interrupt: Interrupt
 ) -> None:
@@ -112,16 +142,18 @@ def _ablate(
     from search import backend
 
     backend.load()
-    from search.ablation import FILE, Ablation, reopen
+    from search.scoring.ablation import FILE, Ablation
 
     with console.stage("Data"):
-        opened = reopen(run, console, workers=options.workers)
-    if opened.dataset.synthetic:
+        if options.workers is not None:
+            config = dataclasses.replace(config, workers=options.workers)
+        dataset, sealed, searching = _reopen(run, config, console)
+    if dataset.synthetic:
         console.notice(SYNTHETIC_NOTICE)
     ablation = Ablation(
-        opened.config,
-        opened.dataset,
-        opened.searching,
+        config,
+        dataset,
+        searching,
         run=run,
         bases=FROM[options.base],
         wishes=wishes,
@@ -143,8 +175,8 @@ def _ablate(
         before = [e for e in ablation.directory.events() if e.get("role") in names]
         console.replay([*plan, {"event": EventKind.SEARCH_ENDED.value}, *before])
         with console.stage("Retrain, then open the test"):
-            crew = opened.searching.crew(run, interrupt)
-            content = ablation.answer(crew, opened.sealed)
+            crew = searching.crew(run, interrupt)
+            content = ablation.answer(crew, sealed)
     console.show_answers(content)
     console.info(f"Answers: {ablation.directory.root / FILE}")
     console.info(f"In the report: python -m search.report {run.root} --rebuild")

@@ -105,6 +105,8 @@ class SplitKind(StrEnum):
     """By patient, stratified by class: no child on both sides."""
     NOTEBOOK = "notebook"
     """As the notebook: `random.seed(8); random.shuffle` over sorted file names."""
+    FOLDERS = "folders"
+    """As the folders are: validation on the user's own val/."""
 
 
 MINIMIZED = ("loss", "brier", "calibration_error")

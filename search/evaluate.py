@@ -18,16 +18,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from search.data.cache import default_cache_dir, load_gray
-from search.data.listing import list_labelled
+from search.data.cache import default_cache_dir
 from search.data.prepare import labelled_folder
-from search.errors import ConfigurationError, DataError, SearchError
+from search.errors import ConfigurationError, SearchError
 from search.records import CLASS_NAMES, Estimate, Evaluation, Split, Subset, to_json
 from search.run_directory import write_json
 from search.scoring.bootstrap import subtype_recall
-from search.scoring.evaluate import evaluate, predict_subset
 from search.scoring.formats import FORMATS, KERAS
 from search.scoring.predict import NOT_FOR_DIAGNOSIS, find_model, open_model, unchecked_note
+from search.scoring.predictions import evaluate, predict_subset
 
 SOME_REJECTED = 2
 INTERRUPTED = 130
@@ -139,23 +138,15 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _score(model_file: Path, arguments: argparse.Namespace) -> Outcome:
-    listed = list_labelled(arguments.data).files
-    for label, name in enumerate(CLASS_NAMES):
-        if not any(file.label == label for file in listed):
-            raise DataError(
-                f"{arguments.data}: no {name} images; looked for test/{name} and for {name}. "
-                "Scoring needs both classes"
-            )
     loaded = open_model(model_file)
-    subset = labelled_folder(
+    found = labelled_folder(
         arguments.data,
+        classes=(loaded.class_names[0], loaded.class_names[1]),
         image_size=loaded.image_size,
         cache_dir=arguments.cache_dir or default_cache_dir(),
     )
-    predictions = predict_subset(loaded.model, subset, Split.TEST)
+    predictions = predict_subset(loaded.model, found.subset, Split.TEST)
     seed = loaded.metadata.get("seed")
-    scored = set(subset.paths)
-    left_out = [file.relative for file in listed if file.relative not in scored]
     return Outcome(
         notice=loaded.notice,
         evaluation=evaluate(
@@ -174,20 +165,9 @@ def _score(model_file: Path, arguments: argparse.Namespace) -> Outcome:
             loaded.threshold.value,
             seed=arguments.seed,
         ),
-        subset=subset,
-        rejected=[
-            {"path": path, "reason": _reason(arguments.data / path, loaded.image_size)}
-            for path in left_out
-        ],
+        subset=found.subset,
+        rejected=[to_json(file) for file in found.rejected],
     )
-
-
-def _reason(file: Path, image_size: int) -> str:
-    try:
-        load_gray(file, image_size)
-    except DataError as error:
-        return str(error).removeprefix(f"{file}: ")
-    return "not a regular file"
 
 
 def _as_json(model_file: Path, data: Path, outcome: Outcome) -> dict[str, Any]:

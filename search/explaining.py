@@ -26,9 +26,9 @@ from search.reporting.progress import RunProgress
 from search.reporting.trials import refit_histories, refit_rows
 from search.reporting.wording import is_number
 from search.run_directory import RunDirectory
-from search.scoring.bands import score_curves
-from search.scoring.evaluate import PREDICTION_FILES, read_predictions_csv
+from search.scoring.curves import score_curves
 from search.scoring.exemplars import chosen_images
+from search.scoring.predictions import PREDICTION_FILES, read_predictions_csv
 from search.scoring.refit import WINNER
 
 MODEL = "model.keras"

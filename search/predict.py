@@ -21,8 +21,7 @@ from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
-from search.data import dicom
-from search.data.cache import load_gray
+from search.data.decode import is_image, load_gray
 from search.data.listing import IMAGE_SUFFIXES
 from search.errors import SearchError
 from search.scoring.formats import FORMATS, KERAS, LoadedModel
@@ -106,9 +105,7 @@ def _predict(arguments: argparse.Namespace) -> int:
     model_file = find_model(
         arguments.model, results_dir=arguments.results_dir, form=arguments.format
     )
-    files = find_images(
-        arguments.images, suffixes=IMAGE_SUFFIXES, recognise=dicom.is_film_of_any_name
-    )
+    files = find_images(arguments.images, suffixes=IMAGE_SUFFIXES, recognise=is_image)
     loaded = open_model(model_file)
     stderr = Console(stderr=True)
     if note := unchecked_note(model_file):

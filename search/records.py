@@ -74,11 +74,11 @@ class Subset:
     """The images of one split, as rows of a memory-mapped array.
 
     Attributes:
-        array_file: `.npy` file, `uint8`, shape (N, S, S, 1), gray.
+        array_file: `.npy` file, `uint8`, shape (N, S, S, C); C is 1 for gray, 3 for real colour.
         rows: `int64` (n,), the rows of that array which belong to this split.
-        labels: `int8` (n,), 0 NORMAL or 1 PNEUMONIA, aligned with `rows`.
+        labels: `int8` (n,), 0 negative or 1 positive, aligned with `rows`.
         paths: n file paths relative to the data folder, posix.
-        patients: n patient identifiers.
+        patients: n patient identifiers; where it is unknown, one for each file.
         subtypes: n of "bacteria", "virus" or "" where the name tells none.
     """
 
@@ -103,7 +103,7 @@ class StressedViews:
     """Fixed, seeded alterations of validation images.
 
     Attributes:
-        array_file: `.npy` file, `uint8`, shape (m, S, S, 1).
+        array_file: `.npy` file, `uint8`, shape (m, S, S, C).
         names: The kinds of view, e.g. ("crop", "shift", "zoom_out", "tone").
         view: `int8` (m,), index into `names`.
         source: `int64` (m,), position of the original in the validation subset.
@@ -131,17 +131,21 @@ class Dataset:
 
     Attributes:
         image_size: Side S in pixels.
+        channels: Of the arrays: 1 for gray, 3 for real colour.
+        classes: Names of the negative and the positive class.
         train: Training subset.
         val: Validation subset.
-        views: Stressed views of the validation subset.
+        views: Perturbed copies of the validation subset.
         class_weights: Loss weight by label, from the counts after the split.
-        prevalence: Share of PNEUMONIA among the files of train + val.
+        prevalence: Share of the positive class among the files of train + val.
         fingerprint: SHA-256 over sorted (path, content hash) of the accepted files.
         synthetic: Whether the images are the built-in demo's.
         report: The content of `dataset.json`.
     """
 
     image_size: int
+    channels: int
+    classes: tuple[str, str]
     train: Subset
     val: Subset
     views: StressedViews
@@ -149,7 +153,161 @@ class Dataset:
     prevalence: float
     fingerprint: str
     synthetic: bool
-    report: dict[str, Any]
+    report: DatasetReport
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetSource:
+    """Where the images come from.
+
+    Attributes:
+        kind: "folder", "kaggle", "zip" or "demo".
+        root: The data folder.
+        origin: How it was found.
+        synthetic: Whether the images are the built-in demo's.
+        notice: What must be said with the numbers, or "".
+    """
+
+    kind: str
+    root: str
+    origin: str
+    synthetic: bool
+    notice: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sides:
+    """Smallest, median and largest width and height of original images, in pixels."""
+
+    width: tuple[float, float, float]
+    height: tuple[float, float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rejected:
+    """An image file that cannot be used, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeftOut:
+    """Files that are not used because of what or where they are.
+
+    Attributes:
+        path: The file, or the folder of several, relative to the data folder.
+        files: How many.
+        reason: Why, e.g. "not an image".
+    """
+
+    path: str
+    files: int
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Duplicates:
+    """Byte-identical files: groups, files in them, and the groups of paths that cross a border."""
+
+    groups: int
+    files: int
+    crossing_test: tuple[tuple[str, ...], ...]
+    crossing_validation: tuple[tuple[str, ...], ...]
+    crossing_classes: tuple[tuple[str, ...], ...]
+    crossing_patients: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leakage:
+    """What one side of a split could know of another through a patient."""
+
+    val_images_sharing_a_patient_with_train: int
+    val_images: int
+    test_patients_in_train: int
+    test_patients_in_train_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewsReport:
+    """The perturbed validation images: kinds, strengths by name, and number."""
+
+    names: tuple[str, ...]
+    settings: dict[str, Any]
+    count: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheReport:
+    """Where the decoded images lie, and whether they were there before."""
+
+    dir: str
+    files: tuple[str, ...]
+    bytes: int
+    reused: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetReport:
+    """What is known of the images of a run; the content of `dataset.json`.
+
+    Attributes:
+        source: Where they come from.
+        fingerprint: As in `Dataset`.
+        classes: Names of the negative and the positive class.
+        split: How validation was made: "patient", "notebook" or "folders".
+        val_fraction: Share of train + val that it aimed at.
+        seed: Of that split.
+        image_size: Side in pixels.
+        channels: As in `Dataset`.
+        depth: Bits in use of the images of 9 to 16 bits that do not tell; 0 if there are none.
+        counts: Images by split ("train", "val", "test") and class.
+        patients: Patients by split, and by class or "total".
+        patients_known: Whether the patient of most images is known; otherwise splits are by image.
+        unmatched_names: Images whose patient is unknown.
+        sizes: Of the original images, by class.
+        modes: Images by Pillow's mode of the original.
+        colour: Images with real colour.
+        turned: Images whose EXIF orientation was applied.
+        rejected: Image files that cannot be used.
+        left_out: Other files that are not used.
+        duplicates: Identical files.
+        leakage: Patients on two sides.
+        class_weights: By class.
+        prevalence: As in `Dataset`.
+        views: The perturbed validation images.
+        cache: Of decoded images; None in a copy that is passed on.
+        notes: What was done that a reader might not expect, a sentence each.
+        alarms: What a reader must not miss, a sentence each.
+    """
+
+    source: DatasetSource
+    fingerprint: str
+    classes: tuple[str, str]
+    split: str
+    val_fraction: float
+    seed: int
+    image_size: int
+    channels: int
+    depth: int
+    counts: dict[str, dict[str, int]]
+    patients: dict[str, dict[str, int]]
+    patients_known: bool
+    unmatched_names: int
+    sizes: dict[str, Sides]
+    modes: dict[str, int]
+    colour: tuple[str, ...]
+    turned: int
+    rejected: tuple[Rejected, ...]
+    left_out: tuple[LeftOut, ...]
+    duplicates: Duplicates
+    leakage: Leakage
+    class_weights: dict[str, float]
+    prevalence: float
+    views: ViewsReport
+    cache: CacheReport | None
+    notes: tuple[str, ...]
+    alarms: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

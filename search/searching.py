@@ -29,8 +29,8 @@ from search.journal import EventKind
 from search.records import Dataset, TrialRecord, Values
 from search.reporting.console import Console
 from search.resuming import Begun, finished_brackets, refuse_other_search
-from search.retraining import Crew
 from search.run_directory import RunDirectory
+from search.scoring.retrain import Crew
 from search.tuning import space as spaces
 from search.tuning.executors import Executor
 from search.tuning.loop import SearchLoop

@@ -25,7 +25,6 @@ from search.data.sources import Source
 from search.data.views import ViewSettings
 from search.errors import ConfigurationError, DataError, StopRequestedError
 from search.journal import Event, EventKind, trial_records
-from search.judging import Judging
 from search.records import SYNTHETIC_NOTICE, Dataset, to_json
 from search.reporting.console import Console
 from search.reporting.documents import write_reports
@@ -33,8 +32,9 @@ from search.reporting.plots import draw_all, pictures
 from search.reporting.tensorboard import TensorBoardLog
 from search.reporting.trials import history_csv, refit_rows, trials_csv
 from search.resuming import Begun, begun, check_same_backend, check_same_data, claim
-from search.retraining import Retraining, recipe
 from search.run_directory import RunDirectory, write_text
+from search.scoring.retrain import Retraining, recipe
+from search.scoring.verdict import Judging
 from search.searching import Searching
 from search.tuning.space import ranges
 
@@ -81,7 +81,7 @@ def run(job: Job, console: Console, *, should_stop: ShouldStop) -> None:
     if job.plan_only:
         with console.stage("Data"):
             dataset, _ = prepare_data(job, console)
-            console.show_data(dataset.report)
+            console.show_data(to_json(dataset.report))
         make_searching(job.config, dataset).show_plan(console)
         return
     _views(job.config)  # what is wrong with the options is told before anything is written
@@ -123,7 +123,7 @@ def _run_locked(
             (directory.root / "manifest.json").unlink(missing_ok=True)
             directory.write_json("config.json", job.config)
             directory.write_json("dataset.json", dataset.report)
-            console.show_data(dataset.report)
+            console.show_data(to_json(dataset.report))
         directory.append(
             EventKind.RUN_STARTED,
             pid=os.getpid(),
@@ -323,7 +323,7 @@ def _report(
     write_reports(
         directory.root,
         config=to_json(job.config),
-        dataset=dataset.report,
+        dataset=to_json(dataset.report),
         plan=plan,
         records=records,
         evaluation=judging.evaluation,

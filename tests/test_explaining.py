@@ -11,7 +11,7 @@ from search import explaining
 from search.errors import RunDirectoryError
 from search.records import Predictions, Split, Threshold
 from search.run_directory import RunDirectory
-from search.scoring.evaluate import PREDICTION_FILES, write_predictions_csv
+from search.scoring.predictions import PREDICTION_FILES, write_predictions_csv
 
 SIZE = 16
 PATHS = ("test/NORMAL/a.png", "test/NORMAL/b.png", "test/PNEUMONIA/c.png", "test/PNEUMONIA/d.png")

@@ -22,18 +22,11 @@ STACK = (
 """What may be imported from above only; within a floor each other, but not in a circle."""
 
 STILL_ABOVE_THEIR_ROOM = {
-    "ablation",
-    "answers",
     "changes",
     "evidence",
     "explaining",
-    "exporting",
-    "factors",
-    "judging",
-    "opening",
     "reopening",
     "resuming",
-    "retraining",
     "searching",
 }
 """Modules that are going to move into a room."""

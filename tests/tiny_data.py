@@ -37,6 +37,8 @@ def tiny_data(folder: Path, *, contrast: int) -> Dataset:
 
     return Dataset(
         image_size=SIZE,
+        channels=1,
+        classes=("NORMAL", "PNEUMONIA"),
         train=subset(np.arange(24, 60)),
         val=subset(np.arange(24)),
         views=StressedViews(

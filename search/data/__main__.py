@@ -1,4 +1,4 @@
-"""`python -m search.data DIR`: what is in a folder of films, and what the network sees of it.
+"""`python -m search.data DIR`: what is in a folder of images, and what the network sees of it.
 
 Prints the report that a run would write to `dataset.json`; `--show` draws training images and the
 same ones under the augmentation of a run or of flags. Keras is imported for that alone.
@@ -13,16 +13,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
+from rich.panel import Panel
 from rich.progress import Progress, TaskID
+from rich.table import Table
+from rich.text import Text
 
 from search.config import RunConfig, SplitKind
+from search.data.listing import Labelling
 from search.data.prepare import default_cache_dir, prepare
-from search.data.sheet import Augment, draw_sheet, make_sheet, save_sheet
+from search.data.report import table
 from search.data.sources import find_source
-from search.data.tables import report_view
 from search.data.views import ViewSettings
 from search.errors import ConfigurationError, RunDirectoryError, SearchError
+from search.records import Dataset
 from search.run_directory import RunDirectory, write_json
 
 INTERRUPTED = 130
@@ -35,6 +40,12 @@ AUGMENTATION: dict[str, Any] = {
     "noise": 0.0,
 }
 """The hyperparameters that alter images, with the values that leave them as they are."""
+
+COLUMNS, DRAWS, TILE, LINE = 8, 4, 180, 16
+"""Of the sheet: images across, half of each class; rows of augmented images; sides in pixels."""
+
+Augment = Callable[[np.ndarray], np.ndarray]
+"""`float32` (n, S, S, C) in 0–1 to the same, a new draw at every call."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -61,8 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m search.data",
-        description="Say what is in a folder of chest X-rays: counts, patients, sizes, unusable "
-        "files, duplicates, leakage between the splits.",
+        description="Say what is in a folder of images of two classes: counts, patients, sizes, "
+        "unusable files, duplicates, leakage between the splits.",
     )
     default = RunConfig()
     parser.add_argument(
@@ -74,13 +85,29 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--split",
-        type=str,
         choices=[kind.value for kind in SplitKind],
         default=default.split.value,
         help="%(default)s by default",
     )
     parser.add_argument("--val-fraction", type=float, default=default.val_fraction, metavar="F")
     parser.add_argument("--image-size", type=int, default=default.image_size, metavar="PIXELS")
+    parser.add_argument(
+        "--channels", choices=["gray", "rgb"], default="gray", help="rgb keeps real colour"
+    )
+    parser.add_argument(
+        "--classes",
+        type=lambda text: tuple(name.strip() for name in text.split(",")),
+        default=(),
+        metavar="A,B",
+        help="the two classes to take, of several folders",
+    )
+    parser.add_argument("--positive", default="", metavar="NAME", help="the class to find")
+    parser.add_argument(
+        "--patients", default="", metavar="REGEX", help="one group: the patient in a file's name"
+    )
+    parser.add_argument(
+        "--table", default="", metavar="FILE.csv", help="columns file, label, patient, split"
+    )
     parser.add_argument("--seed", type=int, default=default.seed, metavar="N")
     parser.add_argument("--views-per-image", type=int, default=default.views_per_image, metavar="N")
     parser.add_argument("--cache-dir", type=Path, default=None, metavar="DIR")
@@ -113,13 +140,22 @@ def _show(arguments: argparse.Namespace) -> None:
         views_per_image=arguments.views_per_image,
     )
     settings = augmentation_settings(arguments)
+    labelling = Labelling(
+        classes=arguments.classes,
+        positive=arguments.positive,
+        patients=arguments.patients,
+        table=arguments.table,
+    )
     cache_dir = arguments.cache_dir or default_cache_dir()
-    console = Console()
-    errors = Console(stderr=True)
+    console, errors = Console(), Console(stderr=True)
     with Progress(transient=True, console=errors, disable=not errors.is_terminal) as bar:
         progress = _listener(bar)
         source = find_source(
-            arguments.data, cache_dir=cache_dir, seed=config.seed, progress=progress
+            arguments.data,
+            cache_dir=cache_dir,
+            seed=config.seed,
+            table=labelling.table,
+            progress=progress,
         )
         dataset, _ = prepare(
             source,
@@ -129,18 +165,29 @@ def _show(arguments: argparse.Namespace) -> None:
             seed=config.seed,
             cache_dir=cache_dir,
             views=ViewSettings(views_per_image=config.views_per_image),
+            channels=3 if arguments.channels == "rgb" else 1,
+            labelling=labelling,
             progress=progress,
         )
-    console.print(report_view(dataset.report))
+    _print(console, dataset)
     if arguments.json:
-        write_json(arguments.json, dataset.report)
+        write_json(arguments.json, dataset.report, option="--json")
     if arguments.show:
-        augment = _augmentation(settings, config.seed) if settings else None
-        listed = ", ".join(f"{name} {value}" for name, value in settings.items())
-        title = f"Under augmentation: {listed}" if settings else "No augmentation"
-        sheet = make_sheet(dataset, augment, title=title, seed=config.seed)
-        save_sheet(draw_sheet(sheet, dataset.report["source"]["notice"]), arguments.show)
+        _draw(arguments.show, dataset, settings, config.seed)
         console.print(f"sheet: {arguments.show}", highlight=False)
+
+
+def _print(console: Console, dataset: Dataset) -> None:
+    """Print the report's table."""
+    if notice := dataset.report.source.notice:
+        banner = Text(notice.upper(), justify="center")
+        console.print(Panel(banner, style="bold black on yellow"))
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim")
+    grid.add_column(overflow="fold")
+    for name, text in table(dataset.report):
+        grid.add_row(Text(name), Text(text, style="bold red" if name == "warning" else ""))
+    console.print(grid)
 
 
 def augmentation_settings(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -196,6 +243,58 @@ def _augmentation(settings: dict[str, Any], seed: int) -> Augment:
         return array
 
     return augment
+
+
+def _draw(path: Path, dataset: Dataset, settings: dict[str, Any], seed: int) -> None:
+    """Draw some training images, and below them what augmentation makes of them.
+
+    Raises:
+        ConfigurationError: An augmentation is out of range, or the file cannot be written.
+    """
+    chosen = _chosen(dataset, seed)
+    images = dataset.train.open_array()[dataset.train.rows[chosen]]
+    augment = _augmentation(settings, seed) if settings else None
+    listed = ", ".join(f"{name} {value}" for name, value in settings.items())
+    rows = [images]
+    if augment is not None:
+        for _ in range(DRAWS):
+            altered = augment(images.astype(np.float32) / 255)
+            rows.append(np.rint(np.clip(altered, 0, 1) * 255).astype(np.uint8))
+    heads = 3 * LINE
+    page = Image.new("RGB", (len(chosen) * TILE, heads + len(rows) * TILE + LINE), "white")
+    pen = ImageDraw.Draw(page)
+    font = ImageFont.load_default(13)
+    title = f"First row as decoded, below it under {listed}" if settings else "As decoded"
+    pen.text((4, 0), title, fill="black", font=font)
+    for column, position in enumerate(chosen):
+        name = dataset.classes[dataset.train.labels[position]]
+        for line, text in enumerate((name, dataset.train.patients[position]), start=1):
+            pen.text((column * TILE + 4, line * LINE), text[-24:], fill="black", font=font)
+    for row, drawn in enumerate(rows):
+        for column, pixels in enumerate(drawn):
+            tile = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+            page.paste(tile.resize((TILE, TILE)), (column * TILE, heads + row * TILE))
+    notice = dataset.report.source.notice.upper()
+    pen.text((4, page.height - LINE), notice, fill="black", font=font)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        page.save(path, format="PNG")
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ConfigurationError(
+            f"--show {path}: cannot be written ({reason}); choose another place"
+        ) from error
+
+
+def _chosen(dataset: Dataset, seed: int) -> list[int]:
+    """Return positions of training images, as many of each class."""
+    rng = np.random.default_rng(seed)
+    chosen: list[int] = []
+    for label in (0, 1):
+        positions = np.flatnonzero(dataset.train.labels == label)
+        count = min(COLUMNS // 2, len(positions))
+        chosen += rng.choice(positions, count, replace=False).tolist()
+    return chosen
 
 
 def _listener(bar: Progress) -> Callable[[str, int, int], None]:

@@ -24,24 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from search.data.decode import load_gray
 from search.errors import storage_errors
-
-__all__ = [
-    "ArrayFile",
-    "Progress",
-    "adopt_array",
-    "array_folder",
-    "cache_errors",
-    "default_cache_dir",
-    "load_gray",
-    "locked",
-    "read_array",
-    "reserved_array",
-    "silent",
-    "temporary_file",
-    "write_array",
-]
 
 Progress = Callable[[str, int, int], None]
 """Called from one thread with a stage's label, steps done, and steps in all (0: unknown)."""
@@ -142,29 +125,6 @@ def read_array(path: Path, shape: tuple[int, ...]) -> ArrayFile | str:
     if not isinstance(stored, dict) or stored.get("blake2b") != _checksum(array):
         return "its checksum does not match"
     return ArrayFile(path=path, reused=True, damaged="")
-
-
-def write_array(
-    path: Path,
-    shape: tuple[int, ...],
-    fill: Callable[[np.ndarray], None],
-    *,
-    damaged: str = "",
-) -> ArrayFile:
-    """Make a cached array: temporary name, fill, rename.
-
-    Args:
-        path: The `.npy` file.
-        shape: Its shape; the type is `uint8`.
-        fill: Writes the pixels into a memory map of zeros.
-        damaged: Passed through to the result.
-
-    Raises:
-        StorageError: No space or no permission; says to choose another `--cache-dir`.
-    """
-    with reserved_array(path, shape) as (temporary, array):
-        fill(array)
-        return adopt_array(temporary, path, array, damaged=damaged)
 
 
 @contextlib.contextmanager

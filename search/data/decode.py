@@ -1,12 +1,17 @@
-"""Turns an image file into the network's input: the one function for training and prediction.
+"""Opens an image file and turns it into the network's input: the one function for every command.
 
-Differs from the notebook's `decode_jpeg` + `tf.image.resize` in three ways. A picture of at least
+Differs from the notebook's `decode_jpeg` + `tf.image.resize` in three ways. An image of at least
 twice the wanted side is first averaged over blocks of 2, 4 or 8 pixels: in the DCT domain where it
-is a JPEG, which is decoded at reduced scale, and in so many words where it is not, so that a film
+is a JPEG, which is decoded at reduced scale, and in so many words where it is not, so that an image
 gives the same pixels in every format. The resize is bilinear with a filter as wide as the
 reduction (antialiased), where the notebook's takes four neighbouring pixels whatever the
-reduction. And gray is kept as `uint8` instead of three equal `float32` channels. EXIF orientation
-is not applied, as in the notebook.
+reduction. And gray is kept as `uint8` instead of three equal `float32` channels. An EXIF
+orientation is applied.
+
+Whatever lies under a name is refused before it costs much: pipes and devices, files and images
+that are too large, JPEGs of thousands of scans. The limits are on size and work, not on the clock,
+so that the same files are used on a slow machine. A large image waits until there is room for it,
+which bounds memory in many threads.
 
 An exported model does the same to raw pixels, see `scoring/preprocessing.py`.
 
@@ -15,17 +20,23 @@ Knows nothing of folders, splits or caches.
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
+import stat
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+import simplejpeg
+from PIL import Image, ImageOps, UnidentifiedImageError
 
-from search.data.dicom import DicomError, is_dicom, read_film
+from search.data.dicom import DicomError, bits_used, is_dicom, open_dicom, render
 from search.errors import DataError
 
-DECODER_VERSION = 3
+DECODER_VERSION = 4
 """Part of every cache key; raise it when the same file would give other pixels."""
 
 BLOCKS = (8, 4, 2)
@@ -34,31 +45,54 @@ BLOCKS = (8, 4, 2)
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "GIF", "WEBP", "JPEG2000")
 """Pillow's names of what may be in an image file; some of its other readers start programs."""
 
+SIGNATURES = (
+    b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"II*\0", b"MM\0*", b"GIF8",
+    b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51",
+)  # fmt: skip
+"""How the content of such a file begins, WEBP apart."""
+
 MIN_SIDE = 8
-"""A film with a shorter side in pixels is rejected."""
+"""An image with a shorter side in pixels is rejected."""
 
 MAX_PIXELS = 80_000_000
-"""A larger picture is rejected unread: a detector has 4 to 20 million pixels."""
+"""A larger image is rejected unread: a detector has 4 to 20 million pixels."""
+
+MAX_BYTES = 256_000_000
+"""A larger file is rejected unread: 80 million pixels of 24 bits fit in."""
+
+MAX_SCANS = 64
+"""A JPEG of more scans is rejected: a progressive one has about 10, and each costs a pass."""
 
 COLOUR_LIMIT = 3.0
-"""Mean distance of chroma from neutral, in gray levels, above which a picture has colour."""
+"""Mean distance of chroma from neutral, in gray levels, above which an image has colour."""
+
+_STRIP = 4_000_000
+"""Pixels that are averaged at a time, since their sums take four times the memory."""
+
+# Numbers of TIFF tags, and values of theirs.
+_ORIENTATION, _SIDEWAYS = 274, range(5, 9)
+_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
+_BITS_PER_SAMPLE = 258
 
 
 class UnusableImageError(Exception):
-    """A file that cannot serve as a film; the message is the reason, without the path."""
+    """A file that cannot serve as an image; the message is the reason, without the path."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decoded:
-    """A film as the network gets it, and what the file said.
+    """An image as the network gets it, and what the file said.
 
     Attributes:
-        pixels: `uint8` (S, S), gray, 0–255.
-        width: Width of the original in pixels.
-        height: Height of the original in pixels.
+        pixels: `uint8` (S, S, C), 0–255; C is 1 for gray, 3 for colour.
+        width: Width of the original in pixels, upright.
+        height: Height of the original in pixels, upright.
         mode: Pillow's mode of the original, e.g. "L", "RGB", "CMYK", "I;16"; for DICOM see
-            `dicom.read_film`.
+            `dicom.read_dicom`.
         colour: Whether it had real colour, beyond three equal channels.
+        turned: Whether an EXIF orientation was applied.
+        brightest: Of pixels of 9 to 16 bits whose number of bits in use the file does not tell,
+            the largest value; else 0.
     """
 
     pixels: np.ndarray
@@ -66,104 +100,259 @@ class Decoded:
     height: int
     mode: str
     colour: bool
+    turned: bool = False
+    brightest: int = 0
 
 
-def load_gray(path_or_bytes: Path | str | bytes, image_size: int) -> np.ndarray:
+class _Room:
+    """Lets threads in while what they need together fits; a larger need gets in alone."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._used = 0
+        self._changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def of(self, needed: int) -> Iterator[None]:
+        """Wait for room, and keep it for the block."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._used or self._used + needed <= self._size)
+            self._used += needed
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._used -= needed
+                self._changed.notify_all()
+
+
+# A file that has room to be decoded never waits for room to be read: no deadlock.
+_room_to_read = _Room(512_000_000)
+_room_to_decode = _Room(768_000_000)
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[bytes]:
+    """Give the content of a regular file for the block.
+
+    Raises:
+        UnusableImageError: It cannot be read, is too large, or is a folder, a pipe or a device,
+            which might never end.
+    """
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise UnusableImageError("not a regular file")
+        if status.st_size > MAX_BYTES:
+            raise UnusableImageError(f"too large ({status.st_size / 1e9:.1f} GB)")
+        with _room_to_read.of(status.st_size):
+            # Should it have become a pipe since, opening it does not wait.
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+            with open(descriptor, "rb") as handle:
+                data = handle.read(MAX_BYTES)
+            yield data
+    except OSError as error:
+        raise UnusableImageError(f"cannot be read ({error.strerror or error})") from error
+
+
+def load_image(
+    path_or_bytes: Path | str | bytes, image_size: int, *, channels: int = 1, bits: int = 0
+) -> Decoded:
     """Read one image file as the network's input.
 
     Args:
-        path_or_bytes: An image file in any format that Pillow reads, or DICOM, or its content.
+        path_or_bytes: An image file in any format of `FORMATS`, or DICOM, or its content.
         image_size: Side S in pixels.
-
-    Returns:
-        `uint8` (S, S), gray, 0–255.
+        channels: 1 for gray, 3 for colour.
+        bits: In use, of a file with 9 to 16 that does not tell; 0 to go by its brightest pixel.
 
     Raises:
         DataError: The file cannot be read or is no usable image; names it and the reason.
     """
-    if isinstance(path_or_bytes, bytes):
-        name, data = "image", path_or_bytes
-    else:
-        name = str(path_or_bytes)
-        try:
-            data = Path(path_or_bytes).read_bytes()
-        except OSError as error:
-            raise DataError(f"{name}: cannot be read ({error.strerror or error})") from error
+    name = "image" if isinstance(path_or_bytes, bytes) else str(path_or_bytes)
     try:
-        return decode(data, image_size).pixels
+        if isinstance(path_or_bytes, bytes):
+            return decode(path_or_bytes, image_size, channels=channels, bits=bits)
+        with opened(Path(path_or_bytes)) as data:
+            return decode(data, image_size, channels=channels, bits=bits)
     except UnusableImageError as error:
         raise DataError(f"{name}: {error}; give another file") from error
 
 
-def decode(data: bytes, image_size: int) -> Decoded:
-    """Decode the content of an image file and reduce it to S × S gray.
+def load_gray(path_or_bytes: Path | str | bytes, image_size: int) -> np.ndarray:
+    """Return `uint8` (S, S) of `load_image`."""
+    return load_image(path_or_bytes, image_size).pixels[:, :, 0]
+
+
+def is_image(path: Path) -> bool:
+    """Return whether a regular file is an image by its content, whatever its name.
+
+    Reads 132 bytes. False where they cannot be read, and for the table of contents of a DICOM disc.
+    """
+    if path.name.upper() == "DICOMDIR":
+        return False
+    try:
+        if not path.is_file():
+            return False
+        with open(path, "rb", buffering=0) as handle:
+            return begins_image(handle.read(132))
+    except OSError:
+        return False
+
+
+def begins_image(head: bytes) -> bool:
+    """Return whether the first 132 bytes of a file are those of an image."""
+    webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
+    return webp or head.startswith(SIGNATURES) or is_dicom(head)
+
+
+def decode(data: bytes, image_size: int, *, channels: int = 1, bits: int = 0) -> Decoded:
+    """Decode the content of an image file and reduce it to S × S.
+
+    Args:
+        data: The content.
+        image_size: Side S in pixels.
+        channels: As for `load_image`.
+        bits: As for `load_image`.
 
     Raises:
-        UnusableImageError: Empty, truncated, corrupt, no image, too small or too large.
+        UnusableImageError: Empty, truncated, damaged, no image, too small or too large.
     """
     if not data:
         raise UnusableImageError("empty file")
-    if is_dicom(data):
-        return _decode_dicom(data, image_size)
     try:
+        if is_dicom(data):
+            return _decode_dicom(data, image_size, channels=channels, bits=bits)
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            width, height, mode = image.width, image.height, image.mode
-            if min(width, height) < MIN_SIDE:
-                raise UnusableImageError(f"too small ({width} × {height} pixels)")
-            if width * height > MAX_PIXELS:
-                raise UnusableImageError(f"too large ({width} × {height} pixels)")
-            if mode in ("L", "RGB"):
-                # Only JPEGs take the hint: a reduced decode, straight to luma where it is gray.
-                image.draft("L" if mode == "L" else "YCbCr", (image_size, image_size))
-            reduced = image.size != (width, height)
-            gray, colour = _to_gray(image)
-            pixels = shrink(gray, image_size, blocks=not reduced)
+            _refuse_extreme(image.width, image.height)
+            _refuse_many_scans(data, image)
+            return _decode(data, image, image_size, channels=channels, bits=bits)
     except UnusableImageError:
         raise
+    except DicomError as error:
+        raise UnusableImageError(str(error)) from error
     except UnidentifiedImageError:
         raise UnusableImageError("not an image") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise UnusableImageError("too large (more pixels than any film has)") from None
+        raise UnusableImageError("too large (more pixels than any image has)") from None
     except Exception as error:
         # Codecs meet hostile bytes with any exception there is; each means the same to the user.
         raise UnusableImageError(_reason(error)) from error
-    return Decoded(pixels=pixels, width=width, height=height, mode=mode, colour=colour)
 
 
-def _decode_dicom(data: bytes, image_size: int) -> Decoded:
-    try:
-        image, mode = read_film(data, max_pixels=MAX_PIXELS)
-    except DicomError as error:
-        raise UnusableImageError(str(error)) from error
-    if min(image.size) < MIN_SIDE:
-        raise UnusableImageError(f"too small ({image.width} × {image.height} pixels)")
-    gray, colour = _to_gray(image)
+def _decode(
+    data: bytes, image: Image.Image, image_size: int, *, channels: int, bits: int
+) -> Decoded:
+    width, height, mode = image.width, image.height, image.mode
+    # Pillow turns a TIFF itself while it loads it, and forgets that there was something to do.
+    turned = getattr(image, "tag_v2", {}).get(_ORIENTATION, 1) > 1
+    if mode in ("L", "RGB"):
+        # Only JPEGs take the hint: a reduced decode, straight to luma where it is gray.
+        wanted = mode if mode == "L" or channels == 3 else "YCbCr"
+        image.draft(wanted, (image_size, image_size))
+    reduced = image.size != (width, height)
+    with _room_to_decode.of(_bytes_needed(image, width * height)):
+        image.load()
+        orientation = _orientation(image)
+        if orientation > 1:
+            ImageOps.exif_transpose(image, in_place=True)
+        plain, colour, brightest = _plain(image, channels=channels, bits=bits)
+        pixels = shrink(plain, image_size, blocks=not reduced)
+        if image.format == "JPEG":
+            _refuse_damaged(data)
     return Decoded(
-        pixels=shrink(gray, image_size),
-        width=image.width,
-        height=image.height,
+        pixels=_with_channels(pixels, channels),
+        width=height if orientation in _SIDEWAYS else width,
+        height=width if orientation in _SIDEWAYS else height,
         mode=mode,
         colour=colour,
+        turned=turned or orientation > 1,
+        brightest=brightest,
     )
 
 
-def shrink(gray: Image.Image, image_size: int, *, blocks: bool = True) -> np.ndarray:
-    """Reduce a gray picture to the network's input.
+def _decode_dicom(data: bytes, image_size: int, *, channels: int, bits: int) -> Decoded:
+    dataset = open_dicom(data)
+    _refuse_extreme(dataset.Columns, dataset.Rows)
+    with _room_to_decode.of(dataset.Columns * dataset.Rows * 12):
+        image, stored, brightest = render(dataset, bits=bits)
+        plain, colour, _ = _plain(image, channels=channels, bits=bits)
+        pixels = shrink(plain, image_size)
+    return Decoded(
+        pixels=_with_channels(pixels, channels),
+        width=image.width,
+        height=image.height,
+        mode=stored,
+        colour=colour,
+        brightest=brightest,
+    )
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 to 8; 1, upright, where there is none that can be read."""
+    try:
+        found = image.getexif().get(_ORIENTATION, 1)
+    except Exception:
+        # Damaged metadata say nothing about the pixels.
+        return 1
+    return found if found in range(1, 9) else 1
+
+
+def _refuse_extreme(width: int, height: int) -> None:
+    if min(width, height) < MIN_SIDE:
+        raise UnusableImageError(f"too small ({width} × {height} pixels)")
+    if width * height > MAX_PIXELS:
+        raise UnusableImageError(f"too large ({width} × {height} pixels)")
+
+
+def _refuse_many_scans(data: bytes, image: Image.Image) -> None:
+    packed = image.format == "TIFF" and image.info.get("compression") == "jpeg"
+    if image.format == "JPEG" or packed:
+        # Inside a scan 0xFF is followed by other bytes than this marker's.
+        scans = data.count(b"\xff\xda")
+        strips = len(getattr(image, "tile", (1,))) if packed else 1
+        if scans > MAX_SCANS * strips:
+            raise UnusableImageError(f"a JPEG of {scans:,} scans; give at most {MAX_SCANS}")
+
+
+def _refuse_damaged(data: bytes) -> None:
+    """Refuse a JPEG that Pillow would fill up with gray: it does not pass the decoder's warnings.
+
+    The smallest reduction is asked for, which leaves the reading of the compressed data.
+    """
+    try:
+        simplejpeg.decode_jpeg(data, "GRAY", min_height=1, min_width=1, min_factor=8, strict=True)
+    except ValueError as error:
+        # Other refusals are of what the library cannot read, and Pillow perhaps can.
+        if str(error).startswith(("Corrupt JPEG data", "Premature end")):
+            raise UnusableImageError(f"damaged ({error})") from error
+
+
+def _bytes_needed(image: Image.Image, full: int) -> int:
+    """Return about what decoding takes: pixels, copies in another mode, and coefficients."""
+    each = {"1": 2, "L": 2, "P": 10}.get(image.mode, 12)
+    coefficients = 6 * full if image.info.get("progressive") else 0
+    return image.width * image.height * each + coefficients
+
+
+def shrink(image: Image.Image, image_size: int, *, blocks: bool = True) -> np.ndarray:
+    """Reduce an image to the network's input.
 
     Args:
-        gray: Mode "L".
+        image: Mode "L" or "RGB".
         image_size: Side S in pixels.
         blocks: Whether to average over blocks first; a JPEG decoder has done it already where it
             decoded at reduced scale.
 
     Returns:
-        `uint8` (S, S).
+        `uint8` (S, S, 1) or (S, S, 3).
     """
-    side = next((side for side in BLOCKS if min(gray.size) >= side * image_size), 1)
+    side = next((side for side in BLOCKS if min(image.size) >= side * image_size), 1)
     if blocks and side > 1:
-        gray = Image.fromarray(_block_means(np.asarray(gray), side))
-    small = gray.resize((image_size, image_size), Image.Resampling.BILINEAR)
-    return np.asarray(small, dtype=np.uint8)
+        bands = [_block_means(np.asarray(band), side) for band in image.split()]
+        image = Image.merge(image.mode, [Image.fromarray(band) for band in bands])
+    small = image.resize((image_size, image_size), Image.Resampling.BILINEAR)
+    return np.asarray(small, dtype=np.uint8).reshape(image_size, image_size, -1)
 
 
 def _block_means(pixels: np.ndarray, side: int) -> np.ndarray:
@@ -174,13 +363,23 @@ def _block_means(pixels: np.ndarray, side: int) -> np.ndarray:
     frequent, since quantization leaves few values: up, then, with a sixteenth for what the pixels
     lost. At the other scales a half may have been either; to even, so that neither is preferred.
     """
-    # Blocks that reach beyond the edge repeat its last pixels, as a JPEG encoder does.
-    beyond = [(0, -length % side) for length in pixels.shape]
-    whole = np.pad(pixels, beyond, mode="edge").astype(np.uint32)
-    sums = whole.reshape(whole.shape[0] // side, side, -1, side).sum(axis=(1, 3))
-    count = side * side
-    half = count // 2 + count // 16 if side == 8 else count // 2 - 1 + sums // count % 2
-    return ((sums + half) // count).astype(np.uint8)
+    strip = max(1, _STRIP // pixels.shape[1] // side) * side
+    means = []
+    for top in range(0, len(pixels), strip):
+        part = pixels[top : top + strip]
+        # Blocks that reach beyond the edge repeat its last pixels, as a JPEG encoder does.
+        beyond = [(0, -length % side) for length in part.shape]
+        whole = np.pad(part, beyond, mode="edge").astype(np.uint32)
+        sums = whole.reshape(whole.shape[0] // side, side, -1, side).sum(axis=(1, 3))
+        count = side * side
+        half = count // 2 + count // 16 if side == 8 else count // 2 - 1 + sums // count % 2
+        means.append(((sums + half) // count).astype(np.uint8))
+    return np.concatenate(means)
+
+
+def _with_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
+    """Return (S, S, C); a gray image has three equal channels among images in colour."""
+    return pixels if pixels.shape[-1] == channels else np.repeat(pixels, channels, axis=-1)
 
 
 def _reason(error: Exception) -> str:
@@ -190,29 +389,39 @@ def _reason(error: Exception) -> str:
     return f"corrupt ({text or type(error).__name__})"
 
 
-def _to_gray(image: Image.Image) -> tuple[Image.Image, bool]:
-    """Return the film as mode "L" (ITU-R 601 luma), and whether it had colour."""
+def _plain(image: Image.Image, *, channels: int, bits: int) -> tuple[Image.Image, bool, int]:
+    """Return the image in 8 bits, whether it has colour, and `Decoded.brightest`.
+
+    Its mode is "L" (ITU-R 601 luma), or "RGB" where three channels are wanted and there.
+    """
     if image.mode == "L":
         image.load()
-        return image, False
+        return image, False, 0
     if image.mode == "F":
         raise UnusableImageError("floating-point pixels have no defined scale; save 8 or 16 bits")
     if image.mode == "I" or image.mode.startswith("I;"):
-        return _from_deep(image), False
+        plain, brightest = _from_deep(image, bits)
+        return plain, False, brightest
     if image.mode == "1" or image.mode.startswith("LA") or image.mode == "La":
-        return image.convert("L"), False
-    if image.mode == "YCbCr":
+        return image.convert("L"), False, 0
+    if image.mode == "YCbCr" and channels == 1:
         luma, *chroma = image.split()
-    else:
-        rgb = image.convert("RGB")
-        # Not the Y of Pillow's YCbCr, which is cut where this one is rounded.
-        luma, chroma = rgb.convert("L"), list(rgb.convert("YCbCr").split()[1:])
-    colour = any(_is_coloured(band) for band in chroma)
-    return luma, colour
+        return luma, any(_is_coloured(band) for band in chroma), 0
+    rgb = image.convert("RGB")
+    colour = any(_is_coloured(band) for band in _sampled(rgb).convert("YCbCr").split()[1:])
+    # Not the Y of Pillow's YCbCr, which is cut where this one is rounded.
+    return rgb if channels == 3 else rgb.convert("L"), colour, 0
+
+
+def _sampled(image: Image.Image) -> Image.Image:
+    """Return enough of a large image's pixels to tell whether it has colour."""
+    if image.width * image.height <= _STRIP:
+        return image
+    return image.resize((2000, 2000), Image.Resampling.NEAREST)
 
 
 def _is_coloured(band: Image.Image) -> bool:
-    # The histogram is far cheaper than the pixels, and most films are gray at a glance.
+    # The histogram is far cheaper than the pixels, and most images are gray at a glance.
     values = [value for value, count in enumerate(band.histogram()) if count]
     if max(abs(value - 128) for value in values) <= COLOUR_LIMIT:
         return False
@@ -220,16 +429,23 @@ def _is_coloured(band: Image.Image) -> bool:
     return float(np.abs(pixels - 128).mean()) > COLOUR_LIMIT
 
 
-def _from_deep(image: Image.Image) -> Image.Image:
+def _from_deep(image: Image.Image, bits: int) -> tuple[Image.Image, int]:
     """Scale 9- to 16-bit pixels to 8 bits.
 
-    Detectors store 10, 12 or 14 bits in 16; dividing by 65,535 would make those films black. The
-    depth is the smallest of 8, 10, 12, 14 and 16 bits that holds the brightest pixel.
+    Detectors store 10, 12 or 14 bits in 16, and a PNG does not say so; dividing by 65,535 would
+    make those images black. A TIFF may say it.
     """
-    values = np.asarray(image).astype(np.int64)
-    top = int(values.max())
-    if values.min() < 0 or top >= 2**16:
+    values = np.asarray(image)
+    brightest = int(values.max())
+    if values.min() < 0 or brightest >= 2**16:
         raise UnusableImageError("pixels beyond 16 bits have no defined scale; save 8 or 16 bits")
-    bits = next(depth for depth in (8, 10, 12, 14, 16) if top < 2**depth)
-    scaled = np.rint(values * (255.0 / (2**bits - 1))).astype(np.uint8)
-    return Image.fromarray(scaled)
+    tags = getattr(image, "tag_v2", {})
+    told = int(next(iter(tags.get(_BITS_PER_SAMPLE, (16,)))))
+    if told < 16:
+        bits, unknown = told, 0
+    else:
+        bits, unknown = bits or bits_used(brightest), brightest
+    table = np.rint(np.minimum(np.arange(2**16), 2**bits - 1) * (255.0 / (2**bits - 1)))
+    if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        table = 255 - table
+    return Image.fromarray(table.astype(np.uint8)[values]), unknown

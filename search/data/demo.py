@@ -1,10 +1,14 @@
 """Writes the built-in demo: phantom radiographs in the Kaggle layout, made once into the cache.
 
 It mirrors what makes the real set hard. In train, framing goes with the class: healthy children
-were filmed from further away, with the diaphragm higher in the picture. In test it does not: all
+were filmed from further away, with the diaphragm higher in the image. In test it does not: all
 are framed as the ill are in train. A network that takes the easy way reads the framing, looks
 excellent in plain validation and calls healthy test children ill. The disease itself is visible
-in every film, so that random crops in training teach it. The numbers say nothing about X-rays.
+in every image, so that random crops in training teach it. The numbers say nothing about X-rays.
+
+A phantom is drawn in the body's own coordinates: x is -1 … 1 from the right to the left edge of the
+rib cage, y is 0 at the apex of the lungs and 1 at the level of the diaphragm. Framing maps pixels
+to these coordinates. Shapes add density, then a tone curve and noise make an image of it.
 """
 
 from __future__ import annotations
@@ -20,44 +24,46 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from search.data.cache import Progress, cache_errors, locked, silent
-from search.data.phantom import Framing, draw_anatomy, draw_film, draw_opacities
 from search.records import SYNTHETIC_NOTICE
 
-GENERATOR_VERSION = 2
-"""Part of the folder's name; raise it when the same seed would give other films."""
+Grid = np.ndarray
+"""`float32` (H, W)."""
 
-FILMS = {
+GENERATOR_VERSION = 2
+"""Part of the folder's name; raise it when the same seed would give other images."""
+
+IMAGES = {
     "train": {"NORMAL": 112, "PNEUMONIA": 208},
     "val": {"NORMAL": 8, "PNEUMONIA": 8},
     "test": {"NORMAL": 48, "PNEUMONIA": 72},
 }
-"""Number of films by folder and class."""
+"""Number of images by folder and class."""
 
 DISTANT_NORMAL = 0.94
-"""Share of the healthy films in train + val that take in more of the body."""
+"""Share of the healthy images in train + val that take in more of the body."""
 
 DISTANT = 0.08
-"""The same share of all other films."""
+"""The same share of all other images."""
 
 FIRST_PATIENT = {"train": 100, "val": 1900, "test": 1}
 """Patients are numbered from here, so that no child is in two folders."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlannedFilm:
-    """One film of the demo, not yet drawn.
+class PlannedImage:
+    """One image of the demo, not yet drawn.
 
     Attributes:
         relative: Its path.
         patient: Seed part of its child.
-        film: Number of the film among the child's.
+        index: Number of the image among the child's.
         subtype: "bacteria", "virus" or "" for a healthy child.
         distant: Whether it takes in more of the body, as most healthy ones in train do.
     """
 
     relative: str
     patient: int
-    film: int
+    index: int
     subtype: str
     distant: bool
 
@@ -73,7 +79,7 @@ def write_demo(*, cache_dir: Path, seed: int, progress: Progress = silent) -> Pa
     """
     root = cache_dir / "demo" / f"v{GENERATOR_VERSION}-seed{seed}" / "chest_xray"
     with locked(root.parent.with_suffix(".lock"), progress):
-        if not all((root / film.relative).is_file() for film in plan_films(seed)):
+        if not all((root / planned.relative).is_file() for planned in plan_images(seed)):
             shutil.rmtree(root, ignore_errors=True)  # what is left of a cache that was swept
             with cache_errors(root):
                 root.parent.mkdir(parents=True, exist_ok=True)
@@ -87,10 +93,10 @@ def write_demo(*, cache_dir: Path, seed: int, progress: Progress = silent) -> Pa
     return root
 
 
-def plan_films(seed: int) -> list[PlannedFilm]:
-    """Return all films of the demo: who, what and how framed."""
-    films = []
-    for folder_number, (folder, classes) in enumerate(FILMS.items()):
+def plan_images(seed: int) -> list[PlannedImage]:
+    """Return all images of the demo: who, what and how framed."""
+    images = []
+    for folder_number, (folder, classes) in enumerate(IMAGES.items()):
         for label, (class_name, count) in enumerate(classes.items()):
             rng = np.random.default_rng([seed, folder_number, label])
             distant = DISTANT_NORMAL if label == 0 and folder != "test" else DISTANT
@@ -99,38 +105,38 @@ def plan_films(seed: int) -> list[PlannedFilm]:
                 # bacteria N and virus N are different children, as in the real names.
                 subtype = ("bacteria" if rng.random() < 0.6 else "virus") if label else ""
                 group = min(int(rng.choice([1, 1, 1, 2, 3])), count - done)
-                for film in range(group):
-                    name = _name(subtype, number, done + film, film)
-                    films.append(
-                        PlannedFilm(
+                for index in range(group):
+                    name = _name(subtype, number, done + index, index)
+                    images.append(
+                        PlannedImage(
                             relative=f"{folder}/{class_name}/{name}",
                             patient=number + 10_000 * label + 100_000 * (subtype == "virus"),
-                            film=film,
+                            index=index,
                             subtype=subtype,
                             distant=bool(rng.random() < distant),
                         )
                     )
                 done += group
                 number += 1
-    return films
+    return images
 
 
-def draw_planned(film: PlannedFilm, seed: int) -> Image.Image:
-    """Draw one film of the demo."""
-    patient_rng = np.random.default_rng([seed, film.patient])
+def draw_planned(planned: PlannedImage, seed: int) -> Image.Image:
+    """Draw one image of the demo."""
+    patient_rng = np.random.default_rng([seed, planned.patient])
     anatomy = draw_anatomy(patient_rng)
-    opacities = draw_opacities(patient_rng, film.subtype)
-    rng = np.random.default_rng([seed, film.patient, film.film + 1])
-    framing = _draw_framing(rng, distant=film.distant)
+    opacities = draw_opacities(patient_rng, planned.subtype)
+    rng = np.random.default_rng([seed, planned.patient, planned.index + 1])
+    framing = _draw_framing(rng, distant=planned.distant)
     width, height = (int(side * rng.uniform(0.9, 1.1)) for side in (256, 220))
-    pixels = draw_film(anatomy, framing, opacities, rng, width=width, height=height)
+    pixels = draw_image(anatomy, framing, opacities, rng, width=width, height=height)
     image = Image.fromarray(pixels)
     ImageDraw.Draw(image).text((4, height - 14), "PHANTOM", fill=200)
     return image
 
 
 def _draw_framing(rng: np.random.Generator, *, distant: bool) -> Framing:
-    """Draw the framing of one film; the two kinds overlap a little, as the real ones do."""
+    """Draw the framing of one image; the two kinds overlap a little, as the real ones do."""
     span = rng.normal(0.55, 0.05) if distant else rng.normal(0.73, 0.06)
     zoom = span * rng.normal(1, 0.05)
     return Framing(
@@ -142,26 +148,252 @@ def _draw_framing(rng: np.random.Generator, *, distant: bool) -> Framing:
     )
 
 
-def _name(subtype: str, number: int, serial: int, film: int) -> str:
+def _name(subtype: str, number: int, serial: int, index: int) -> str:
     if subtype:
         return f"person{number}_{subtype}_{serial + 1}.jpeg"
     prefix = "NORMAL2-" if number % 2 else ""
-    return f"{prefix}IM-{number:04d}-{film + 1:04d}.jpeg"
+    return f"{prefix}IM-{number:04d}-{index + 1:04d}.jpeg"
 
 
 def _write(folder: Path, seed: int, progress: Progress) -> None:
-    films = plan_films(seed)
-    for parent in sorted({(folder / film.relative).parent for film in films}):
+    images = plan_images(seed)
+    for parent in sorted({(folder / planned.relative).parent for planned in images}):
         parent.mkdir(parents=True)
     (folder / "README.txt").write_text(
         f"{SYNTHETIC_NOTICE}\nMade by python -m search.run, seed {seed}. Safe to delete.\n",
         encoding="utf-8",
     )
 
-    def work(film: PlannedFilm) -> None:
-        draw_planned(film, seed).save(folder / film.relative, quality=92)
+    def work(planned: PlannedImage) -> None:
+        draw_planned(planned, seed).save(folder / planned.relative, quality=92)
 
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
-        for done, _ in enumerate(pool.map(work, films), start=1):
-            if done % 20 == 0 or done == len(films):
-                progress("Drawing the synthetic demo", done, len(films))
+        for done, _ in enumerate(pool.map(work, images), start=1):
+            if done % 20 == 0 or done == len(images):
+                progress("Drawing the synthetic demo", done, len(images))
+
+
+# The phantom.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Anatomy:
+    """What stays the same in all images of one child.
+
+    Attributes:
+        heart: Scale of the heart, about 1.
+        ribs: Number of ribs between apex and diaphragm, about 8.
+        tilt: How steeply the ribs descend, about 0.25.
+        lean: Displacement of the spine, about 0.
+        dome: Height of the diaphragm's dome, about 0.15.
+        wall: Thickness of the chest wall beyond the rib cage, about 0.12.
+    """
+
+    heart: float
+    ribs: float
+    tilt: float
+    lean: float
+    dome: float
+    wall: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Framing:
+    """How the image was centred and how much of the body it takes in, in shares of its sides.
+
+    Attributes:
+        apex: Height of the apex of the lungs, from the top.
+        span: Height of the lungs, apex to diaphragm.
+        half_width: Half the width of the rib cage.
+        centre: Position of the midline, from the left.
+        rotation: Degrees.
+    """
+
+    apex: float
+    span: float
+    half_width: float
+    centre: float
+    rotation: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opacity:
+    """One region of lung that is dense instead of dark.
+
+    Attributes:
+        x: Centre.
+        y: Centre.
+        width: Half width.
+        height: Half height.
+        density: How dense, 0–1, at the centre.
+        edge: Steepness of its edge: about 6 for a lobe, about 2 for a haze.
+    """
+
+    x: float
+    y: float
+    width: float
+    height: float
+    density: float
+    edge: float
+
+
+def draw_anatomy(rng: np.random.Generator) -> Anatomy:
+    """Draw a child."""
+    return Anatomy(
+        heart=float(rng.normal(1, 0.08)),
+        ribs=float(rng.uniform(7.5, 9.5)),
+        tilt=float(rng.uniform(0.15, 0.35)),
+        lean=float(rng.normal(0, 0.02)),
+        dome=float(rng.uniform(0.1, 0.2)),
+        wall=float(rng.uniform(0.08, 0.2)),
+    )
+
+
+def draw_opacities(rng: np.random.Generator, subtype: str) -> list[Opacity]:
+    """Draw a disease: a lobe consolidated ("bacteria"), diffuse patches ("virus"), or none ("")."""
+    found = []
+    if subtype == "bacteria":
+        for side in rng.permutation([-1.0, 1.0])[: 1 if rng.random() < 0.75 else 2]:
+            found.append(
+                Opacity(
+                    x=float(side * rng.uniform(0.42, 0.58)),
+                    y=float(rng.choice([0.3, 0.62, 0.72]) + rng.normal(0, 0.05)),
+                    width=float(rng.uniform(0.28, 0.4)),
+                    height=float(rng.uniform(0.18, 0.28)),
+                    density=float(rng.uniform(0.65, 0.95)),
+                    edge=6.0,
+                )
+            )
+    elif subtype == "virus":
+        for index in range(int(rng.integers(8, 13))):
+            side = -1.0 if index % 2 else 1.0
+            found.append(
+                Opacity(
+                    x=float(side * rng.uniform(0.25, 0.72)),
+                    y=float(rng.uniform(0.2, 0.9)),
+                    width=float(rng.uniform(0.12, 0.22)),
+                    height=float(rng.uniform(0.08, 0.16)),
+                    density=float(rng.uniform(0.4, 0.65)),
+                    edge=2.0,
+                )
+            )
+    return found
+
+
+def draw_image(
+    anatomy: Anatomy,
+    framing: Framing,
+    opacities: list[Opacity],
+    rng: np.random.Generator,
+    *,
+    width: int,
+    height: int,
+) -> np.ndarray:
+    """Draw one image.
+
+    Returns:
+        `uint8` (height, width), 0 black (air) to 255 (dense).
+    """
+    x, y = _body_coordinates(framing, width, height)
+    x -= np.float32(anatomy.lean) * y
+    side = np.abs(x)
+    body = _inside(_body_edge(y, anatomy) - side, 0.02)
+    floor = 1 - anatomy.dome * np.cos(np.clip(side - 0.5, -0.6, 0.6) * 2.6) + 0.1 * side**2
+    lung = _lungs(x, side, y) * _inside(floor - y, 0.015)
+    heart = _heart(x, y, anatomy.heart)
+    disease = _disease(x, y, opacities) * _texture(rng, width, height)
+    air = lung * (1 - 0.85 * heart) * (1 - np.clip(disease, 0, 0.95))
+
+    density = 0.52 * body
+    density += 0.1 * body * _inside(y - floor, 0.02)
+    density -= 0.36 * air
+    density += 0.1 * _ribs(x, side, y, anatomy) * body
+    density += 0.16 * _spine(x, y) * body
+    density += 0.12 * _clavicles(side, y) * body
+    # The lungs' own vessels, denser towards the hilum.
+    density += 0.05 * air * _texture(rng, width, height) * np.exp(-((side / 0.45) ** 2))
+    density = np.clip(density + rng.normal(0.04, 0.02), 0, 1) ** np.exp(rng.normal(0, 0.12))
+    density = density * rng.uniform(0.9, 1.15)
+    density += rng.normal(0, 0.012, density.shape).astype(np.float32)
+    return np.rint(np.clip(density, 0, 1) * 255).astype(np.uint8)
+
+
+def _body_coordinates(framing: Framing, width: int, height: int) -> tuple[Grid, Grid]:
+    column = (np.arange(width, dtype=np.float32) + 0.5) / width - framing.centre
+    row = (np.arange(height, dtype=np.float32) + 0.5) / height - framing.apex
+    angle = np.deg2rad(framing.rotation)
+    across, down = np.meshgrid(column, row)
+    x = (across * np.cos(angle) + down * np.sin(angle)) / framing.half_width
+    y = (down * np.cos(angle) - across * np.sin(angle)) / framing.span
+    return x.astype(np.float32), y.astype(np.float32)
+
+
+def _inside(distance: Grid, softness: float) -> Grid:
+    """Return 1 where `distance` is positive, 0 where negative, smooth over `softness`."""
+    return 0.5 * (1 + np.tanh(np.clip(distance / softness, -10, 10)))
+
+
+def _body_edge(y: Grid, anatomy: Anatomy) -> Grid:
+    """Return half the body's width at each height: neck, shoulders and arms, trunk."""
+    trunk = 1 + anatomy.wall + 0.04 * np.cos(3 * y)
+    shoulder = 0.7 * np.exp(-(((y + 0.02) / 0.16) ** 2))
+    neck = 0.35 + 0.0 * y
+    return np.where(y < -0.14, np.maximum(neck, shoulder + 0.3), trunk + shoulder)
+
+
+def _lungs(x: Grid, side: Grid, y: Grid) -> Grid:
+    # The left lung (x > 0) leaves room for the heart.
+    middle = 0.5 + 0.03 * (x > 0)
+    half = 0.37 * np.clip(1 - np.clip(0.55 - y, 0, 1) ** 2 * 2.2, 0, 1)
+    return _inside(half - np.abs(side - middle + 0.08 * (y - 0.5)), 0.03) * _inside(y, 0.03)
+
+
+def _heart(x: Grid, y: Grid, scale: float) -> Grid:
+    across, down = x - 0.16, y - 0.72
+    along = (across + 0.6 * down) / (0.42 * scale)
+    over = (down - 0.35 * across) / (0.26 * scale)
+    shadow = _inside(1 - np.sqrt(along**2 + over**2), 0.08)
+    vessels = _inside(0.17 - np.abs(x), 0.04) * _inside(y - 0.1, 0.05)
+    return np.maximum(shadow, 0.8 * vessels)
+
+
+def _ribs(x: Grid, side: Grid, y: Grid, anatomy: Anatomy) -> Grid:
+    phase = (y + anatomy.tilt * (1 - side) ** 2 - 0.45 * anatomy.tilt * side) * anatomy.ribs
+    lines = np.exp(-((np.sin(np.pi * phase) / 0.3) ** 2))
+    cage = _inside(1 - side, 0.02) * _inside(y + 0.02, 0.03) * _inside(1.12 - y, 0.05)
+    wall = np.exp(-(((side - 0.97) / 0.05) ** 2))
+    return lines * cage * (0.6 + 0.8 * side + wall)
+
+
+def _spine(x: Grid, y: Grid) -> Grid:
+    vertebra = 0.8 + 0.2 * np.cos(2 * np.pi * y * 11)
+    return np.exp(-((x / 0.11) ** 4)) * vertebra
+
+
+def _clavicles(side: Grid, y: Grid) -> Grid:
+    line = y - 0.1 + 0.16 * side
+    return np.exp(-((line / 0.025) ** 2)) * _inside(side - 0.1, 0.03) * _inside(1.15 - side, 0.05)
+
+
+def _disease(x: Grid, y: Grid, opacities: list[Opacity]) -> Grid:
+    total = np.zeros_like(x)
+    for opacity in opacities:
+        radius = np.sqrt(
+            ((x - opacity.x) / opacity.width) ** 2 + ((y - opacity.y) / opacity.height) ** 2
+        )
+        shape = 1 / (1 + radius**opacity.edge)
+        total = np.maximum(total, opacity.density * shape)
+    return total
+
+
+def _texture(rng: np.random.Generator, width: int, height: int) -> Grid:
+    """Return smooth noise about 1: coarse values, bilinearly enlarged."""
+    coarse = rng.normal(1, 0.25, (18, 16)).astype(np.float32)
+    rows = np.linspace(0, coarse.shape[0] - 1.001, height)
+    columns = np.linspace(0, coarse.shape[1] - 1.001, width)
+    top, left = rows.astype(int), columns.astype(int)
+    down = (rows - top).astype(np.float32)[:, None]
+    right = (columns - left).astype(np.float32)[None, :]
+    upper = coarse[top] * (1 - down) + coarse[top + 1] * down
+    texture: Grid = upper[:, left] * (1 - right) + upper[:, left + 1] * right
+    return texture

@@ -1,32 +1,54 @@
-"""Lists the image files of a folder in the Kaggle layout; opens none of them.
+"""Lists the labelled image files of a folder, with the patient of each; decodes none of them.
 
-The layout is `{train,val,test}/{NORMAL,PNEUMONIA}/<file>`; nothing deeper is looked at, so that a
-duplicate `chest_xray/chest_xray` or a `__MACOSX` beside it is never counted. Folder names are
-matched whatever their case.
+Layouts: `{train,val,test}/CLASS/…`, `CLASS/…` directly, or whatever a table of files says. The
+names of the two classes are those of the folders. Inside a class, images may lie in folders of
+their own, as patients' folders do. Beside the layout nothing is looked into, so that a duplicate
+such as `chest_xray/chest_xray` is never counted twice; but what is left out is listed.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 
-from search.errors import DataError
-from search.records import CLASS_NAMES
+from search.data.decode import is_image
+from search.data.naming import read_name
+from search.data.table import SPLITS, Row, match_files, read_table
+from search.errors import ConfigurationError, DataError
+from search.records import LeftOut
 
 IMAGE_SUFFIXES = frozenset(
-    {".jpeg", ".jpg", ".jpe", ".png", ".bmp", ".tif", ".tiff", ".gif", ".webp", ".dcm", ".dicom"}
+    [
+        ".jpeg",
+        ".jpg",
+        ".jpe",
+        ".jfif",
+        ".png",
+        ".bmp",
+        ".tif",
+        ".tiff",
+        ".gif",
+        ".webp",
+        ".jp2",
+        ".j2k",
+        ".dcm",
+        ".dicom",
+    ]
 )
-"""A file whose name ends in one of these is an image, or is rejected with a reason."""
+"""A file whose name ends in one of these is an image, or is rejected with a reason; another one is
+an image if its content says so."""
 
 JUNK = frozenset({"__macosx", "thumbs.db", "desktop.ini"})
 """Left behind by operating systems; passed over, as is every name that begins with a dot."""
 
-FOLDERS = ("train", "val", "test")
+NEGATIVE = frozenset({"normal", "negative", "healthy", "benign", "control", "0"})
+"""Names of a class, lower case, that say that there is no finding."""
 
 NESTINGS = (
-    "",
     "chest_xray",
     "chest_xray/chest_xray",
     "chest_xray/data",
@@ -36,8 +58,55 @@ NESTINGS = (
     "chest_xray/CellData/chest_xray",
     "ZhangLabData/CellData/chest_xray",
 )
-"""Where `train/` has been met below the folder that people point at; the first one wins, so that
-the duplicate in Kaggle's archive is never counted."""
+"""Where `train/` has been met below the folder that people point at; the first one wins."""
+
+PATIENT_FOLDERS = 5
+"""So many folders inside the classes are those of patients; fewer are groups of images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labelling:
+    """What the user says of classes and patients; empty where the files are to tell.
+
+    Attributes:
+        classes: The two classes to take, where there are more folders.
+        positive: The class that is the finding.
+        patients: Regular expression with one group, the patient, searched in a file's name and
+            then in its path.
+        table: CSV file with a header: file, and of label, patient and split what there is.
+    """
+
+    classes: tuple[str, ...] = ()
+    positive: str = ""
+    patients: str = ""
+    table: str = ""
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without the files.
+
+        Raises:
+            ConfigurationError: Names the option, the value and what is allowed.
+        """
+        if self.classes and len({name.casefold() for name in self.classes}) != 2:
+            raise ConfigurationError(
+                f"--classes {','.join(self.classes)}: give two different names, A,B"
+            )
+        if self.patients:
+            try:
+                groups = re.compile(self.patients).groups
+            except re.error as error:
+                raise ConfigurationError(
+                    f"--patients {self.patients}: not a regular expression ({error})"
+                ) from error
+            if groups != 1:
+                raise ConfigurationError(
+                    f"--patients {self.patients}: has {groups} groups; put the part of the name "
+                    "that tells the patient, and nothing else, in parentheses"
+                )
+
+
+FROM_THE_FILES = Labelling()
+"""Nothing said: classes and patients are those of folders and names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,13 +115,17 @@ class FoundFile:
 
     Attributes:
         relative: Path relative to the data folder, posix.
-        folder: "train", "val" or "test", "" in a folder that holds the classes directly.
-        label: 0 NORMAL or 1 PNEUMONIA, from the folder's name.
+        folder: "train", "val" or "test"; "" where the layout does not say.
+        label: 0 negative or 1 positive.
+        patient: Identifier, unique over all ways to tell it, or "" if unknown.
+        subtype: "bacteria", "virus" or "".
     """
 
     relative: str
     folder: str
     label: int
+    patient: str = ""
+    subtype: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,42 +134,143 @@ class Listing:
 
     Attributes:
         root: The data folder.
-        files: Train, then val, then test; NORMAL before PNEUMONIA; by name within.
-        ignored: Relative paths in class folders that have no image's name, or none that is text.
+        classes: Names of the negative and the positive class.
+        files: Train, then val, then test; the negative class first; by name within.
+        left_out: What lies there and is not used.
     """
 
     root: Path
+    classes: tuple[str, str]
     files: tuple[FoundFile, ...]
-    ignored: tuple[str, ...]
+    left_out: tuple[LeftOut, ...]
 
     def of(self, *folders: str) -> tuple[FoundFile, ...]:
         """Return the files of these folders."""
         return tuple(file for file in self.files if file.folder in folders)
 
 
-def child(folder: Path, name: str) -> Path | None:
-    """Return the folder of that name, whatever its case, or None; an exact match wins."""
-    exact = folder / name
-    if exact.is_dir():
-        return exact
+@dataclass(frozen=True, kw_only=True)
+class _Image:
+    """An image file with what is known of it so far; `group` is its folder inside its class."""
+
+    relative: str
+    folder: str
+    class_name: str
+    group: str = ""
+    patient: str = ""
+
+
+def list_images(root: Path, labelling: Labelling = FROM_THE_FILES) -> Listing:
+    """List a data folder.
+
+    Args:
+        root: The folder that directly holds `train/`, or the classes.
+        labelling: What the user says of classes and patients.
+
+    Raises:
+        DataError: There are not two classes with images in train and val together, or a folder or
+            the table cannot be used; names the place, what was found and the remedy.
+        ConfigurationError: An option of the labelling does not fit the files.
+    """
+    left = LeftOutFiles()
+    table = read_table(Path(labelling.table)) if labelling.table else None
+    if table is not None and any(row.label for row in table.rows.values()):
+        images = _everything(root, left)
+    else:
+        images = _by_folder(root, left)
+    if table is not None:
+        images = _joined(images, match_files(table, [i.relative for i in images], root), left)
+    classes = _choose(images, root, labelling)
+    images = _of_classes(images, classes, left)
+    for name in classes:
+        if not any(_same(i.class_name, name) and i.folder != "test" for i in images):
+            raise DataError(f"{root}: no {name} images to train on; they are all in the test")
+    files = _with_patients(images, classes, labelling)
+    return Listing(root=root, classes=classes, files=files, left_out=left.rows())
+
+
+def list_labelled(folder: Path, classes: tuple[str, str]) -> Listing:
+    """List one set to be scored: a folder's `test/`, or the classes it holds directly.
+
+    Args:
+        folder: Where to look.
+        classes: Names of the negative and the positive class, as the model knows them.
+
+    Raises:
+        DataError: Neither is there, or a class has no images.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder")
+    for candidate in (folder, *nested_folders(folder)):
+        inside = [f for f in subfolders(candidate) if SPLITS.get(f.name.casefold()) == "test"]
+        left = LeftOutFiles()
+        images = [
+            image
+            for place in inside or [candidate]
+            for image in _classes_in(folder, place, "test" if inside else "", left)
+        ]
+        if any(_same(image.class_name, name) for image in images for name in classes):
+            break
+    else:
+        raise DataError(
+            f"{folder}: no images; looked for test/{classes[0]} and test/{classes[1]}, and for "
+            f"{classes[0]} and {classes[1]} directly in it"
+        )
+    images = _of_classes(images, classes, left)
+    for name in classes:
+        if not any(_same(image.class_name, name) for image in images):
+            raise DataError(
+                f"{folder}: no {name} images; looked for test/{name} and for {name}. Scoring "
+                "needs both classes"
+            )
+    files = _with_patients(images, classes, FROM_THE_FILES)
+    return Listing(root=folder, classes=classes, files=files, left_out=left.rows())
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """Return the folders in a folder, by name, without what operating systems leave behind."""
     try:
-        entries = sorted(folder.iterdir())
-    except OSError:
-        return None
-    for entry in entries:
-        if entry.name.casefold() == name.casefold() and entry.is_dir():
-            return entry
-    return None
+        return sorted(p for p in folder.iterdir() if not is_junk(p.name) and p.is_dir())
+    except OSError as error:
+        raise _not_listed(folder, error) from error
 
 
 def nested_folders(folder: Path) -> Iterator[Path]:
-    """Yield the folders of the known layouts that exist, `folder` itself first."""
+    """Yield the folders below that known layouts have."""
     for nesting in NESTINGS:
-        candidate: Path | None = folder
-        for part in nesting.split("/") if nesting else ():
-            candidate = child(candidate, part) if candidate else None
-        if candidate is not None:
-            yield candidate
+        found: list[Path] = [folder]
+        for part in nesting.split("/"):
+            found = [f for p in found for f in subfolders(p) if _same(f.name, part)][:1]
+        yield from found
+
+
+def find_root(folder: Path, *, any_layout: bool = False) -> Path | None:
+    """Return the folder that directly holds `train/` or else the classes, or None.
+
+    Args:
+        folder: Where to look: in it, in the folders of known layouts, and one level deeper.
+        any_layout: Whether a table makes up for a layout, so that the folder itself will do.
+
+    Raises:
+        DataError: Several folders one level deeper hold a `train/`.
+    """
+    if any_layout:
+        return folder
+    for candidate in (folder, *nested_folders(folder)):
+        if _holds_train(candidate):
+            return candidate
+    deeper = [inside for inside in subfolders(folder) if _holds_train(inside)]
+    if len(deeper) > 1:
+        names = ", ".join(inside.name for inside in deeper)
+        raise DataError(f"{folder}: {names} each hold a train/; give --data one of them")
+    if deeper:
+        return deeper[0]
+    inside = subfolders(folder)
+    while len(inside) == 1:
+        folder, inside = inside[0], subfolders(inside[0])
+    if len(inside) < 2 or any(place.name.casefold() in SPLITS for place in inside):
+        return None
+    return folder
 
 
 def is_junk(name: str) -> bool:
@@ -104,85 +278,115 @@ def is_junk(name: str) -> bool:
     return name.startswith(".") or name.casefold() in JUNK
 
 
-def list_images(root: Path) -> Listing:
-    """List train, val and test.
+def _holds_train(folder: Path) -> bool:
+    return any(SPLITS.get(inside.name.casefold()) == "train" for inside in subfolders(folder))
 
-    Args:
-        root: The folder that directly holds `train/`.
 
-    Raises:
-        DataError: No `train/`, a class without images in train and val together, or a folder
-            that cannot be read; names the folder, what was looked for and the remedy.
-    """
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder; give --data the folder that holds train/")
-    if child(root, "train") is None:
-        raise DataError(
-            f"{root}: no train/ in it; looked for train/NORMAL and train/PNEUMONIA. "
-            "Give --data the folder that holds train/, or --data demo"
+class LeftOutFiles:
+    """Counts files that are not used, by place and reason."""
+
+    def __init__(self) -> None:
+        self._files: dict[tuple[str, str], list[str]] = defaultdict(list)
+
+    def add(self, relative: str, reason: str, *, place: str | None = None) -> None:
+        """Count a file under a place, its folder unless told."""
+        folder = PurePosixPath(relative).parent.as_posix()
+        self._files[folder if place is None else place, reason].append(relative)
+
+    def rows(self) -> tuple[LeftOut, ...]:
+        """Return a row for every place and reason; a file that is alone is named itself."""
+        return tuple(
+            LeftOut(path=files[0] if len(files) == 1 else place, files=len(files), reason=reason)
+            for (place, reason), files in sorted(self._files.items())
         )
-    files: list[FoundFile] = []
-    ignored: list[str] = []
-    for name in FOLDERS:
-        folder = child(root, name)
-        if folder is not None:
-            found, other = _list_classes(root, folder, name)
-            files += found
-            ignored += other
-    for label, class_name in enumerate(CLASS_NAMES):
-        if not any(file.label == label and file.folder != "test" for file in files):
-            raise DataError(
-                f"{root / 'train'}: no {class_name} images; looked for files such as "
-                f"train/{class_name}/*.jpeg. Both classes are needed: put them there, or give "
-                "--data another folder"
-            )
-    return Listing(root=root, files=tuple(files), ignored=tuple(ignored))
 
 
-def list_labelled(folder: Path) -> Listing:
-    """List one set to be scored: a folder's `test/`, or the classes it holds directly.
-
-    Raises:
-        DataError: Neither is there, or there are no images.
-    """
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder")
-    for candidate in nested_folders(folder):
-        inside = child(candidate, "test")
-        files, ignored = _list_classes(folder, inside or candidate, "test" if inside else "")
-        if files:
-            return Listing(root=folder, files=tuple(files), ignored=tuple(ignored))
-    raise DataError(
-        f"{folder}: no images; looked for test/NORMAL and test/PNEUMONIA, and for NORMAL and "
-        "PNEUMONIA directly in it"
-    )
+def _by_folder(root: Path, left: LeftOutFiles) -> list[_Image]:
+    """Return the images of a folder with `train/`, or of one that holds the classes."""
+    if not _holds_train(root):
+        return _classes_in(root, root, "", left)
+    images = []
+    for place in subfolders(root):
+        if split := SPLITS.get(place.name.casefold()):
+            images += _classes_in(root, place, split, left)
+        else:
+            for relative, _ in _walk(root, place):
+                left.add(relative, "beside train/, in no split", place=place.name)
+    return images
 
 
-def _list_classes(root: Path, folder: Path, name: str) -> tuple[list[FoundFile], list[str]]:
-    files: list[FoundFile] = []
-    ignored: list[str] = []
-    for label, class_name in enumerate(CLASS_NAMES):
-        class_folder = child(folder, class_name)
-        if class_folder is None:
+def _classes_in(root: Path, place: Path, split: str, left: LeftOutFiles) -> list[_Image]:
+    """Return the images of every class in a folder."""
+    images = []
+    for entry in _entries(place):
+        if not entry.is_dir():
+            left.add(_relative(root, entry), "in no class's folder")
             continue
-        prefix = class_folder.relative_to(root).as_posix()
-        try:
-            with os.scandir(class_folder) as entries:
-                names = sorted(entry.name for entry in entries if not is_junk(entry.name))
-        except OSError as error:
-            raise DataError(
-                f"{class_folder}: cannot be listed ({error.strerror}); check its permissions"
-            ) from error
-        for file_name in names:
-            relative = f"{prefix}/{file_name}"
-            if not _is_text(file_name):
-                shown = os.fsencode(relative).decode(errors="backslashreplace")
-                ignored.append(f"{shown} (the name is not UTF-8; rename the file)")
-            elif Path(file_name).suffix.lower() in IMAGE_SUFFIXES:
-                files.append(FoundFile(relative=relative, folder=name, label=label))
-            else:
-                ignored.append(relative)
-    return files, ignored
+        for relative, reason in _walk(root, Path(entry.path)):
+            if reason:
+                left.add(relative, reason)
+                continue
+            group = PurePosixPath(relative).relative_to(_relative(root, entry)).parts[:-1]
+            images.append(
+                _Image(
+                    relative=relative,
+                    folder=split,
+                    class_name=entry.name,
+                    group=group[0] if group else "",
+                )
+            )
+    return images
+
+
+def _everything(root: Path, left: LeftOutFiles) -> list[_Image]:
+    """Return all images below a folder, for a table to label."""
+    images = []
+    for relative, reason in _walk(root, root):
+        if reason:
+            left.add(relative, reason)
+        else:
+            split = SPLITS.get(PurePosixPath(relative).parts[0].casefold(), "")
+            images.append(_Image(relative=relative, folder=split, class_name=""))
+    return images
+
+
+def _walk(root: Path, folder: Path) -> Iterator[tuple[str, str]]:
+    """Yield every file in a folder and below, by name, with the reason why it is no image or ""."""
+    for entry in _entries(folder):
+        relative = _relative(root, entry)
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(root, Path(entry.path))
+        elif entry.is_dir():
+            yield relative, "a link to a folder; links are not followed"
+        elif not _is_text(entry.name):
+            shown = os.fsencode(relative).decode(errors="backslashreplace")
+            yield shown, "the name is not UTF-8; rename the file"
+        elif may_be_image(Path(entry.path)):
+            yield relative, ""
+        else:
+            yield relative, "not an image"
+
+
+def may_be_image(path: Path) -> bool:
+    """Return whether a file has an image's name or content."""
+    return path.suffix.lower() in IMAGE_SUFFIXES or is_image(path)
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted((e for e in entries if not is_junk(e.name)), key=lambda e: e.name)
+    except OSError as error:
+        raise _not_listed(folder, error) from error
+
+
+def _not_listed(folder: Path, error: OSError) -> DataError:
+    reason = error.strerror or str(error)
+    return DataError(f"{folder}: cannot be listed ({reason}); check its permissions")
+
+
+def _relative(root: Path, entry: os.DirEntry[str]) -> str:
+    return Path(entry.path).relative_to(root).as_posix()
 
 
 def _is_text(name: str) -> bool:
@@ -192,3 +396,216 @@ def _is_text(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _same(first: str, second: str) -> bool:
+    return first.casefold() == second.casefold()
+
+
+def _choose(images: Sequence[_Image], root: Path, labelling: Labelling) -> tuple[str, str]:
+    """Return the names of the negative and the positive class."""
+    names: dict[str, str] = {}
+    for image in images:  # the spelling of the training images wins
+        names.setdefault(image.class_name.casefold(), image.class_name)
+    found = sorted(names.values())
+    if labelling.classes:
+        missing = [name for name in labelling.classes if name.casefold() not in names]
+        if missing:
+            raise ConfigurationError(
+                f"--classes {','.join(labelling.classes)}: {root} has no images of {missing[0]}; "
+                f"it has {_counted(images)}"
+            )
+        found = [names[name.casefold()] for name in labelling.classes]
+    if len(found) != 2:
+        raise DataError(_not_two(images, root, found))
+    positive = _positive(found, labelling)
+    return (found[0] if positive == found[1] else found[1]), positive
+
+
+def _positive(names: Sequence[str], labelling: Labelling) -> str:
+    if labelling.positive:
+        for name in names:
+            if _same(name, labelling.positive):
+                return name
+        raise ConfigurationError(
+            f"--positive {labelling.positive}: no such class; choose {names[0]} or {names[1]}"
+        )
+    findings = [name for name in names if name.casefold() not in NEGATIVE]
+    return findings[0] if len(findings) == 1 else names[1]
+
+
+def _not_two(images: Sequence[_Image], root: Path, names: Sequence[str]) -> str:
+    if not names:
+        return f"{root}: no images; looked for train/CLASS/ and CLASS/ with two classes"
+    if len(names) == 1:
+        return (
+            f"{root}: one class only, {_counted(images)}; two are needed. Put the images of the "
+            "other one beside it, or give --data another folder"
+        )
+    splits = sorted({image.folder for image in images}, key=("train", "val", "test", "").index)
+    by_split = "; ".join(
+        f"{split}/ has {_counted([image for image in images if image.folder == split])}"
+        if split
+        else f"it has {_counted(images)}"
+        for split in splits
+    )
+    return (
+        f"{root}: {len(names)} classes, {', '.join(names)} ({by_split}), and two are needed. Name "
+        "a class alike in every split; or take two with --classes A,B and leave out the others"
+    )
+
+
+def _counted(images: Sequence[_Image]) -> str:
+    counts = Counter(image.class_name for image in images)
+    return ", ".join(f"{name} ({count:,} images)" for name, count in sorted(counts.items()))
+
+
+def _of_classes(
+    images: Sequence[_Image], classes: tuple[str, str], left: LeftOutFiles
+) -> list[_Image]:
+    """Return the images of two classes, and count the others as left out."""
+    kept = []
+    for image in images:
+        if any(_same(image.class_name, name) for name in classes):
+            kept.append(image)
+        else:
+            place = PurePosixPath(image.relative)
+            depth = len(place.parts) - 1 - bool(image.group)
+            left.add(
+                image.relative,
+                f"{image.class_name} is none of the two classes",
+                place="/".join(place.parts[:depth]),
+            )
+    return kept
+
+
+def _joined(images: Sequence[_Image], said: Mapping[str, Row], left: LeftOutFiles) -> list[_Image]:
+    """Return the images that a table lists, with what it says of them."""
+    joined = []
+    for image in images:
+        row = said.get(image.relative)
+        if row is None:
+            left.add(image.relative, "not in the table")
+            continue
+        joined.append(
+            replace(
+                image,
+                class_name=row.label or image.class_name,
+                patient=row.patient,
+                folder=SPLITS.get(row.split.casefold(), image.folder),
+            )
+        )
+    return joined
+
+
+def _with_patients(
+    images: Sequence[_Image], classes: tuple[str, str], labelling: Labelling
+) -> tuple[FoundFile, ...]:
+    """Return the files in order, each with its patient.
+
+    The patient is what the table says; else what the regular expression finds; else the folder
+    inside the class, where there are enough of them to be patients; else what the name tells.
+    """
+    pattern = re.compile(labelling.patients) if labelling.patients else None
+    told = any(image.patient for image in images)
+    by_group = len({image.group for image in images} - {""}) >= PATIENT_FOLDERS
+    files = []
+    for image in images:
+        name = read_name(image.relative)
+        if told:
+            patient = image.patient
+        elif pattern:
+            place = PurePosixPath(image.relative)
+            match = pattern.search(place.name) or pattern.search(image.relative)
+            patient = (match and match[1]) or ""
+        else:
+            patient = f"folder:{image.group}" if by_group and image.group else name.patient
+        files.append(
+            FoundFile(
+                relative=image.relative,
+                folder=image.folder,
+                label=int(_same(image.class_name, classes[1])),
+                patient=patient,
+                subtype=name.subtype,
+            )
+        )
+    if pattern and not any(file.patient for file in files):
+        raise ConfigurationError(
+            f"--patients {labelling.patients}: matches none of {len(files):,} files, such as "
+            f"{files[0].relative}"
+        )
+    order = ("train", "val", "test", "")
+    files.sort(key=lambda file: (order.index(file.folder), file.label, _parts(file.relative)))
+    return tuple(files)
+
+
+def _parts(relative: str) -> tuple[str, ...]:
+    return PurePosixPath(relative).parts
+
+
+# What a command is given.
+
+
+def find_images(arguments: Sequence[str]) -> list[Path]:
+    """Expand files, folders and globs to files, in the order given, each once.
+
+    A folder stands for the images in it and below; links to folders are not followed there, nor by
+    `**`, so that folders which hold each other end. What matches nothing, a folder without images
+    and one that cannot be listed stay in the list, so that they get a row which says so.
+
+    Args:
+        arguments: As typed.
+
+    Raises:
+        DataError: Nothing but folders without images, or an empty name, which Python would take
+            for the working directory.
+    """
+    found: dict[Path, None] = {}
+    empty: list[Path] = []
+    for argument in arguments:
+        if not argument:
+            raise DataError("IMAGE '': an empty name; give a file, a folder or a glob")
+        path = Path(argument)
+        # A name may hold brackets; only what is not there as it is typed can be a pattern.
+        for match in [path] if _exists(path) else _matches(path) or [path]:
+            inside = _images_below(match) if _exists(match) and match.is_dir() else [match]
+            if not inside:
+                empty.append(match)
+            found |= dict.fromkeys(inside or [match])
+    if empty and len(found) == len(set(empty)):
+        raise DataError(f"{empty[0]}: no images in this folder or below it; give another one")
+    return list(found)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that is too long, for one
+        return False
+
+
+def _matches(pattern: Path) -> list[Path]:
+    """Return what a pattern matches; hidden names are matched only where the pattern has a dot."""
+    start = Path(pattern.anchor)
+    parts = pattern.relative_to(start).parts
+    hidden = any(part.startswith(".") and part != ".." for part in parts)
+    try:
+        matches = sorted(start.glob("/".join(parts)))
+    except (OSError, ValueError, NotImplementedError):
+        return []
+    return [m for m in matches if hidden or not any(is_junk(part) for part in m.parts)]
+
+
+def _images_below(folder: Path) -> list[Path]:
+    try:
+        entries = _entries(folder)
+    except DataError:
+        return [folder]
+    found = []
+    for entry in entries:
+        path = Path(entry.path)
+        if entry.is_dir(follow_symlinks=False):
+            found += _images_below(path)
+        elif not entry.is_dir() and may_be_image(path):
+            found.append(path)
+    return found

@@ -1,4 +1,4 @@
-"""From a folder of films to what a search may see: scan, split, decode, alter, report.
+"""From a folder of images to what a search may see: scan, split, decode, perturb, report.
 
 The test is decoded into an array of its own and handed out sealed: nothing that trains holds it.
 """
@@ -6,19 +6,26 @@ The test is decoded into an array of its own and handed out sealed: nothing that
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from search.config import SplitKind
 from search.data import report as reporting
 from search.data.cache import ArrayFile, Progress, default_cache_dir, locked, silent
-from search.data.listing import list_images, list_labelled
-from search.data.report import Film
-from search.data.scan import Scan, folder_key, scan_files
+from search.data.listing import (
+    FROM_THE_FILES,
+    FoundFile,
+    Labelling,
+    Listing,
+    list_images,
+    list_labelled,
+)
+from search.data.report import UsableImage
+from search.data.scan import Scan, file_hashes, folder_key, scan_files
 from search.data.sources import Source
 from search.data.split import (
     NOTEBOOK_SEED,
@@ -27,11 +34,23 @@ from search.data.split import (
     notebook_split,
     patient_split,
 )
-from search.data.views import VIEWS_SEED, ViewSettings, cached_views
+from search.data.views import VIEWS_SEED, ViewSettings, make_views
 from search.errors import DataError
-from search.records import CLASS_NAMES, SYNTHETIC_NOTICE, Dataset, Split, Subset
+from search.records import (
+    SYNTHETIC_NOTICE,
+    CacheReport,
+    Dataset,
+    DatasetReport,
+    DatasetSource,
+    LeftOut,
+    Rejected,
+    Split,
+    Subset,
+    ViewsReport,
+)
 
 __all__ = [
+    "Labelled",
     "SealedTest",
     "default_cache_dir",
     "labelled_folder",
@@ -42,6 +61,16 @@ __all__ = [
 MOST_REJECTED = 0.5
 """With a larger share of unusable files the folder is not what the user thinks it is."""
 
+TEST_FRACTION = 0.2
+"""Share of the images that become the test where the layout has none."""
+
+TEST_SEED = 8
+"""Seed of that test: the same whatever a run's own seed, so that runs can be compared."""
+
+FEWEST_TO_RANK = 20
+"""Images of each class that a validation folder needs; with 20 and 20 an AUC of 0.9 still has a
+standard error of 0.05."""
+
 
 @dataclass(frozen=True)
 class SealedTest:
@@ -49,10 +78,12 @@ class SealedTest:
 
     Attributes:
         folder: Where they lie.
+        classes: Names of the negative and the positive class.
         subset: The images; use `open`.
     """
 
     folder: Path
+    classes: tuple[str, str]
     subset: Subset | None
 
     def open(self) -> Subset:
@@ -63,15 +94,30 @@ class SealedTest:
         """
         if self.subset is None:
             raise DataError(
-                f"{self.folder}: no test images; looked for test/NORMAL and test/PNEUMONIA. Put "
-                "them there to have the model scored"
+                f"{self.folder}: no test images; looked for test/{self.classes[0]} and "
+                f"test/{self.classes[1]}. Put them there to have the model scored"
             )
-        for label, name in enumerate(CLASS_NAMES):
+        for label, name in enumerate(self.classes):
             if label not in self.subset.labels:
                 raise DataError(
                     f"{self.folder}: no usable {name} images; a test needs both classes"
                 )
         return self.subset
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labelled:
+    """A set to be scored.
+
+    Attributes:
+        subset: Its images.
+        rejected: Image files that cannot be used.
+        left_out: Other files that are not used.
+    """
+
+    subset: Subset
+    rejected: tuple[Rejected, ...]
+    left_out: tuple[LeftOut, ...]
 
 
 def prepare(
@@ -83,6 +129,8 @@ def prepare(
     seed: int,
     cache_dir: Path,
     views: ViewSettings,
+    channels: int = 1,
+    labelling: Labelling = FROM_THE_FILES,
     progress: Progress = silent,
 ) -> tuple[Dataset, SealedTest]:
     """Scan, split and decode a source.
@@ -92,114 +140,113 @@ def prepare(
         split: How train + val are divided.
         val_fraction: Share of the images to validate on.
         image_size: Side S in pixels.
-        seed: Seed of the patient split. The stressed views do not depend on it, see `VIEWS_SEED`.
+        seed: Seed of the patient split. The perturbed images do not depend on it, see `VIEWS_SEED`.
         cache_dir: Where decoded images are kept.
-        views: Which stressed views are made.
+        views: Which perturbed images are made.
+        channels: 1 for gray, 3 for real colour.
+        labelling: What the user says of classes and patients.
         progress: Told of every stage.
 
     Raises:
         DataError: No images, a class missing, or most files unusable.
+        ConfigurationError: An option does not fit the files.
         StorageError: The cache cannot be written.
     """
-    listing = list_images(source.root)
+    listing = list_images(source.root, labelling)
     lock = cache_dir / "scan" / f"{folder_key(source.root)}.lock"
     with locked(lock, progress):
-        known = scan_files(
-            source.root,
-            listing.of("train", "val"),
-            image_size=image_size,
-            cache_dir=cache_dir,
-            label="train",
-            progress=progress,
-        )
-        sealed_files = listing.of("test")
-        sealed = (
-            scan_files(
+        known_files, sealed_files, notes = _set_test_aside(listing, progress)
+
+        def scan(files: Sequence[FoundFile], label: str, bits: int) -> Scan:
+            return scan_files(
                 source.root,
-                sealed_files,
+                files,
                 image_size=image_size,
+                channels=channels,
+                bits=bits,
                 cache_dir=cache_dir,
-                label="test",
+                label=label,
                 progress=progress,
             )
-            if sealed_files
-            else None
-        )
-    scans = [known] if sealed is None else [known, sealed]
-    _check_usable(source.root, known)
-    films = reporting.usable_films(known)
-    test_films = [] if sealed is None else reporting.usable_films(sealed)
-    rows = _split(known, films, split=split, val_fraction=val_fraction, seed=seed)
-    train_films = [films[position] for position in rows.train]
-    val_films = [films[position] for position in rows.val]
-    _check_sides(source.root, train_films, val_films, split)
 
-    train = _subset(known.array.path, train_films)
-    val = _subset(known.array.path, val_films)
-    progress("Making the stressed views", 0, 0)
-    stressed, views_file = cached_views(val, settings=views, seed=VIEWS_SEED, cache_dir=cache_dir)
-    weights = reporting.class_weights(train.labels.tolist())
-    prevalence = sum(film.file.label for film in films) / len(films)
-    everything = [*films, *test_films]
-    sides = {
-        Split.TRAIN: train_films,
-        Split.VALIDATION: val_films,
-        Split.TEST: test_films,
-    }
-    split_of = {film.file.relative: side for side, group in sides.items() for film in group}
+        known = scan(known_files, "train", 0)
+        sealed = scan(sealed_files, "test", known.bits) if sealed_files else None
+    _check_usable(source.root, known)
+    classes = listing.classes
+    images = reporting.usable_images(known)
+    test_images = [] if sealed is None else reporting.usable_images(sealed)
+    rows = _split(known, images, split=split, val_fraction=val_fraction, seed=seed)
+    train_images = [images[position] for position in rows.train]
+    val_images = [images[position] for position in rows.val]
+    _check_sides(source.root, train_images, val_images, classes, split)
+
+    train = _subset(known.array.path, train_images)
+    val = _subset(known.array.path, val_images)
+    progress("Making the perturbed validation images", 0, 0)
+    perturbed, views_file = make_views(val, settings=views, seed=VIEWS_SEED, cache_dir=cache_dir)
+    scans = [known] if sealed is None else [known, sealed]
     arrays = [*(scan.array for scan in scans), views_file]
-    content: dict[str, Any] = {
-        "source": {
-            "kind": source.kind.value,
-            "root": source.root.resolve().as_posix(),
-            "origin": source.origin,
-            "synthetic": source.synthetic,
-            "notice": SYNTHETIC_NOTICE if source.synthetic else "",
-        },
-        "fingerprint": reporting.fingerprint(everything),
-        "split": split.value,
-        "val_fraction": val_fraction,
-        "seed": NOTEBOOK_SEED if split is SplitKind.NOTEBOOK else seed,
-        "image_size": image_size,
-        "counts": {side.value: reporting.counts(group) for side, group in sides.items()},
-        "patients": {side.value: reporting.patients(group) for side, group in sides.items()},
-        "unmatched_names": sum(not film.name.matched for film in everything),
-        "sizes": reporting.sizes(everything),
-        "modes": reporting.modes(everything),
-        "colour": [film.file.relative for film in everything if film.record.colour],
-        "rejected": reporting.rejected(scans),
-        "ignored": list(listing.ignored),
-        "duplicates": reporting.duplicates(everything, split_of),
-        "leakage": reporting.leakage(train_films, val_films, test_films),
-        "class_weights": {CLASS_NAMES[label]: weights[label] for label in weights},
-        "prevalence": prevalence,
-        "views": {
-            "names": list(stressed.names),
-            "settings": asdict(views),
-            "count": len(stressed),
-        },
-        "cache": {
-            "dir": cache_dir.resolve().as_posix(),
-            "files": [array.path.name for array in arrays],
-            "bytes": sum(array.path.stat().st_size for array in arrays),
-            "reused": all(array.reused for array in arrays),
-        },
-        "notes": _damage(arrays),
-    }
-    content["alarms"] = reporting.alarms(content)
+    everything = [*images, *test_images]
+    sides = {Split.TRAIN: train_images, Split.VALIDATION: val_images, Split.TEST: test_images}
+    weights = reporting.class_weights(train.labels.tolist())
+    unknown = sum(not image.file.patient for image in everything)
+    report = DatasetReport(
+        source=DatasetSource(
+            kind=source.kind.value,
+            root=source.root.resolve().as_posix(),
+            origin=source.origin,
+            synthetic=source.synthetic,
+            notice=SYNTHETIC_NOTICE if source.synthetic else "",
+        ),
+        fingerprint=reporting.fingerprint(everything),
+        classes=classes,
+        split=split.value,
+        val_fraction=val_fraction,
+        seed=NOTEBOOK_SEED if split is SplitKind.NOTEBOOK else seed,
+        image_size=image_size,
+        channels=channels,
+        depth=known.bits or (sealed.bits if sealed else 0),
+        counts={side.value: reporting.counts(group, classes) for side, group in sides.items()},
+        patients={side.value: reporting.patients(group, classes) for side, group in sides.items()},
+        patients_known=2 * unknown < len(everything),
+        unmatched_names=unknown,
+        sizes=reporting.sizes(everything, classes),
+        modes=reporting.modes(everything),
+        colour=tuple(image.file.relative for image in everything if image.record.colour),
+        turned=sum(image.record.turned for image in everything),
+        rejected=reporting.rejected(scans),
+        left_out=(*source.left_out, *listing.left_out),
+        duplicates=reporting.duplicates(
+            everything,
+            {image.file.relative: side for side, group in sides.items() for image in group},
+        ),
+        leakage=reporting.leakage(train_images, val_images, test_images),
+        class_weights={classes[label]: weight for label, weight in weights.items()},
+        prevalence=sum(image.file.label for image in images) / len(images),
+        views=ViewsReport(names=perturbed.names, settings=asdict(views), count=len(perturbed)),
+        cache=CacheReport(
+            dir=cache_dir.resolve().as_posix(),
+            files=tuple(array.path.name for array in arrays),
+            bytes=sum(array.path.stat().st_size for array in arrays),
+            reused=all(array.reused for array in arrays),
+        ),
+        notes=(*notes, *_folded(listing, split), *_depth(scans), *_damage(arrays)),
+    )
     dataset = Dataset(
         image_size=image_size,
+        channels=channels,
+        classes=classes,
         train=train,
         val=val,
-        views=stressed,
+        views=perturbed,
         class_weights=weights,
-        prevalence=prevalence,
-        fingerprint=content["fingerprint"],
+        prevalence=report.prevalence,
+        fingerprint=report.fingerprint,
         synthetic=source.synthetic,
-        report=content,
+        report=reporting.with_alarms(report),
     )
-    test = None if sealed is None or not test_films else _subset(sealed.array.path, test_films)
-    return dataset, SealedTest(folder=source.root / "test", subset=test)
+    test = None if sealed is None or not test_images else _subset(sealed.array.path, test_images)
+    return dataset, SealedTest(folder=source.root, classes=classes, subset=test)
 
 
 def with_validation_trained(dataset: Dataset) -> Dataset:
@@ -227,27 +274,79 @@ def with_validation_trained(dataset: Dataset) -> Dataset:
 
 
 def labelled_folder(
-    folder: Path, *, image_size: int, cache_dir: Path, progress: Progress = silent
-) -> Subset:
-    """Decode a folder to be scored: its `test/`, or the NORMAL/ and PNEUMONIA/ it holds.
+    folder: Path,
+    *,
+    classes: tuple[str, str],
+    image_size: int,
+    cache_dir: Path,
+    channels: int = 1,
+    bits: int = 0,
+    progress: Progress = silent,
+) -> Labelled:
+    """Decode a folder to be scored: its `test/`, or the classes it holds directly.
+
+    Args:
+        folder: Where the images are.
+        classes: Names of the negative and the positive class, as the model knows them.
+        image_size: Side S in pixels.
+        cache_dir: Where decoded images are kept.
+        channels: 1 for gray, 3 for real colour.
+        bits: In use of images of 9 to 16 bits that do not tell, as in training; 0 if unknown.
+        progress: Told of every stage.
 
     Raises:
         DataError: Neither is there, a class is missing, or most files are unusable.
         StorageError: The cache cannot be written.
     """
-    listing = list_labelled(folder)
+    listing = list_labelled(folder, classes)
     with locked(cache_dir / "scan" / f"{folder_key(folder)}.lock", progress):
         scan = scan_files(
             folder,
             listing.files,
             image_size=image_size,
+            channels=channels,
+            bits=bits,
             cache_dir=cache_dir,
             label="test",
             progress=progress,
         )
     _check_usable(folder, scan)
-    films = reporting.usable_films(scan)
-    return SealedTest(folder=folder, subset=_subset(scan.array.path, films)).open()
+    subset = _subset(scan.array.path, reporting.usable_images(scan))
+    return Labelled(
+        subset=SealedTest(folder=folder, classes=classes, subset=subset).open(),
+        rejected=reporting.rejected([scan]),
+        left_out=listing.left_out,
+    )
+
+
+def _set_test_aside(
+    listing: Listing, progress: Progress
+) -> tuple[Sequence[FoundFile], Sequence[FoundFile], list[str]]:
+    """Return the files to train and validate on, those of the test, and what to say of it.
+
+    Where no folder or table says which is which, a share of the patients becomes the test. Their
+    files are hashed first, so that a file that is there twice does not end up on both sides.
+    """
+    files = listing.of("")
+    if not files:
+        return listing.of("train", "val"), listing.of("test"), []
+    contents = file_hashes(listing.root, files, progress)
+    patients = [file.patient or f"file:{file.relative}" for file in files]
+    # What cannot be read is identical to nothing.
+    known = [content or file.relative for content, file in zip(contents, files, strict=True)]
+    rows = patient_split(
+        merge_patients(patients, known),
+        [file.label for file in files],
+        val_fraction=TEST_FRACTION,
+        seed=TEST_SEED,
+    )
+    test = [files[position] for position in rows.val]
+    by = "patient" if any(file.patient for file in files) else "image"
+    note = (
+        f"there is no train/ and no test/: {len(test):,} of {len(files):,} images were set aside "
+        f"as the test, by {by}"
+    )
+    return [files[position] for position in rows.train], test, [note]
 
 
 def _check_usable(root: Path, scan: Scan) -> None:
@@ -265,30 +364,50 @@ def _check_usable(root: Path, scan: Scan) -> None:
 
 
 def _split(
-    scan: Scan, films: Sequence[Film], *, split: SplitKind, val_fraction: float, seed: int
+    scan: Scan, images: Sequence[UsableImage], *, split: SplitKind, val_fraction: float, seed: int
 ) -> SplitRows:
+    if split is SplitKind.FOLDERS:
+        folders = [image.file.folder for image in images]
+        return SplitRows(
+            train=tuple(i for i, folder in enumerate(folders) if folder != "val"),
+            val=tuple(i for i, folder in enumerate(folders) if folder == "val"),
+        )
     if split is SplitKind.PATIENT:
         return patient_split(
             merge_patients(
-                [film.name.patient for film in films], [film.record.sha256 for film in films]
+                [image.patient for image in images], [image.record.sha256 for image in images]
             ),
-            [film.file.label for film in films],
+            [image.file.label for image in images],
             val_fraction=val_fraction,
             seed=seed,
         )
     # Rejected files take part in the shuffle, so that one bad file does not move all others.
     rows = notebook_split(len(scan.files), val_fraction)
-    position = {film.row: index for index, film in enumerate(films)}
+    position = {image.row: index for index, image in enumerate(images)}
     return SplitRows(
         train=tuple(position[row] for row in rows.train if row in position),
         val=tuple(position[row] for row in rows.val if row in position),
     )
 
 
-def _check_sides(root: Path, train: Sequence[Film], val: Sequence[Film], split: SplitKind) -> None:
-    for side, films in (("training", train), ("validation", val)):
-        for label, name in enumerate(CLASS_NAMES):
-            if not any(film.file.label == label for film in films):
+def _check_sides(
+    root: Path,
+    train: Sequence[UsableImage],
+    val: Sequence[UsableImage],
+    classes: tuple[str, str],
+    split: SplitKind,
+) -> None:
+    counted = reporting.counts(val, classes)
+    if split is SplitKind.FOLDERS and min(counted.values()) < FEWEST_TO_RANK:
+        has = " and ".join(f"{count} {name}" for name, count in counted.items())
+        raise DataError(
+            f"{root}: --split folders: val/ has {has} images, too few to rank configurations; at "
+            f"least {FEWEST_TO_RANK} of each class are needed. --split patient joins it with "
+            "train/ and splits them anew"
+        )
+    for side, images in (("training", train), ("validation", val)):
+        for name, count in reporting.counts(images, classes).items():
+            if not count:
                 by_patient = split is SplitKind.PATIENT
                 needed = (
                     "usable images of several patients" if by_patient else "several usable ones"
@@ -299,15 +418,39 @@ def _check_sides(root: Path, train: Sequence[Film], val: Sequence[Film], split: 
                 )
 
 
-def _subset(array_file: Path, films: Sequence[Film]) -> Subset:
+def _subset(array_file: Path, images: Sequence[UsableImage]) -> Subset:
     return Subset(
         array_file=array_file,
-        rows=np.array([film.row for film in films], dtype=np.int64),
-        labels=np.array([film.file.label for film in films], dtype=np.int8),
-        paths=tuple(film.file.relative for film in films),
-        patients=tuple(film.name.patient for film in films),
-        subtypes=tuple(film.name.subtype for film in films),
+        rows=np.array([image.row for image in images], dtype=np.int64),
+        labels=np.array([image.file.label for image in images], dtype=np.int8),
+        paths=tuple(image.file.relative for image in images),
+        patients=tuple(image.patient for image in images),
+        subtypes=tuple(image.file.subtype for image in images),
     )
+
+
+def _folded(listing: Listing, split: SplitKind) -> list[str]:
+    """Say what becomes of a validation folder."""
+    counted = Counter(file.label for file in listing.of("val"))
+    if not counted or split is SplitKind.FOLDERS:
+        return []
+    has = " and ".join(f"{counted[label]:,} {name}" for label, name in enumerate(listing.classes))
+    return [
+        f"val/ ({has}) is joined with train/ and both are split anew; --split folders keeps it for "
+        "validation"
+    ]
+
+
+def _depth(scans: Sequence[Scan]) -> list[str]:
+    """Say what was decided for images that do not tell how many bits they use."""
+    count = sum(record.brightest > 0 for scan in scans for record in scan.records)
+    if not count:
+        return []
+    bits = next(scan.bits for scan in scans if scan.bits)
+    return [
+        f"{count:,} images have 16 bits a pixel and do not tell how many are in use: taken as "
+        f"{bits}, by the brightest pixels of all of them"
+    ]
 
 
 def _damage(arrays: Sequence[ArrayFile]) -> list[str]:

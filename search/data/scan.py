@@ -1,5 +1,8 @@
 """Opens every image file once: hashes it, checks it, and decodes it into the cached array.
 
+How many bits the images of 9 to 16 have in use is decided for all of them together, where the
+files do not tell: two images of one detector must not differ because one has a brighter pixel.
+
 What was learned of a file is kept by (path, size, modification and change time in ns), so that a
 second start need not read 5,000 files again; git trusts the same signature. The key of an array,
 though, is the content: paths and SHA-256 of the files, image size, decoder version.
@@ -11,12 +14,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, fields
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -30,16 +35,22 @@ from search.data.cache import (
     reserved_array,
     temporary_file,
 )
-from search.data.decode import DECODER_VERSION, UnusableImageError, decode
-from search.data.dicom import NEEDS_PYDICOM
+from search.data.decode import DECODER_VERSION, UnusableImageError, decode, opened
+from search.data.dicom import NEEDS_PYDICOM, bits_used
 from search.data.dicom import installed as dicom_installed
 from search.data.listing import FoundFile
 
-INDEX_VERSION = 1
+INDEX_VERSION = 2
 """Raise it when a record's fields, or the rules for rejecting a file, change."""
+
+MOST_BRIGHT = 0.95
+"""Share of the images whose brightest pixel decides; a few may be brighter, as with a burnt-in
+mark."""
 
 _CHUNK = 16
 """Files a thread takes at a time; progress is told as often."""
+
+_T = TypeVar("_T")
 
 Signature = tuple[int, int, int]
 """Size in bytes, modification time and change time in ns."""
@@ -54,7 +65,9 @@ class FileRecord:
         width: Of the original, in pixels; 0 if rejected.
         height: Of the original, in pixels; 0 if rejected.
         mode: Pillow's mode of the original.
-        colour: Whether it had real colour; it is used as gray.
+        colour: Whether it had real colour.
+        turned: Whether an EXIF orientation was applied.
+        brightest: As in `decode.Decoded`.
         reason: Why it is left out, "" if it is used.
     """
 
@@ -63,6 +76,8 @@ class FileRecord:
     height: int = 0
     mode: str = ""
     colour: bool = False
+    turned: bool = False
+    brightest: int = 0
     reason: str = ""
 
 
@@ -73,14 +88,14 @@ class Scan:
     Attributes:
         files: The files, rejected ones included.
         records: What each told, aligned with `files`.
-        array: `uint8` (len(files), S, S, 1); the rows of rejected files are zero.
-        opened: How many files had to be opened for it.
+        array: `uint8` (len(files), S, S, C); the rows of rejected files are zero.
+        bits: In use of the images of 9 to 16 bits that do not tell, 0 if there are none.
     """
 
     files: tuple[FoundFile, ...]
     records: tuple[FileRecord, ...]
     array: ArrayFile
-    opened: int
+    bits: int
 
 
 def scan_files(
@@ -88,6 +103,8 @@ def scan_files(
     files: Sequence[FoundFile],
     *,
     image_size: int,
+    channels: int,
+    bits: int = 0,
     cache_dir: Path,
     label: str,
     progress: Progress,
@@ -98,6 +115,8 @@ def scan_files(
         root: The data folder.
         files: What to scan, in the order of the array's rows.
         image_size: Side S in pixels.
+        channels: 1 for gray, 3 for colour.
+        bits: In use of images of 9 to 16 that do not tell; 0 to find it out from these files.
         cache_dir: Where arrays and the index are kept.
         label: Names this list in progress and in file names, e.g. "train" or "test".
         progress: Told of every few files.
@@ -111,42 +130,79 @@ def scan_files(
     known: list[FileRecord | None] = [
         _known(index, file, signature) for file, signature in zip(files, signatures, strict=True)
     ]
-    shape = (len(files), image_size, image_size, 1)
+    shape = (len(files), image_size, image_size, channels)
+
+    def array_path(records: Sequence[FileRecord], bits: int) -> Path:
+        digest = hashlib.sha256(f"{DECODER_VERSION} {shape[1:]} {bits}".encode())
+        for file, record in zip(files, records, strict=True):
+            digest.update(f"\n{file.relative}\0{record.sha256}\0{record.reason != ''}".encode())
+        name = f"{label}-{digest.hexdigest()[:24]}-{image_size}.npy"
+        return array_folder(cache_dir) / name
+
     damaged = ""
     if all(record is not None for record in known):
         records = [record for record in known if record is not None]
-        path = _array_path(cache_dir, files, records, image_size, label)
+        used = bits or bits_in_use(records)
         progress(f"Checking the cached {label} images", 0, 0)
-        found = read_array(path, shape)
+        found = read_array(array_path(records, used), shape)
         if isinstance(found, ArrayFile):
-            return Scan(files=tuple(files), records=tuple(records), array=found, opened=0)
+            return Scan(files=tuple(files), records=tuple(records), array=found, bits=used)
         damaged = found
 
-    def work(position: int) -> FileRecord:
-        return _open(root / files[position].relative, array[position, :, :, 0])
+    def decode_row(position: int, bits: int) -> FileRecord:
+        return _open(root / files[position].relative, array[position], bits)
 
     with reserved_array(array_folder(cache_dir) / f"{label}.npy", shape) as (temporary, array):
         # Everything is decoded again even if only some files are new: their rows have moved.
         stage = f"Decoding the {label} images"
-        results = list(_parallel(work, len(files), stage, progress))
-        path = _array_path(cache_dir, files, results, image_size, label)
+        work = partial(decode_row, bits=bits)
+        records = list(_parallel(work, range(len(files)), stage, progress))
+        used = bits or bits_in_use(records)
+        other = [
+            position
+            for position, record in enumerate(records)
+            if not bits and record.brightest and bits_used(record.brightest) != used
+        ]
+        if other:
+            stage = f"Decoding the {label} images of another depth"
+            again = list(_parallel(partial(decode_row, bits=used), other, stage, progress))
+            for position, record in zip(other, again, strict=True):
+                records[position] = record
+        path = array_path(records, used)
         with cache_errors(path):
             stored = adopt_array(temporary, path, array, damaged=damaged)
-    _write_index(index_file, files, signatures, results)
-    return Scan(files=tuple(files), records=tuple(results), array=stored, opened=len(files))
+    _write_index(index_file, files, signatures, records)
+    return Scan(files=tuple(files), records=tuple(records), array=stored, bits=used)
 
 
-def _open(path: Path, row: np.ndarray) -> FileRecord:
+def bits_in_use(records: Sequence[FileRecord]) -> int:
+    """Return the bits in use of the images that do not tell, 0 if there are none."""
+    brightest = sorted(record.brightest for record in records if record.brightest)
+    if not brightest:
+        return 0
+    return bits_used(brightest[math.ceil(MOST_BRIGHT * len(brightest)) - 1])
+
+
+def file_hashes(root: Path, files: Sequence[FoundFile], progress: Progress) -> list[str]:
+    """Return the SHA-256 of every file, "" where it cannot be read."""
+
+    def work(position: int) -> str:
+        try:
+            with opened(root / files[position].relative) as data:
+                return hashlib.sha256(data).hexdigest()
+        except UnusableImageError:
+            return ""
+
+    return list(_parallel(work, range(len(files)), "Reading the images", progress))
+
+
+def _open(path: Path, row: np.ndarray, bits: int) -> FileRecord:
     """Read, hash, check and decode one file into its row of the array."""
+    sha256 = ""
     try:
-        if not path.is_file():
-            return FileRecord(sha256="", reason="not a regular file")
-        data = path.read_bytes()
-    except OSError as error:
-        return FileRecord(sha256="", reason=f"cannot be read ({error.strerror or error})")
-    sha256 = hashlib.sha256(data).hexdigest()
-    try:
-        decoded = decode(data, row.shape[0])
+        with opened(path) as data:
+            sha256 = hashlib.sha256(data).hexdigest()
+            decoded = decode(data, row.shape[0], channels=row.shape[-1], bits=bits)
     except UnusableImageError as error:
         return FileRecord(sha256=sha256, reason=str(error))
     row[:] = decoded.pixels
@@ -156,24 +212,27 @@ def _open(path: Path, row: np.ndarray) -> FileRecord:
         height=decoded.height,
         mode=decoded.mode,
         colour=decoded.colour,
+        turned=decoded.turned,
+        brightest=decoded.brightest,
     )
 
 
 def _parallel(
-    work: Callable[[int], FileRecord], count: int, label: str, progress: Progress
-) -> Iterator[FileRecord]:
-    """Map over 0 … count − 1 in threads, in order: Pillow and hashlib release Python's lock."""
+    work: Callable[[int], _T], positions: Sequence[int], label: str, progress: Progress
+) -> Iterator[_T]:
+    """Map in threads, in order: Pillow and hashlib release Python's lock."""
 
-    def work_through(first: int) -> list[FileRecord]:
-        return [work(position) for position in range(first, min(first + _CHUNK, count))]
+    def work_through(first: int) -> list[_T]:
+        return [work(position) for position in positions[first : first + _CHUNK]]
 
+    count = len(positions)
     progress(label, 0, count)
     pool = ThreadPoolExecutor(max_workers=os.cpu_count() or 1)
     try:
         done = 0
-        for records in pool.map(work_through, range(0, count, _CHUNK)):
-            yield from records
-            done += len(records)
+        for results in pool.map(work_through, range(0, count, _CHUNK)):
+            yield from results
+            done += len(results)
             progress(label, done, count)
     finally:
         # After Ctrl-C nobody wants to wait for the files that are still queued.
@@ -207,12 +266,13 @@ def _known(
 
 def _read_index(path: Path) -> dict[str, list[Any]]:
     """Return what is known by relative path; nothing, where the index is missing or damaged."""
+    width = 3 + len(fields(FileRecord))
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
         if stored["version"] != [INDEX_VERSION, DECODER_VERSION]:
             return {}
         files: dict[str, list[Any]] = stored["files"]
-        return {name: entry for name, entry in files.items() if len(entry) == 9}
+        return {name: entry for name, entry in files.items() if len(entry) == width}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
 
@@ -234,17 +294,3 @@ def _write_index(
         with temporary_file(path) as temporary:
             temporary.write_text(content, encoding="utf-8")
             os.replace(temporary, path)
-
-
-def _array_path(
-    cache_dir: Path,
-    files: Sequence[FoundFile],
-    records: Sequence[FileRecord],
-    image_size: int,
-    label: str,
-) -> Path:
-    digest = hashlib.sha256(f"{DECODER_VERSION} {image_size}".encode())
-    for file, record in zip(files, records, strict=True):
-        digest.update(f"\n{file.relative}\0{record.sha256}\0{record.reason != ''}".encode())
-    name = f"{label}-{digest.hexdigest()[:24]}-{image_size}.npy"
-    return array_folder(cache_dir) / name

@@ -1,24 +1,34 @@
 """Finds the images: a folder, a `.zip`, an earlier or a new Kaggle download, or the demo.
 
-Looks only where the layouts met in the wild put them, never recursively: Kaggle's archive holds
-the whole set a second time in `chest_xray/chest_xray`.
+kagglehub is an extra and is imported only to download; it shows its own progress and resumes a
+download that was cut short. The data set needs no account.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
+import shutil
+import tempfile
+import zipfile
+import zlib
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from search.data import kaggle
-from search.data.archive import extract
-from search.data.cache import Progress, silent
+from search.data.cache import Progress, cache_errors, locked, silent
+from search.data.decode import MAX_BYTES, begins_image
 from search.data.demo import write_demo
-from search.data.listing import child, nested_folders
-from search.errors import DataError
+from search.data.listing import IMAGE_SUFFIXES, LeftOutFiles, find_root, is_junk
+from search.data.table import SPLITS
+from search.errors import DataError, StorageError
+from search.records import LeftOut
 
-__all__ = ["Progress", "Source", "SourceKind", "find_root", "find_source", "silent"]
+HANDLE = "paultimothymooney/chest-xray-pneumonia"
+MOUNT = Path("/kaggle/input")
+ADDRESS = f"https://www.kaggle.com/datasets/{HANDLE}"
+
+_BLOCK = 1 << 20
 
 
 class SourceKind(StrEnum):
@@ -40,19 +50,21 @@ class Source:
 
     Attributes:
         kind: Where they come from.
-        root: The folder that directly holds `train/`.
+        root: The folder that directly holds `train/`, or the classes.
         synthetic: Whether they are the demo's.
         origin: How they were found, one line for the report.
+        left_out: What an archive holds and was not extracted.
     """
 
     kind: SourceKind
     root: Path
     synthetic: bool
     origin: str
+    left_out: tuple[LeftOut, ...] = ()
 
 
 def find_source(
-    data: str, *, cache_dir: Path, seed: int = 8, progress: Progress = silent
+    data: str, *, cache_dir: Path, seed: int = 8, table: str = "", progress: Progress = silent
 ) -> Source:
     """Find the images that `--data` asks for.
 
@@ -60,6 +72,7 @@ def find_source(
         data: "auto", "demo", "kaggle", or the path of a folder or `.zip` file.
         cache_dir: Where an archive is extracted and the demo is written.
         seed: Seed of the demo.
+        table: The table of files, if any: it makes up for a layout.
         progress: Told of extraction and of the demo's making.
 
     Raises:
@@ -67,30 +80,22 @@ def find_source(
         StorageError: The cache cannot be written.
     """
     if data == "auto":
-        return _find_auto(cache_dir, seed, progress)
+        return _find_auto(cache_dir, seed, table, progress)
     if data == "demo":
         return _demo(cache_dir, seed, progress, "--data demo")
     if data == "kaggle":
         return _from_kaggle()
     if not data:
         raise DataError("--data '': give a folder, a .zip file, kaggle, demo or auto")
-    return _from_path(Path(data).expanduser(), f"--data {data}", cache_dir, progress)
+    return _from_path(Path(data).expanduser(), f"--data {data}", cache_dir, table, progress)
 
 
-def find_root(folder: Path) -> Path | None:
-    """Return the folder that directly holds `train/` in any known layout, or None."""
-    for candidate in nested_folders(folder):
-        if child(candidate, "train") is not None:
-            return candidate
-    return None
-
-
-def _find_auto(cache_dir: Path, seed: int, progress: Progress) -> Source:
+def _find_auto(cache_dir: Path, seed: int, table: str, progress: Progress) -> Source:
     named = os.environ.get("CHEST_XRAY_DIR")
     if named:
         # Named explicitly, so a mistake in it must not end in the demo.
         option = f"$CHEST_XRAY_DIR={named}"
-        return _from_path(Path(named).expanduser(), option, cache_dir, progress)
+        return _from_path(Path(named).expanduser(), option, cache_dir, table, progress)
     for folder in (Path("chest_xray"), Path("data/chest_xray")):
         if folder.is_dir():
             return _folder(SourceKind.FOLDER, folder, f"./{folder}", f"./{folder}, found by auto")
@@ -100,49 +105,36 @@ def _find_auto(cache_dir: Path, seed: int, progress: Progress) -> Source:
     return _demo(cache_dir, seed, progress, f"no images found; looked for {looked}")
 
 
-def _from_kaggle() -> Source:
-    try:
-        folder = kaggle.download()
-    except DataError:
-        # kagglehub asks the net for the newest version even when all of one lies on the disk.
-        if earlier := _earlier_download():
-            return earlier
-        raise
-    origin = f"Kaggle data set {kaggle.HANDLE}"
-    return _folder(SourceKind.KAGGLE, folder, "--data kaggle", origin)
+def _from_path(path: Path, option: str, cache_dir: Path, table: str, progress: Progress) -> Source:
+    if not path.is_file():
+        return _folder(SourceKind.FOLDER, path, option, option, any_layout=bool(table))
+    root, left_out = extract(path, cache_dir=cache_dir, any_layout=bool(table), progress=progress)
+    return Source(
+        kind=SourceKind.ZIP,
+        root=root,
+        synthetic=False,
+        origin=f"{option}, archive",
+        left_out=left_out,
+    )
 
 
-def _earlier_download() -> Source | None:
-    for folder in kaggle.earlier_downloads():
-        root = find_root(folder)
-        if root is not None:
-            origin = f"an earlier Kaggle download, {folder}"
-            return Source(kind=SourceKind.KAGGLE, root=root, synthetic=False, origin=origin)
-    return None
-
-
-def _from_path(path: Path, option: str, cache_dir: Path, progress: Progress) -> Source:
-    if path.is_file():
-        root = extract(path, cache_dir=cache_dir, progress=progress)
-        return Source(kind=SourceKind.ZIP, root=root, synthetic=False, origin=f"{option}, archive")
-    return _folder(SourceKind.FOLDER, path, option, option)
-
-
-def _folder(kind: SourceKind, folder: Path, option: str, origin: str) -> Source:
+def _folder(
+    kind: SourceKind, folder: Path, option: str, origin: str, *, any_layout: bool = False
+) -> Source:
     if not folder.exists():
         raise DataError(
             f"{option}: no such folder or file (from {Path.cwd()}); check the path, or use "
             "--data demo"
         )
-    root = find_root(folder)
+    if not folder.is_dir():
+        raise DataError(f"{option}: neither a folder nor a file; give a folder or a .zip file")
+    root = find_root(folder, any_layout=any_layout)
     if root is None:
-        hint = ""
-        if child(folder, "NORMAL") or child(folder, "PNEUMONIA"):
-            hint = "; it holds the classes directly: give the folder above train/"
         raise DataError(
-            f"{option}: no train/ in {folder}{hint}. Looked for train/NORMAL and train/PNEUMONIA "
-            "there and under chest_xray/, chest_xray/data/, data/ and CellData/chest_xray/. Give "
-            "--data the folder that holds train/, or use --data demo"
+            f"{option}: no train/ in {folder}, and no folders of two classes. Looked for "
+            "train/CLASS/ and CLASS/ there and one level deeper, and under chest_xray/, "
+            "chest_xray/data/, data/ and CellData/chest_xray/. Give --data the folder that holds "
+            "train/ or the classes, or use --data demo"
         )
     return Source(kind=kind, root=root, synthetic=False, origin=origin)
 
@@ -150,3 +142,250 @@ def _folder(kind: SourceKind, folder: Path, option: str, origin: str) -> Source:
 def _demo(cache_dir: Path, seed: int, progress: Progress, origin: str) -> Source:
     root = write_demo(cache_dir=cache_dir, seed=seed, progress=progress)
     return Source(kind=SourceKind.DEMO, root=root, synthetic=True, origin=origin)
+
+
+# Kaggle.
+
+
+def _from_kaggle() -> Source:
+    try:
+        folder = download()
+    except DataError:
+        # kagglehub asks the net for the newest version even when all of one lies on the disk.
+        if earlier := _earlier_download():
+            return earlier
+        raise
+    return _folder(SourceKind.KAGGLE, folder, "--data kaggle", f"Kaggle data set {HANDLE}")
+
+
+def _earlier_download() -> Source | None:
+    for folder in earlier_downloads():
+        root = find_root(folder)
+        if root is not None:
+            origin = f"an earlier Kaggle download, {folder}"
+            return Source(kind=SourceKind.KAGGLE, root=root, synthetic=False, origin=origin)
+    return None
+
+
+def download() -> Path:
+    """Download the data set, or return the earlier download.
+
+    Raises:
+        DataError: kagglehub is not installed, or the download failed; says what to do.
+    """
+    try:
+        import kagglehub
+    except ImportError as error:
+        raise DataError(
+            '--data kaggle: kagglehub is not installed; run pip install "xray-search[kaggle]", '
+            f"or download {ADDRESS} by hand and give --data FOLDER_OR_ZIP"
+        ) from error
+    try:
+        return Path(kagglehub.dataset_download(HANDLE))
+    except Exception as error:
+        # kagglehub lets requests', urllib3's and its own exceptions through; for the user all
+        # mean the same.
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise DataError(
+            f"--data kaggle: the download of {HANDLE} failed ({reason}). Check the connection and "
+            f"run the same command again, which goes on where it stopped; or download {ADDRESS} "
+            "by hand and give --data FOLDER_OR_ZIP; or use --data demo"
+        ) from error
+
+
+def earlier_downloads() -> list[Path]:
+    """Return the folders of finished earlier downloads, the newest version first.
+
+    Looks in kagglehub's cache (`$KAGGLEHUB_CACHE`, else `~/.cache/kagglehub`) and where Kaggle's
+    own notebooks mount a data set (`/kaggle/input`).
+    """
+    base = os.environ.get("KAGGLEHUB_CACHE")
+    hub = Path(base).expanduser() if base else Path.home() / ".cache" / "kagglehub"
+    folder = hub / "datasets" / HANDLE
+    versions = []
+    if (folder / "versions").is_dir():
+        for entry in (folder / "versions").iterdir():
+            # kagglehub writes N.complete beside versions/ when all of version N is there.
+            if entry.name.isdigit() and entry.is_dir():
+                versions.append(entry)
+    versions.sort(key=lambda entry: -int(entry.name))
+    found = [entry for entry in versions if (folder / f"{entry.name}.complete").exists()]
+    mounts = [MOUNT / HANDLE.split("/")[1], MOUNT / "datasets" / HANDLE]
+    return found + [mount for mount in mounts if mount.is_dir()]
+
+
+# Archives.
+
+
+def extract(
+    path: Path, *, cache_dir: Path, any_layout: bool = False, progress: Progress = silent
+) -> tuple[Path, tuple[LeftOut, ...]]:
+    """Extract the images of an archive in any layout, or find what was extracted before.
+
+    The shallowest folder with `train/` is taken, or else the one that holds the classes. Names are
+    put together from the parts that name something, so that no member can leave the folder.
+
+    Args:
+        path: The archive.
+        cache_dir: It is extracted under `zip/`, in a folder named by the members' checksums.
+        any_layout: Whether a table makes up for a layout, so that every image is extracted.
+        progress: Told of every few members.
+
+    Returns:
+        The folder that directly holds `train/` or the classes, and what was not extracted.
+
+    Raises:
+        DataError: No zip archive, damaged, encrypted, or without a known layout.
+        StorageError: No space or no permission.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members, left_out = _wanted_members(archive, path, any_layout=any_layout)
+            root = cache_dir / "zip" / _key(members)
+            with locked(root.with_suffix(".lock"), progress):
+                if not _is_whole(root, members):
+                    # Caches are swept by hand and by the system, and rarely all at once.
+                    shutil.rmtree(root, ignore_errors=True)
+                    _extract(archive, members, root, progress)
+            return root, left_out
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}: names in the archive are marked as UTF-8 and are not ({error.reason}); "
+            "extract it and give --data the folder"
+        ) from error
+    except (
+        zipfile.BadZipFile,
+        zipfile.LargeZipFile,
+        zlib.error,
+        EOFError,
+        NotImplementedError,
+    ) as error:
+        raise DataError(
+            f"{path}: not a usable .zip archive ({error}); download it again, or give --data a "
+            "folder"
+        ) from error
+    except RuntimeError as error:
+        # zipfile's only sign of an encrypted member.
+        raise DataError(f"{path}: {error}; give an archive without a password") from error
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise DataError(f"{path}: cannot be read ({reason}); check the file") from error
+
+
+def _wanted_members(
+    archive: zipfile.ZipFile, path: Path, *, any_layout: bool
+) -> tuple[dict[str, zipfile.ZipInfo], tuple[LeftOut, ...]]:
+    """Return the members to extract by the path they get, in order, and what is left out."""
+    found = {}
+    for info in archive.infolist():
+        parts = PurePosixPath(info.filename.replace("\\", "/")).parts
+        parts = tuple(part for part in parts if part not in ("/", ".", ".."))
+        if parts and not info.is_dir() and not any(is_junk(part) for part in parts):
+            found[parts] = info
+    layout = _Layout(prefix=(), has_train=False) if any_layout else _find_layout(list(found))
+    if layout is None:
+        raise DataError(
+            f"{path}: no training images in the archive; looked for .../train/CLASS/ and for "
+            ".../CLASS/ of two classes. Give another archive, or --data FOLDER"
+        )
+    depth = len(layout.prefix)
+    left = LeftOutFiles()
+    members = {}
+    for parts, info in sorted(found.items()):
+        relative, inside = "/".join(parts), parts[depth:]
+        beside = layout.has_train and (len(inside) < 2 or inside[0].casefold() not in SPLITS)
+        if parts[:depth] != layout.prefix or beside:
+            left.add(relative, "beside the data set", place="/".join(parts[:-1][: depth + 1]))
+        elif info.file_size > MAX_BYTES:
+            left.add(relative, "too large")
+        elif not _is_image(archive, info):
+            left.add(relative, "not an image")
+        else:
+            members["/".join(inside)] = info
+    return members, left.rows()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Layout:
+    """Where in an archive the data set is: the parts of its folder, and whether it has splits."""
+
+    prefix: tuple[str, ...]
+    has_train: bool
+
+
+def _find_layout(paths: list[tuple[str, ...]]) -> _Layout | None:
+    images = [parts for parts in paths if _has_suffix(parts[-1])] or paths
+    trains = {
+        parts[:depth]
+        for parts in images
+        for depth, part in enumerate(parts[:-2])
+        if SPLITS.get(part.casefold()) == "train"
+    }
+    if trains:
+        shallowest = min(trains, key=lambda prefix: (len(prefix), prefix))
+        return _Layout(prefix=shallowest, has_train=True)
+    prefix: tuple[str, ...] = ()
+    while True:
+        folders = {parts[len(prefix)] for parts in images if len(parts) > len(prefix) + 1}
+        if len(folders) != 1:
+            break
+        prefix += tuple(folders)
+    if len(folders) < 2 or any(name.casefold() in SPLITS for name in folders):
+        return None
+    return _Layout(prefix=prefix, has_train=False)
+
+
+def _has_suffix(name: str) -> bool:
+    return PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
+
+
+def _is_image(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bool:
+    if _has_suffix(info.filename):
+        return True
+    with archive.open(info) as content:
+        return begins_image(content.read(132))
+
+
+def _extract(
+    archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], root: Path, progress: Progress
+) -> None:
+    needed = sum(info.file_size for info in members.values())
+    with cache_errors(root):
+        free = shutil.disk_usage(root.parent).free
+    if needed > free:
+        raise StorageError(
+            f"{root.parent}: the images need {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are "
+            "free; free some, or choose another --cache-dir"
+        )
+    with cache_errors(root):
+        temporary = Path(tempfile.mkdtemp(dir=root.parent, prefix=".extract-"))
+    try:
+        step = max(1, len(members) // 200)
+        for done, (target, info) in enumerate(members.items(), start=1):
+            file = temporary / target
+            with cache_errors(file):
+                file.parent.mkdir(parents=True, exist_ok=True)
+                with archive.open(info) as source, open(file, "wb") as sink:
+                    shutil.copyfileobj(source, sink, _BLOCK)
+            if done % step == 0 or done == len(members):
+                progress("Extracting the archive", done, len(members))
+        with cache_errors(root):
+            os.replace(temporary, root)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _is_whole(root: Path, members: dict[str, zipfile.ZipInfo]) -> bool:
+    """Return whether everything that was extracted is still there, by size."""
+    try:
+        return all((root / name).stat().st_size == info.file_size for name, info in members.items())
+    except OSError:
+        return False
+
+
+def _key(members: dict[str, zipfile.ZipInfo]) -> str:
+    """Name the extracted folder by content: the members' own checksums and sizes."""
+    digest = hashlib.sha256()
+    for target, info in members.items():
+        digest.update(f"{target}\0{info.CRC}\0{info.file_size}\n".encode())
+    return digest.hexdigest()[:24]

@@ -72,7 +72,7 @@ def patient_split(
         strata[frozenset(labels[position] for position in members[patient])].append(patient)
 
     chosen: set[str] = set()
-    # Patients with films of both classes come first: the classes then make up for their share.
+    # Patients with images of both classes come first: the classes then make up for their share.
     for classes in sorted(strata, key=lambda classes: (-len(classes), sorted(classes))):
         group = strata[classes]
         if len(classes) > 1:
@@ -91,9 +91,9 @@ def patient_split(
 
 
 def merge_patients(patients: Sequence[str], contents: Sequence[str]) -> list[str]:
-    """Give patients that share a byte-identical film one identifier, the first of theirs.
+    """Give patients that share a byte-identical image one identifier, the first of theirs.
 
-    The same film under two children's names would otherwise be trained on and validated on.
+    The same image under two children's names would otherwise be trained on and validated on.
 
     Args:
         patients: Identifier of each image's patient.

@@ -1,6 +1,6 @@
 """Makes the stressed views: fixed, seeded alterations of the validation images.
 
-They ask whether a model still sees the disease when a film was framed or exposed otherwise than
+They ask whether a model still sees the disease when an image was framed or exposed otherwise than
 its neighbours in the same folder, which plain validation cannot ask. A view depends on the seed
 and the image's path alone: every trial, every run and every order of files gets the same.
 
@@ -22,7 +22,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from search.data.cache import ArrayFile, array_folder, locked, read_array, write_array
+from search.data.cache import (
+    ArrayFile,
+    adopt_array,
+    array_folder,
+    cache_errors,
+    locked,
+    read_array,
+    reserved_array,
+)
 from search.errors import ConfigurationError
 from search.records import StressedViews, Subset
 
@@ -30,7 +38,7 @@ VIEWS_VERSION = 1
 """Part of the cache key; raise it when the same settings would give other pixels."""
 
 VIEWS_SEED = 8
-"""Seed of the views of every run: whatever a run's own seed, a film has the same views."""
+"""Seed of the views of every run: whatever a run's own seed, an image has the same views."""
 
 KINDS = ("crop", "shift", "zoom_out", "tone")
 """All kinds of view; see `ViewSettings` for what each stands for."""
@@ -40,7 +48,7 @@ KINDS = ("crop", "shift", "zoom_out", "tone")
 class ViewSettings:
     """Which views are made, how strong, and how many of each image.
 
-    The strengths were set from how films vary between examinations, not by scoring on a test.
+    The strengths were set from how images vary between examinations, not by scoring on a test.
 
     Attributes:
         kinds: The kinds in use, a subset of `KINDS`.
@@ -55,7 +63,7 @@ class ViewSettings:
         gamma: Smallest and largest exponent of the tone curve, drawn on a log scale. Exposure and
             the scanner's look-up table differ between machines.
         contrast: Smallest and largest factor about the image's mean. Tube voltage, scatter and
-            display windowing flatten or steepen a film.
+            display windowing flatten or steepen an image.
     """
 
     kinds: tuple[str, ...] = KINDS
@@ -115,8 +123,10 @@ class ViewParameters:
     contrast: float = 1.0
 
 
-def make_views(val: Subset, *, settings: ViewSettings, seed: int, cache_dir: Path) -> StressedViews:
-    """Make, or find in the cache, the stressed views of a validation set.
+def make_views(
+    val: Subset, *, settings: ViewSettings, seed: int, cache_dir: Path
+) -> tuple[StressedViews, ArrayFile]:
+    """Make, or find in the cache, the perturbed copies of a validation set.
 
     Args:
         val: The validation images.
@@ -124,51 +134,43 @@ def make_views(val: Subset, *, settings: ViewSettings, seed: int, cache_dir: Pat
         seed: Any integer.
         cache_dir: Where arrays are kept.
 
+    Returns:
+        The views, and what became of the cache's file.
+
     Raises:
         StorageError: The cache cannot be written.
     """
-    views, _ = cached_views(val, settings=settings, seed=seed, cache_dir=cache_dir)
-    return views
-
-
-def cached_views(
-    val: Subset, *, settings: ViewSettings, seed: int, cache_dir: Path
-) -> tuple[StressedViews, ArrayFile]:
-    """As `make_views`, and tell what became of the cache's file."""
     pixels = val.open_array()
-    size = pixels.shape[1]
     assigned = assign_kinds(val.paths, val.labels.tolist(), settings=settings, seed=seed)
     jobs = [(position, kind) for position, kinds in enumerate(assigned) for kind in kinds]
-    shape = (len(jobs), size, size, 1)
+    shape = (len(jobs), *pixels.shape[1:])
     recipe = json.dumps([VIEWS_VERSION, seed, asdict(settings), val.array_file.stem, val.paths])
-    name = f"views-{hashlib.sha256(recipe.encode()).hexdigest()[:24]}-{size}.npy"
+    name = f"views-{hashlib.sha256(recipe.encode()).hexdigest()[:24]}-{pixels.shape[1]}.npy"
     path = array_folder(cache_dir) / name
-
-    def fill(array: np.ndarray) -> None:
-        def work(row: int) -> None:
-            position, kind = jobs[row]
-            drawn = draw_view(kind, val.paths[position], settings=settings, seed=seed)
-            array[row, :, :, 0] = apply_view(pixels[val.rows[position], :, :, 0], drawn)
-
-        with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
-            for _ in pool.map(work, range(len(jobs))):
-                pass
 
     with locked(path.with_suffix(".lock")):
         found = read_array(path, shape)
         if isinstance(found, str):
-            found = write_array(path, shape, fill, damaged=found)
+            with reserved_array(path, shape) as (temporary, array), cache_errors(path):
+
+                def work(row: int) -> None:
+                    position, kind = jobs[row]
+                    drawn = draw_view(kind, val.paths[position], settings=settings, seed=seed)
+                    array[row] = apply_view(pixels[val.rows[position]], drawn)
+
+                with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
+                    for _ in pool.map(work, range(len(jobs))):
+                        pass
+                found = adopt_array(temporary, path, array, damaged=found)
     source = np.array([position for position, _ in jobs], dtype=np.int64)
-    return (
-        StressedViews(
-            array_file=found.path,
-            names=settings.kinds,
-            view=np.array([settings.kinds.index(kind) for _, kind in jobs], dtype=np.int8),
-            source=source,
-            labels=val.labels[source].astype(np.int8),
-        ),
-        found,
+    views = StressedViews(
+        array_file=found.path,
+        names=settings.kinds,
+        view=np.array([settings.kinds.index(kind) for _, kind in jobs], dtype=np.int8),
+        source=source,
+        labels=val.labels[source].astype(np.int8),
     )
+    return views, found
 
 
 def assign_kinds(
@@ -210,7 +212,7 @@ def draw_view(kind: str, path: str, *, settings: ViewSettings, seed: int) -> Vie
         right, down = rng.uniform(-settings.shift, settings.shift, 2).tolist()
         return ViewParameters(box=(right, down, 1 + right, 1 + down))
     if kind == "zoom_out":
-        # A margin of m leaves 1 − m of the side to the film; seen from the film, 1 / (1 − m).
+        # A margin of m leaves 1 − m of the side to the image; seen from it, 1 / (1 − m).
         side = 1 / (1 - rng.uniform(0, settings.zoom_out))
         left, top = (-rng.uniform(0, side - 1, 2)).tolist()
         return ViewParameters(box=(left, top, left + side, top + side))
@@ -222,11 +224,11 @@ def apply_view(image: np.ndarray, view: ViewParameters) -> np.ndarray:
     """Apply one view.
 
     Args:
-        image: `uint8` (S, S).
+        image: `uint8` (S, S, C).
         view: What to do.
 
     Returns:
-        `uint8` (S, S).
+        `uint8` (S, S, C).
     """
     size = image.shape[0]
     altered = np.asarray(image)
@@ -237,12 +239,23 @@ def apply_view(image: np.ndarray, view: ViewParameters) -> np.ndarray:
         altered = np.rint(levels).astype(np.uint8)[altered]
     if view.box != (0.0, 0.0, 1.0, 1.0):
         left, top, right, bottom = (size * edge for edge in view.box)
-        # A black border wide enough for what the box takes from outside the film.
+        # A black border wide enough for what the box takes from outside the image.
         border = math.ceil(max(-left, -top, right - size, bottom - size, 0))
-        bordered = Image.fromarray(np.pad(altered, border))
         box = (left + border, top + border, right + border, bottom + border)
-        altered = np.asarray(bordered.resize((size, size), Image.Resampling.BILINEAR, box=box))
+        altered = np.stack(
+            [
+                _enlarged(np.pad(altered[:, :, channel], border), size, box)
+                for channel in range(altered.shape[2])
+            ],
+            axis=-1,
+        )
     return altered
+
+
+def _enlarged(pixels: np.ndarray, size: int, box: tuple[float, float, float, float]) -> np.ndarray:
+    """Return a part of `uint8` (H, W), `box` in pixels, as `uint8` (size, size)."""
+    image = Image.fromarray(pixels)
+    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box=box))
 
 
 def _digest(seed: int, *parts: str) -> bytes:

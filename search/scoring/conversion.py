@@ -158,7 +158,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _convert_here(model_file: Path, form: Format, folder: Path) -> dict[str, Any]:
     """Convert to `folder`; return fields of `Export`."""
     from search.scoring.export import load_model
-    from search.scoring.runtimes import load_export
+    from search.scoring.loading import load_export
     from search.scoring.writers import WRITERS
 
     stored = np.load(folder / "images.npz")

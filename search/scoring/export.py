@@ -30,8 +30,8 @@ from search.scoring.formats import (
     format_of,
     read_threshold,
 )
+from search.scoring.loading import load_export
 from search.scoring.preprocessing import RawImages, TemperatureScaling
-from search.scoring.runtimes import load_export
 
 _CHECKED = 4
 _LAYER = "search>RawImages"

@@ -104,7 +104,7 @@ def open_model(model: Path) -> LoadedModel:
             not installed.
     """
     if format_of(model) is not KERAS:
-        from search.scoring.runtimes import load_export
+        from search.scoring.loading import load_export
 
         return load_export(model)
     backend.load()

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from search.scoring.formats import PAPERS, PAPERS_VERSION, LoadedModel
-from search.scoring.runtimes import LITERT_PAPERS, SAVED_MODEL_PAPERS
+from search.scoring.loading import LITERT_PAPERS, SAVED_MODEL_PAPERS
 
 INPUT = "image"
 OUTPUT = "probability"

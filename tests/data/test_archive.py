@@ -3,18 +3,17 @@ from pathlib import Path
 
 import pytest
 
-from search.data.archive import extract
-from search.data.cache import silent
+from search.data.sources import extract
 from search.errors import DataError, StorageError
 from tests.data.trees import encoded, film
 
-FILM = encoded(film(1))
+IMAGE = encoded(film(1))
 
 
 def make_zip(path: Path, names) -> Path:
     with zipfile.ZipFile(path, "w") as archive:
         for name in names:
-            archive.writestr(name, FILM if name.endswith("jpeg") else b"other")
+            archive.writestr(name, b"other" if name.endswith((".txt", ".md")) else IMAGE)
     return path
 
 
@@ -31,7 +30,7 @@ WANTED = [
 
 
 @pytest.mark.parametrize("prefix", ["", "chest_xray/", "CellData/chest_xray/", "a/b/c/d/"])
-def test_only_images_of_the_shallowest_set_are_extracted(tmp_path, prefix):
+def test_the_images_of_the_shallowest_set_are_extracted_and_the_rest_is_counted(tmp_path, prefix):
     names = [prefix + name for name in WANTED]
     others = [
         f"{prefix}chest_xray/train/NORMAL/a.jpeg",
@@ -41,14 +40,39 @@ def test_only_images_of_the_shallowest_set_are_extracted(tmp_path, prefix):
         f"{prefix}README.md",
     ]
     path = make_zip(tmp_path / "a.zip", names + others)
-    root = extract(path, cache_dir=tmp_path / "cache", progress=silent)
+    root, left_out = extract(path, cache_dir=tmp_path / "cache")
     assert extracted(root) == sorted(WANTED)
+    assert {(row.files, row.reason) for row in left_out} == {
+        (1, "beside the data set"),
+        (1, "not an image"),
+    }
+    assert sum(row.files for row in left_out) == 3
+
+
+def test_patients_folders_extra_classes_and_files_without_suffix_are_extracted(tmp_path):
+    names = [*WANTED, "train/NORMAL/p1/x.jpeg", "train/COVID/y.jpeg", "Valid/NORMAL/scan"]
+    root, left_out = extract(make_zip(tmp_path / "a.zip", names), cache_dir=tmp_path / "cache")
+    assert extracted(root) == sorted(names)
+    assert left_out == ()
+
+
+@pytest.mark.parametrize("prefix", ["", "set/", "a/b/"])
+def test_classes_without_train_are_extracted(tmp_path, prefix):
+    names = [f"{prefix}{name}/{n}.png" for name in ("benign", "malignant") for n in range(3)]
+    root, _ = extract(make_zip(tmp_path / "a.zip", names), cache_dir=tmp_path / "cache")
+    assert extracted(root) == sorted(name.removeprefix(prefix) for name in names)
+
+
+def test_a_table_makes_up_for_a_layout(tmp_path):
+    names = ["images/a.png", "images/b.png"]
+    path = make_zip(tmp_path / "a.zip", names)
+    root, _ = extract(path, cache_dir=tmp_path / "cache", any_layout=True)
+    assert extracted(root) == names
 
 
 def test_members_cannot_leave_the_folder(tmp_path):
     names = [*WANTED, "../../evil/train/NORMAL/x.jpeg", "/abs/train/NORMAL/y.jpeg", "../z.jpeg"]
-    path = make_zip(tmp_path / "a.zip", names)
-    root = extract(path, cache_dir=tmp_path / "cache", progress=silent)
+    root, _ = extract(make_zip(tmp_path / "a.zip", names), cache_dir=tmp_path / "cache")
     outside = [p for p in tmp_path.rglob("*.jpeg") if root not in p.parents]
     assert outside == []
     assert extracted(root) == sorted(WANTED)
@@ -61,67 +85,75 @@ def test_second_time_nothing_is_extracted_and_content_decides(tmp_path):
     def progress(label, done, total):
         told.append((done, total))
 
-    root = extract(first, cache_dir=tmp_path / "cache", progress=progress)
+    root, _ = extract(first, cache_dir=tmp_path / "cache", progress=progress)
     assert told[-1] == (4, 4)
     told.clear()
     copy = tmp_path / "copy.zip"
     copy.write_bytes(first.read_bytes())
-    assert extract(copy, cache_dir=tmp_path / "cache", progress=progress) == root
+    assert extract(copy, cache_dir=tmp_path / "cache", progress=progress)[0] == root
     assert told == []
     other = make_zip(tmp_path / "b.zip", WANTED[:3])
-    assert extract(other, cache_dir=tmp_path / "cache", progress=progress) != root
+    assert extract(other, cache_dir=tmp_path / "cache", progress=progress)[0] != root
 
 
-def test_an_archive_cut_short_leaves_nothing_behind(tmp_path):
-    path = make_zip(tmp_path / "a.zip", WANTED)
-    data = bytearray(path.read_bytes())
+def damage_local_header(data: bytearray) -> None:
     data[200:260] = bytes(60)
-    path.write_bytes(data)
-    with pytest.raises(DataError, match=r"a\.zip: not a usable \.zip"):
-        extract(path, cache_dir=tmp_path / "cache", progress=silent)
-    assert not any((tmp_path / "cache/zip").rglob("*.jpeg"))
-    assert not any(p.is_dir() for p in (tmp_path / "cache/zip").iterdir())
 
 
-def test_a_damaged_compressed_member_is_an_error(tmp_path):
+def damage_compressed_data(data: bytearray) -> None:
+    begin = 30 + len(WANTED[0])
+    data[begin : begin + 40] = bytes(byte ^ 255 for byte in data[begin : begin + 40])
+
+
+def mark_names_as_utf8_that_are_not(data: bytearray) -> None:
+    for start in (0, data.find(b"PK\x01\x02")):
+        flags, name = (6, 30) if start == 0 else (8, 46)
+        data[start + flags + 1] |= 0x08
+        data[start + name] = 0xF6
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (damage_local_header, r"not a usable \.zip"),
+        (damage_compressed_data, r"not a usable \.zip"),
+        (mark_names_as_utf8_that_are_not, "marked as UTF-8 and are not"),
+        (lambda data: data.clear(), r"not a usable \.zip"),
+    ],
+)
+def test_a_damaged_archive_is_one_error_and_leaves_nothing_behind(tmp_path, damage, said):
     path = tmp_path / "a.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in WANTED:
-            archive.writestr(name, FILM * 9)
+            archive.writestr(name, IMAGE * 9)
     data = bytearray(path.read_bytes())
-    begin = 30 + len(WANTED[0])
-    data[begin : begin + 40] = bytes(byte ^ 255 for byte in data[begin : begin + 40])
+    damage(data)
     path.write_bytes(data)
-    with pytest.raises(DataError, match=r"a\.zip: not a usable \.zip"):
-        extract(path, cache_dir=tmp_path / "cache", progress=silent)
+    with pytest.raises(DataError, match=rf"a\.zip: .*{said}"):
+        extract(path, cache_dir=tmp_path / "cache")
+    assert not any((tmp_path / "cache").rglob("*.jpeg"))
 
 
 def test_what_was_swept_from_the_cache_is_extracted_again(tmp_path):
     path = make_zip(tmp_path / "a.zip", WANTED)
-    root = extract(path, cache_dir=tmp_path / "cache", progress=silent)
+    root, _ = extract(path, cache_dir=tmp_path / "cache")
     (root / WANTED[0]).unlink()
     (root / WANTED[1]).write_bytes(b"cut")
-    assert extract(path, cache_dir=tmp_path / "cache", progress=silent) == root
+    assert extract(path, cache_dir=tmp_path / "cache")[0] == root
     assert extracted(root) == sorted(WANTED)
-    assert (root / WANTED[1]).read_bytes() == FILM
+    assert (root / WANTED[1]).read_bytes() == IMAGE
 
 
-def test_a_file_that_is_no_archive_is_an_error(tmp_path):
-    path = tmp_path / "a.zip"
-    path.write_bytes(b"not a zip")
-    with pytest.raises(DataError, match=r"not a usable \.zip"):
-        extract(path, cache_dir=tmp_path / "cache", progress=silent)
-
-
-def test_an_archive_without_training_images_is_an_error(tmp_path):
-    path = make_zip(tmp_path / "a.zip", ["test/NORMAL/a.jpeg", "photos/b.jpeg"])
+@pytest.mark.parametrize("names", [["test/NORMAL/a.jpeg", "photos/b.jpeg"], ["a.jpeg"], ["x/a.md"]])
+def test_an_archive_without_training_images_is_an_error(tmp_path, names):
+    path = make_zip(tmp_path / "a.zip", names)
     with pytest.raises(DataError, match="no training images"):
-        extract(path, cache_dir=tmp_path / "cache", progress=silent)
+        extract(path, cache_dir=tmp_path / "cache")
 
 
 def test_a_full_disk_is_told_before_extracting(tmp_path, monkeypatch):
     path = make_zip(tmp_path / "a.zip", WANTED)
     usage = type("Usage", (), {"free": 10})
-    monkeypatch.setattr("search.data.archive.shutil.disk_usage", lambda _: usage)
+    monkeypatch.setattr("search.data.sources.shutil.disk_usage", lambda _: usage)
     with pytest.raises(StorageError, match="--cache-dir"):
-        extract(path, cache_dir=tmp_path / "cache", progress=silent)
+        extract(path, cache_dir=tmp_path / "cache")

@@ -8,26 +8,28 @@ import pytest
 
 from search.data.cache import (
     ArrayFile,
+    adopt_array,
     array_folder,
     cache_errors,
     default_cache_dir,
     locked,
     read_array,
     reserved_array,
-    write_array,
 )
 from search.errors import StorageError
 
 SHAPE = (3, 4, 4, 1)
 
 
-def fill(array):
-    array[:] = 7
+def store(path: Path) -> Path:
+    with reserved_array(path, SHAPE) as (temporary, array):
+        array[:] = 7
+        return adopt_array(temporary, path, array).path
 
 
 @pytest.fixture
 def stored(tmp_path) -> Path:
-    return write_array(array_folder(tmp_path) / "a.npy", SHAPE, fill).path
+    return store(array_folder(tmp_path) / "a.npy")
 
 
 def test_what_is_written_is_read(stored):
@@ -69,11 +71,8 @@ def test_every_damage_is_noticed(stored, damage, reason):
 
 
 def test_a_failure_leaves_no_file_behind(tmp_path):
-    def fail(array):
+    with pytest.raises(RuntimeError), reserved_array(array_folder(tmp_path) / "a.npy", SHAPE):
         raise RuntimeError("stop")
-
-    with pytest.raises(RuntimeError):
-        write_array(array_folder(tmp_path) / "a.npy", SHAPE, fail)
     assert list(array_folder(tmp_path).iterdir()) == []
 
 
@@ -88,7 +87,7 @@ def test_a_full_disk_is_told_with_the_remedy(tmp_path, monkeypatch):
 
     monkeypatch.setattr("search.data.cache.os.posix_fallocate", full, raising=False)
     with pytest.raises(StorageError, match=r"no space left.*--cache-dir"):
-        write_array(array_folder(tmp_path) / "a.npy", SHAPE, fill)
+        store(array_folder(tmp_path) / "a.npy")
     assert list(array_folder(tmp_path).iterdir()) == []
 
 

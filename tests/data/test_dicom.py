@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from search.data import dicom
-from search.data.cache import load_gray
-from search.data.decode import UnusableImageError, decode
+from search.data.decode import UnusableImageError, decode, load_gray
 from search.data.dicom import NEEDS_PYDICOM, is_dicom
 from search.errors import DataError
 
@@ -62,7 +61,7 @@ def test_eight_bits_are_read_as_they_are(pydicom):
     data = stored(pydicom, film, bits=8)
     assert is_dicom(data)
     found = decode(data, SIDE)
-    np.testing.assert_array_equal(found.pixels, film)
+    np.testing.assert_array_equal(found.pixels[..., 0], film)
     assert (found.width, found.height, found.colour) == (SIDE, SIDE, False)
     assert found.mode == "DICOM MONOCHROME2 8 bits"
 
@@ -70,21 +69,21 @@ def test_eight_bits_are_read_as_they_are(pydicom):
 @pytest.mark.parametrize("bits", [10, 12, 16])
 def test_without_a_window_the_range_is_that_of_the_stored_bits(pydicom, bits):
     top = 2**bits - 1
-    found = decode(stored(pydicom, ramp(0, top), bits=bits), SIDE).pixels
+    found = decode(stored(pydicom, ramp(0, top), bits=bits), SIDE).pixels[..., 0]
     np.testing.assert_allclose(found, ramp(0, top) * 255 / top, atol=0.51)
-    half = decode(stored(pydicom, ramp(0, top // 2), bits=bits), SIDE).pixels
+    half = decode(stored(pydicom, ramp(0, top // 2), bits=bits), SIDE).pixels[..., 0]
     assert 127 <= half.max() <= 128
 
 
 def test_signed_values_are_read(pydicom):
-    found = decode(stored(pydicom, ramp(-2048, 2047), bits=12), SIDE).pixels
+    found = decode(stored(pydicom, ramp(-2048, 2047), bits=12), SIDE).pixels[..., 0]
     assert (found.min(), found.max()) == (0, 255)
     assert (np.diff(found[0].astype(int)) > 0).all()
 
 
 def test_monochrome1_stores_bone_dark_and_is_turned(pydicom):
     film = ramp(0, 255)
-    found = decode(stored(pydicom, film, bits=8, kind="MONOCHROME1"), SIDE).pixels
+    found = decode(stored(pydicom, film, bits=8, kind="MONOCHROME1"), SIDE).pixels[..., 0]
     np.testing.assert_array_equal(found, 255 - film)
 
 
@@ -93,7 +92,7 @@ def test_a_window_maps_its_ends_to_black_and_white(pydicom):
     data = stored(pydicom, film, bits=12, WindowCenter=1000.5, WindowWidth=1001)
     # PS3.3 C.11.2.1.2.1 with centre 1000.5 and width 1001: black up to 500, white from 1500.
     wanted = np.clip((film - 500) / 1000, 0, 1) * 255
-    np.testing.assert_allclose(decode(data, SIDE).pixels, wanted, atol=0.51)
+    np.testing.assert_allclose(decode(data, SIDE).pixels[..., 0], wanted, atol=0.51)
 
 
 def test_the_first_of_several_windows_counts_and_comes_before_inversion(pydicom):
@@ -101,7 +100,7 @@ def test_the_first_of_several_windows_counts_and_comes_before_inversion(pydicom)
     windows = {"WindowCenter": [1000.5, 3000], "WindowWidth": [1001, 9]}
     data = stored(pydicom, film, bits=12, kind="MONOCHROME1", **windows)
     wanted = 255 - np.clip((film - 500) / 1000, 0, 1) * 255
-    np.testing.assert_allclose(decode(data, SIDE).pixels, wanted, atol=0.51)
+    np.testing.assert_allclose(decode(data, SIDE).pixels[..., 0], wanted, atol=0.51)
 
 
 @pytest.mark.parametrize("kind", ["MONOCHROME1", "MONOCHROME2"])
@@ -109,7 +108,7 @@ def test_a_negative_slope_turns_black_and_white(pydicom, kind):
     film = ramp(0, 255)
     data = stored(pydicom, film, bits=8, kind=kind, RescaleSlope=-1, RescaleIntercept=255)
     wanted = film if kind == "MONOCHROME1" else 255 - film
-    np.testing.assert_array_equal(decode(data, SIDE).pixels, wanted)
+    np.testing.assert_array_equal(decode(data, SIDE).pixels[..., 0], wanted)
 
 
 def test_a_window_applies_to_rescaled_values(pydicom):
@@ -119,7 +118,7 @@ def test_a_window_applies_to_rescaled_values(pydicom):
         WindowCenter=1000, WindowWidth=1000, VOILUTFunction="LINEAR_EXACT",
     )  # fmt: skip
     wanted = np.clip((2 * film - 1000 - 500) / 1000, 0, 1) * 255
-    np.testing.assert_allclose(decode(data, SIDE).pixels, wanted, atol=0.51)
+    np.testing.assert_allclose(decode(data, SIDE).pixels[..., 0], wanted, atol=0.51)
 
 
 def test_a_sigmoid_window_is_half_at_its_centre(pydicom):
@@ -128,7 +127,7 @@ def test_a_sigmoid_window_is_half_at_its_centre(pydicom):
         pydicom, film, bits=12, WindowCenter=2000, WindowWidth=800, VOILUTFunction="SIGMOID"
     )  # fmt: skip
     wanted = 255 / (1 + np.exp(-4 * (film - 2000) / 800))
-    np.testing.assert_allclose(decode(data, SIDE).pixels, wanted, atol=0.51)
+    np.testing.assert_allclose(decode(data, SIDE).pixels[..., 0], wanted, atol=0.51)
 
 
 def test_a_lookup_table_is_used_before_a_window(pydicom):
@@ -141,7 +140,7 @@ def test_a_lookup_table_is_used_before_a_window(pydicom):
         pydicom, ramp(0, 255), bits=8, VOILUTSequence=[table], WindowCenter=10, WindowWidth=5
     )  # fmt: skip
     wanted = 16 * (255 - ramp(0, 255)) * 255 / 4095
-    np.testing.assert_allclose(decode(data, SIDE).pixels, wanted, atol=0.51)
+    np.testing.assert_allclose(decode(data, SIDE).pixels[..., 0], wanted, atol=0.51)
 
 
 def test_windows_agree_with_pydicoms_own(pydicom):
@@ -153,7 +152,7 @@ def test_windows_agree_with_pydicoms_own(pydicom):
             pydicom, film, bits=12, WindowCenter=1800, WindowWidth=1500, VOILUTFunction=function
         )  # fmt: skip
         theirs = apply_windowing(film, pydicom.dcmread(io.BytesIO(data))) / 4095 * 255
-        np.testing.assert_allclose(decode(data, SIDE).pixels, theirs, atol=0.51)
+        np.testing.assert_allclose(decode(data, SIDE).pixels[..., 0], theirs, atol=0.51)
 
 
 def test_padding_is_black_in_either_polarity(pydicom):
@@ -161,7 +160,7 @@ def test_padding_is_black_in_either_polarity(pydicom):
     film[:, :8] = 4095
     for kind in ("MONOCHROME1", "MONOCHROME2"):
         data = stored(pydicom, film, bits=12, kind=kind, PixelPaddingValue=4095)
-        pixels = decode(data, SIDE).pixels
+        pixels = decode(data, SIDE).pixels[..., 0]
         assert pixels[:, :8].max() == 0
         assert pixels[:, 8:].max() > 200
 
@@ -172,14 +171,16 @@ def test_a_lossless_compressed_film_is_read(pydicom):
     film = np.random.default_rng(2).integers(0, 65536, (SIDE, SIDE))
     plain = stored(pydicom, film, bits=16)
     packed = stored(pydicom, film, bits=16, syntax=RLELossless)
-    np.testing.assert_array_equal(decode(packed, SIDE).pixels, decode(plain, SIDE).pixels)
+    np.testing.assert_array_equal(
+        decode(packed, SIDE).pixels[..., 0], decode(plain, SIDE).pixels[..., 0]
+    )
 
 
 def test_colour_becomes_gray_and_is_noticed(pydicom):
     red = np.full((SIDE, SIDE, 3), (200, 20, 20))
     found = decode(stored(pydicom, red, bits=8, kind="RGB"), SIDE)
     assert found.colour
-    assert abs(int(found.pixels.mean()) - round(0.299 * 200 + 0.587 * 20 + 0.114 * 20)) <= 1
+    assert abs(int(found.pixels[..., 0].mean()) - round(0.299 * 200 + 0.587 * 20 + 0.114 * 20)) <= 1
 
 
 def test_a_large_film_is_reduced_like_any_other_file(pydicom):
@@ -189,7 +190,8 @@ def test_a_large_film_is_reduced_like_any_other_file(pydicom):
     content = io.BytesIO()
     Image.fromarray(film.astype(np.uint8)).save(content, "PNG")
     np.testing.assert_array_equal(
-        decode(stored(pydicom, film, bits=8), SIDE).pixels, decode(content.getvalue(), SIDE).pixels
+        decode(stored(pydicom, film, bits=8), SIDE).pixels[..., 0],
+        decode(content.getvalue(), SIDE).pixels[..., 0],
     )
 
 
@@ -198,7 +200,7 @@ def test_a_large_film_is_reduced_like_any_other_file(pydicom):
     [
         ({"NumberOfFrames": 3}, "3 frames"),
         ({"PhotometricInterpretation": "PALETTE COLOR"}, "PALETTE COLOR"),
-        ({"Rows": 0}, "without a picture"),
+        ({"Rows": 0}, "without an image"),
         ({"Rows": 60000, "Columns": 60000}, "too large"),
         ({"WindowCenter": 5, "WindowWidth": 0}, "window of width 0"),
         ({"Rows": 500}, "corrupt DICOM"),

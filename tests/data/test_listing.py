@@ -1,18 +1,36 @@
 import os
+import re
 
 import pytest
 
-from search.data.listing import list_images, list_labelled
-from search.errors import DataError
-from tests.data.trees import make_tree, write
+from search.data.listing import Labelling, find_images, list_images, list_labelled
+from search.errors import ConfigurationError, DataError
+from tests.data.trees import encoded, film, make_tree, write
+
+IMAGE = encoded(film(1))
+CLASSES = ("NORMAL", "PNEUMONIA")
+
+
+def fill(root, *paths, data=b"x"):
+    for path in paths:
+        write(root / path, data)
+    return root
+
+
+def found(root, **said):
+    return {file.relative: file for file in list_images(root, Labelling(**said)).files}
+
+
+def left_out(root, **said):
+    rows = list_images(root, Labelling(**said)).left_out
+    return {(row.path, row.files, row.reason) for row in rows}
 
 
 def test_order_is_that_of_the_notebooks_sorted_glob(tmp_path):
     for name in ("val/NORMAL/a.jpeg", "train/PNEUMONIA/b.jpeg", "train/NORMAL/z.jpeg"):
         write(tmp_path / name, b"x")
     write(tmp_path / "train/NORMAL/IM-0001-0001.jpeg", b"x")
-    found = [file.relative for file in list_images(tmp_path).files]
-    assert found == [
+    assert list(found(tmp_path)) == [
         "train/NORMAL/IM-0001-0001.jpeg",
         "train/NORMAL/z.jpeg",
         "train/PNEUMONIA/b.jpeg",
@@ -29,64 +47,228 @@ def test_what_operating_systems_leave_behind_is_passed_over(tmp_path):
         "train/NORMAL/Thumbs.db",
         "train/__MACOSX/x.jpeg",
         "__MACOSX/train/NORMAL/._a.jpeg",
-        "chest_xray/train/NORMAL/copy.jpeg",
-        "train/NORMAL/deeper/copy.jpeg",
     ):
         write(tmp_path / junk, b"x")
     listing = list_images(tmp_path)
-    assert listing.files == before
-    assert listing.ignored == ("train/NORMAL/deeper",)
+    assert (listing.files, listing.left_out) == (before, ())
 
 
-def test_files_without_an_images_name_are_told(tmp_path):
+def test_what_is_left_out_is_counted_by_place_and_reason(tmp_path):
     make_tree(tmp_path, patients=2)
-    write(tmp_path / "train/NORMAL/notes.txt", b"x")
-    assert list_images(tmp_path).ignored == ("train/NORMAL/notes.txt",)
+    before = list_images(tmp_path).files
+    fill(tmp_path, "train/NORMAL/notes.txt", "train/PNEUMONIA/a.csv", "train/PNEUMONIA/b.csv")
+    fill(tmp_path, "train/loose.jpeg", "chest_xray/train/NORMAL/copy.jpeg", "README.md")
+    fill(tmp_path, "unlabelled/1.jpeg", "unlabelled/deeper/2.jpeg")
+    (tmp_path / "train/NORMAL/loop").symlink_to(tmp_path)
+    listing = list_images(tmp_path)
+    assert listing.files == before
+    assert left_out(tmp_path) == {
+        ("train/NORMAL/notes.txt", 1, "not an image"),
+        ("train/PNEUMONIA", 2, "not an image"),
+        ("train/loose.jpeg", 1, "in no class's folder"),
+        ("chest_xray/train/NORMAL/copy.jpeg", 1, "beside train/, in no split"),
+        ("unlabelled", 2, "beside train/, in no split"),
+        ("train/NORMAL/loop", 1, "a link to a folder; links are not followed"),
+    }
+
+
+@pytest.mark.parametrize("name", ["a.jfif", "a.jp2", "a.JPG", "a.tif", "scan", "scan.0001"])
+def test_images_are_known_by_suffix_or_content(tmp_path, name):
+    make_tree(tmp_path, patients=2)
+    write(tmp_path / "train/NORMAL" / name, IMAGE)
+    assert f"train/NORMAL/{name}" in found(tmp_path)
+
+
+def test_images_in_folders_of_patients_are_read_and_each_folder_is_a_patient(tmp_path):
+    make_tree(tmp_path, patients=2)
+    fill(tmp_path, *(f"train/PNEUMONIA/patient{n}/study/IM-0001-0001.dcm" for n in range(6)))
+    files = found(tmp_path)
+    patients = {file.patient for path, file in files.items() if "study" in path}
+    assert patients == {f"folder:patient{n}" for n in range(6)}
+    assert files["train/NORMAL/IM-0100-0001.jpeg"].patient == "IM-0100"
+
+
+def test_a_few_folders_inside_a_class_are_no_patients(tmp_path):
+    make_tree(tmp_path, patients=2)
+    fill(tmp_path, "train/PNEUMONIA/BACTERIA/person7_bacteria_1.jpeg")
+    fill(tmp_path, "train/PNEUMONIA/VIRUS/x.jpeg")
+    files = found(tmp_path)
+    assert files["train/PNEUMONIA/BACTERIA/person7_bacteria_1.jpeg"].patient == "person7_bacteria"
+    assert files["train/PNEUMONIA/VIRUS/x.jpeg"].patient == ""
 
 
 def test_a_name_that_is_not_text_is_told(tmp_path):
     make_tree(tmp_path, patients=2)
-    before = list_images(tmp_path).files
     try:
         with open(os.fsencode(tmp_path / "train/NORMAL") + b"/f\xe9.jpeg", "wb") as file:
             file.write(b"x")
     except OSError:
         pytest.skip("this file system takes UTF-8 names only")
+    reason = "the name is not UTF-8; rename the file"
+    assert left_out(tmp_path) == {(r"train/NORMAL/f\xe9.jpeg", 1, reason)}
+
+
+@pytest.mark.parametrize("names", [("Train", "Valid", "Testing"), ("training", "dev", "test")])
+def test_splits_and_classes_are_known_under_other_names_and_cases(tmp_path, names):
+    train, val, test = names
+    fill(tmp_path, f"{train}/Normal/a.jpeg", f"{train}/pneumonia/b.jpeg", f"{val}/NORMAL/c.jpeg")
+    fill(tmp_path, f"{test}/normal/d.jpeg", f"{test}/pneumonia/e.jpeg")
     listing = list_images(tmp_path)
-    assert listing.files == before
-    assert listing.ignored == (r"train/NORMAL/f\xe9.jpeg (the name is not UTF-8; rename the file)",)
+    assert [file.label for file in listing.files] == [0, 1, 0, 0, 1]
+    assert [len(listing.of(name)) for name in ("train", "val", "test")] == [2, 1, 2]
 
 
-def test_folder_names_match_whatever_their_case(tmp_path):
-    write(tmp_path / "Train/Normal/a.jpeg", b"x")
-    write(tmp_path / "Train/pneumonia/b.jpeg", b"x")
-    assert [file.label for file in list_images(tmp_path).files] == [0, 1]
+@pytest.mark.parametrize(
+    ("names", "said", "classes"),
+    [
+        (("NORMAL", "PNEUMONIA"), {}, ("NORMAL", "PNEUMONIA")),
+        (("covid", "normal"), {}, ("normal", "covid")),
+        (("benign", "malignant"), {}, ("benign", "malignant")),
+        (("0", "1"), {}, ("0", "1")),
+        (("cat", "dog"), {}, ("cat", "dog")),
+        (("cat", "dog"), {"positive": "CAT"}, ("dog", "cat")),
+        (("healthy", "normal"), {}, ("healthy", "normal")),
+        (("a", "b", "c"), {"classes": ("c", "a")}, ("c", "a")),
+        (("a", "b", "normal"), {"classes": ("b", "Normal")}, ("normal", "b")),
+        (("a", "b", "c"), {"classes": ("c", "a"), "positive": "c"}, ("a", "c")),
+    ],
+)
+@pytest.mark.parametrize("layout", ["train/{}/1.png", "{}/1.png"])
+def test_classes_are_those_of_the_folders(tmp_path, names, said, classes, layout):
+    fill(tmp_path, *(layout.format(name) for name in names))
+    listing = list_images(tmp_path, Labelling(**said))
+    assert listing.classes == classes
+    assert [file.label for file in listing.files] == [0, 1]
+    assert sum(row.files for row in listing.left_out) == len(names) - 2
 
 
-def test_missing_train_is_named(tmp_path):
-    with pytest.raises(DataError, match=rf"{tmp_path}: no train/ .*--data"):
+@pytest.mark.parametrize(
+    ("paths", "said", "message"),
+    [
+        (
+            ["train/a/1.png", "train/b/1.png", "train/b/2.png", "train/c/1.png"],
+            {},
+            r"3 classes, a, b, c .*a \(1 images\), b \(2 images\).*--classes A,B",
+        ),
+        (
+            ["train/a/1.png", "train/b/1.png", "test/a/1.png", "test/bs/1.png"],
+            {},
+            r"3 classes, a, b, bs .train/ has a .*, b .*; test/ has a .*, bs .*alike",
+        ),
+        (["train/a/1.png"], {}, r"one class only, a \(1 images\)"),
+        (["train/a/1.png", "train/b/note.txt"], {}, r"one class only, a \(1 images\)"),
+        (["train/a/1.png", "test/b/1.png"], {}, "no b images to train on"),
+        (["train/a/note.txt"], {}, "no images; looked for train/CLASS/"),
+        (["train/a/1.png", "train/b/1.png"], {"positive": "c"}, "--positive c: .*choose a or b"),
+        (
+            ["train/a/1.png", "train/b/1.png"],
+            {"classes": ("a", "x")},
+            r"--classes a,x: .*no images of x; it has a \(1 images\), b \(1 images\)",
+        ),
+        (
+            ["train/a/1.png", "train/b/1.png"],
+            {"patients": r"(\d+)-"},
+            r"--patients \(\\d\+\)-: matches none of 2 files, such as train/a/1.png",
+        ),
+    ],
+)
+def test_what_is_no_data_set_of_two_classes_is_one_error(tmp_path, paths, said, message):
+    fill(tmp_path, *paths)
+    with pytest.raises((DataError, ConfigurationError), match=message):
+        list_images(tmp_path, Labelling(**said))
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"classes": ("a",)}, "--classes a: give two"),
+        ({"classes": ("a", "A")}, "--classes a,A: give two different"),
+        ({"classes": ("a", "b", "c")}, "--classes a,b,c: give two"),
+        ({"patients": "("}, "--patients [(]: not a regular expression"),
+        ({"patients": "p[0-9]+"}, "has 0 groups"),
+        ({"patients": "(a)(b)"}, "has 2 groups"),
+    ],
+)
+def test_what_is_said_is_checked_before_a_file_is_looked_at(said, message):
+    with pytest.raises(ConfigurationError, match=message):
+        Labelling(**said)
+
+
+def test_patients_are_found_in_the_name_and_then_in_the_path(tmp_path):
+    fill(tmp_path, "a/P1_1.png", "a/P1_2.png", "b/P2/x.png", "b/other.png")
+    files = found(tmp_path, patients=r"(P\d+)")
+    assert [file.patient for file in files.values()] == ["P1", "P1", "P2", ""]
+
+
+def test_a_folder_that_may_not_be_listed_is_named(tmp_path, monkeypatch):
+    make_tree(tmp_path, patients=2)
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("search.data.listing.os.scandir", refuse)
+    with pytest.raises(DataError, match=r"cannot be listed \(Permission denied\)"):
         list_images(tmp_path)
 
 
-def test_missing_folder_is_named(tmp_path):
-    with pytest.raises(DataError, match="no such folder"):
-        list_images(tmp_path / "nowhere")
-
-
-@pytest.mark.parametrize(("present", "missing"), [("NORMAL", "PNEUMONIA"), ("PNEUMONIA", "NORMAL")])
-def test_missing_class_is_named(tmp_path, present, missing):
-    write(tmp_path / "train" / present / "a.jpeg", b"x")
-    with pytest.raises(DataError, match=f"no {missing} images"):
-        list_images(tmp_path)
-
-
-@pytest.mark.parametrize("prefix", ["test/", "", "chest_xray/test/"])
+@pytest.mark.parametrize("prefix", ["test/", "", "chest_xray/test/", "Testing/"])
 def test_a_set_to_be_scored_is_found_with_and_without_test(tmp_path, prefix):
-    write(tmp_path / f"{prefix}NORMAL/a.jpeg", b"x")
-    write(tmp_path / f"{prefix}PNEUMONIA/b.jpeg", b"x")
-    assert [file.label for file in list_labelled(tmp_path).files] == [0, 1]
+    fill(tmp_path, f"{prefix}NORMAL/a.jpeg", f"{prefix}PNEUMONIA/b.jpeg", f"{prefix}COVID/c.jpeg")
+    listing = list_labelled(tmp_path, CLASSES)
+    assert [file.label for file in listing.files] == [0, 1]
+    assert [row.files for row in listing.left_out] == [1]
 
 
-def test_a_set_to_be_scored_without_images_is_an_error(tmp_path):
-    with pytest.raises(DataError, match="no images"):
-        list_labelled(tmp_path)
+@pytest.mark.parametrize(
+    ("paths", "message"),
+    [
+        ([], "no images; looked for test/NORMAL"),
+        (["benign/a.jpeg", "malignant/a.jpeg"], "no images; looked for test/NORMAL"),
+        (["NORMAL/a.jpeg"], "no PNEUMONIA images"),
+    ],
+)
+def test_a_set_to_be_scored_without_both_classes_is_an_error(tmp_path, paths, message):
+    fill(tmp_path, *paths)
+    with pytest.raises(DataError, match=message):
+        list_labelled(tmp_path, CLASSES)
+
+
+# Files, folders and globs of a command.
+
+
+def test_files_folders_and_globs_are_found_once_and_in_order(tmp_path):
+    fill(tmp_path, "b/1.png", "b/deeper/2.png", "b/notes.txt", "b/.hidden.png", "a.png")
+    write(tmp_path / "b/scan", IMAGE)
+    asked = [str(tmp_path / "a.png"), str(tmp_path / "b"), str(tmp_path / "*.png")]
+    names = [path.relative_to(tmp_path).as_posix() for path in find_images(asked)]
+    assert names == ["a.png", "b/1.png", "b/deeper/2.png", "b/scan"]
+
+
+def test_what_is_named_and_not_there_stays_to_be_told(tmp_path):
+    fill(tmp_path, "a.png")
+    asked = [str(tmp_path / name) for name in ("a.png", "none.png", "*.tif")]
+    assert [path.name for path in find_images(asked)] == ["a.png", "none.png", "*.tif"]
+
+
+def test_brackets_in_a_name_are_no_pattern(tmp_path):
+    fill(tmp_path, "[a].png", "a.png")
+    assert [path.name for path in find_images([str(tmp_path / "[a].png")])] == ["[a].png"]
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("pattern", ["", "**", "**/*.png"])
+def test_folders_that_hold_each_other_end(tmp_path, pattern):
+    fill(tmp_path, "a/1.png", "b/2.png")
+    for name in ("a", "b"):
+        for number in range(6):
+            (tmp_path / name / f"loop{number}").symlink_to(tmp_path)
+    asked = [f"{tmp_path}/{pattern}"]
+    assert {path.name for path in find_images(asked)} == {"1.png", "2.png"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"), [("", "IMAGE ''"), ("{}", "no images in this folder")]
+)
+def test_nothing_to_predict_is_an_error(tmp_path, asked, message):
+    with pytest.raises(DataError, match=re.escape(message)):
+        find_images([asked.format(tmp_path)])

@@ -1,4 +1,3 @@
-import json
 import os
 import shutil
 import subprocess
@@ -7,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from search.config import SplitKind
-from search.data.cache import load_gray
+from search.data.decode import load_gray, load_image
+from search.data.listing import Labelling
 from search.data.prepare import labelled_folder
+from search.data.report import table
 from search.errors import DataError
-from search.records import to_json
 from tests.data.trees import encoded, film, make_tree, prepared, write
 
 ROOT = Path(__file__).parents[2]
@@ -50,13 +51,13 @@ def test_val_is_folded_into_train(tree, tmp_path):
 def test_second_start_opens_no_image(tree, tmp_path, monkeypatch):
     first, _ = prepared(tree, tmp_path / "cache")
 
-    def fail(*_):
+    def fail(*_, **__):
         raise AssertionError("an image was opened")
 
     monkeypatch.setattr("search.data.scan.decode", fail)
     second, _ = prepared(tree, tmp_path / "cache")
-    assert second.report["cache"]["reused"]
-    assert not first.report["cache"]["reused"]
+    assert second.report.cache.reused
+    assert not first.report.cache.reused
     assert second.train.array_file == first.train.array_file
 
 
@@ -98,9 +99,9 @@ def test_damaged_array_is_rebuilt_and_told(tree, tmp_path, prefix):
     damaged.write_bytes(whole[:-9] + bytes(9))
     after, _ = prepared(tree, tmp_path / "cache")
     assert damaged.read_bytes() == whole
-    assert len(after.report["notes"]) == 1
-    assert damaged.name in after.report["notes"][0]
-    assert before.report["notes"] == []
+    assert len(after.report.notes) == 1
+    assert damaged.name in after.report.notes[0]
+    assert before.report.notes == ()
 
 
 def test_damaged_index_is_made_again(tree, tmp_path):
@@ -142,15 +143,15 @@ def test_a_film_has_the_same_views_whatever_the_seed_of_the_run(tree, tmp_path):
 def test_no_patient_is_on_both_sides(tree, tmp_path):
     dataset, _ = prepared(tree, tmp_path / "cache")
     assert not set(dataset.train.patients) & set(dataset.val.patients)
-    assert dataset.report["leakage"]["val_images_sharing_a_patient_with_train"] == 0
+    assert dataset.report.leakage.val_images_sharing_a_patient_with_train == 0
 
 
 def test_notebook_split_counts_what_leaks(tree, tmp_path):
     dataset, _ = prepared(tree, tmp_path / "cache", split=SplitKind.NOTEBOOK)
     shared = sum(patient in set(dataset.train.patients) for patient in dataset.val.patients)
     assert shared > 0
-    assert dataset.report["leakage"]["val_images_sharing_a_patient_with_train"] == shared
-    assert any("share a patient" in line for line in dataset.report["alarms"])
+    assert dataset.report.leakage.val_images_sharing_a_patient_with_train == shared
+    assert any("share a patient" in line for line in dataset.report.alarms)
 
 
 def test_a_bad_file_does_not_move_the_others_in_the_notebook_split(tree, tmp_path):
@@ -173,17 +174,16 @@ def test_bad_files_are_listed_and_left_out(tree, tmp_path):
     for name, (data, _) in bad.items():
         write(tree / "train/NORMAL" / name, data)
     (tree / "train/NORMAL/link.jpeg").symlink_to(tmp_path / "gone.jpeg")
-    (tree / "train/NORMAL/folder.jpeg").mkdir()
     dataset, _ = prepared(tree, tmp_path / "cache")
-    reasons = {Path(r["path"]).name: r["reason"] for r in dataset.report["rejected"]}
-    assert set(reasons) == {*bad, "link.jpeg", "folder.jpeg"}
+    reasons = {Path(file.path).name: file.reason for file in dataset.report.rejected}
+    assert set(reasons) == {*bad, "link.jpeg"}
     for name, (_, reason) in bad.items():
         assert reason in reasons[name]
-    assert reasons["folder.jpeg"] == "not a regular file"
+    assert "No such file" in reasons["link.jpeg"]
     assert len(dataset.train) + len(dataset.val) == 40
-    assert any("6 file(s) are left out" in line for line in dataset.report["alarms"])
+    assert any("5 image file(s) cannot be used" in line for line in dataset.report.alarms)
     again, _ = prepared(tree, tmp_path / "cache")
-    assert again.report["rejected"] == dataset.report["rejected"]
+    assert again.report.rejected == dataset.report.rejected
 
 
 def test_a_folder_of_mostly_bad_files_is_an_error(tree, tmp_path):
@@ -202,8 +202,8 @@ def test_a_class_of_one_patient_cannot_be_split_by_patient(tmp_path):
 def test_no_test_folder_is_an_error_only_when_it_is_opened(tmp_path):
     tree = make_tree(tmp_path / "tree", test=False)
     dataset, sealed = prepared(tree, tmp_path / "cache")
-    assert dataset.report["counts"]["test"] == {"NORMAL": 0, "PNEUMONIA": 0}
-    assert any("scored on validation only" in line for line in dataset.report["alarms"])
+    assert dataset.report.counts["test"] == {"NORMAL": 0, "PNEUMONIA": 0}
+    assert any("scored on validation only" in line for line in dataset.report.alarms)
     with pytest.raises(DataError, match="no test images"):
         sealed.open()
 
@@ -211,7 +211,7 @@ def test_no_test_folder_is_an_error_only_when_it_is_opened(tmp_path):
 def test_a_test_of_one_class_is_an_error_only_when_it_is_opened(tree, tmp_path):
     shutil.rmtree(tree / "test/NORMAL")
     dataset, sealed = prepared(tree, tmp_path / "cache")
-    assert any("test has no usable NORMAL image" in line for line in dataset.report["alarms"])
+    assert any("test has no usable NORMAL image" in line for line in dataset.report.alarms)
     with pytest.raises(DataError, match="no usable NORMAL images"):
         sealed.open()
 
@@ -222,12 +222,12 @@ def test_duplicates_are_counted_and_crossings_are_alarms(tree, tmp_path):
     shutil.copyfile(normal[1], tree / "train/PNEUMONIA/person800_virus_1.jpeg")
     shutil.copyfile(normal[2], tree / "test/NORMAL/IM-0801-0001.jpeg")
     dataset, _ = prepared(tree, tmp_path / "cache")
-    twins = dataset.report["duplicates"]
-    assert (twins["groups"], twins["files"]) == (3, 6)
-    assert len(twins["crossing_test"]) == 1
-    assert len(twins["crossing_classes"]) == 1
-    assert len(twins["crossing_patients"]) == 3
-    text = " ".join(dataset.report["alarms"])
+    twins = dataset.report.duplicates
+    assert (twins.groups, twins.files) == (3, 6)
+    assert len(twins.crossing_test) == 1
+    assert len(twins.crossing_classes) == 1
+    assert len(twins.crossing_patients) == 3
+    text = " ".join(dataset.report.alarms)
     assert "train and in test" in text
     assert "both labels" in text
 
@@ -236,14 +236,14 @@ def test_identical_films_of_two_children_are_on_one_side(tree, tmp_path):
     for number, path in enumerate(sorted((tree / "train/NORMAL").iterdir())[::2]):
         shutil.copyfile(path, tree / f"train/NORMAL/IM-{800 + number:04d}-0001.jpeg")
     dataset, _ = prepared(tree, tmp_path / "cache")
-    assert dataset.report["duplicates"]["crossing_validation"] == []
+    assert dataset.report.duplicates.crossing_validation == ()
 
 
 def test_test_patients_in_train_are_an_alarm(tree, tmp_path):
     write(tree / "test/NORMAL/IM-0100-0009.jpeg", encoded(film(77)))
     dataset, _ = prepared(tree, tmp_path / "cache")
-    assert dataset.report["leakage"]["test_patients_in_train_ids"] == ["IM-0100"]
-    assert any("not clean" in line for line in dataset.report["alarms"])
+    assert dataset.report.leakage.test_patients_in_train_ids == ("IM-0100",)
+    assert any("not independent" in line for line in dataset.report.alarms)
 
 
 def test_unmatched_names_and_colour_are_counted(tree, tmp_path):
@@ -252,9 +252,9 @@ def test_unmatched_names_and_colour_are_counted(tree, tmp_path):
     red.paste((250, 10, 10), (0, 0, 30, 40))
     write(tree / "train/NORMAL/IM-0700-0001.jpeg", encoded(red))
     dataset, _ = prepared(tree, tmp_path / "cache")
-    assert dataset.report["unmatched_names"] == 1
-    assert dataset.report["colour"] == ["train/NORMAL/IM-0700-0001.jpeg"]
-    assert dataset.report["modes"]["RGB"] == 2
+    assert dataset.report.unmatched_names == 1
+    assert dataset.report.colour == ("train/NORMAL/IM-0700-0001.jpeg",)
+    assert dataset.report.modes["RGB"] == 2
 
 
 def test_weights_prevalence_and_sizes_are_those_of_the_files(tree, tmp_path):
@@ -267,34 +267,15 @@ def test_weights_prevalence_and_sizes_are_those_of_the_files(tree, tmp_path):
     assert dataset.class_weights[0] == pytest.approx(len(dataset.train) / (2 * healthy))
     assert dataset.class_weights[1] == pytest.approx(len(dataset.train) / (2 * ill))
     assert dataset.prevalence == pytest.approx(40 / 60)
-    assert dataset.report["sizes"]["NORMAL"]["width"] == [48, 48, 48]
-    assert dataset.report["sizes"]["PNEUMONIA"]["height"][2] == 50
+    assert dataset.report.sizes["NORMAL"].width == (48, 48, 48)
+    assert dataset.report.sizes["PNEUMONIA"].height[2] == 50
 
 
-def test_the_report_is_json_and_complete(tree, tmp_path):
+def test_the_cache_that_is_reported_is_the_one_on_disk(tree, tmp_path):
     dataset, _ = prepared(tree, tmp_path / "cache")
-    report = json.loads(json.dumps(to_json(dataset.report)))
-    assert {
-        "source",
-        "fingerprint",
-        "counts",
-        "patients",
-        "unmatched_names",
-        "sizes",
-        "modes",
-        "rejected",
-        "duplicates",
-        "leakage",
-        "class_weights",
-        "prevalence",
-        "cache",
-        "views",
-        "split",
-        "val_fraction",
-        "seed",
-    } <= set(report)
-    files = [tmp_path / "cache/arrays" / name for name in report["cache"]["files"]]
-    assert report["cache"]["bytes"] == sum(path.stat().st_size for path in files)
+    cache = dataset.report.cache
+    files = [tmp_path / "cache/arrays" / name for name in cache.files]
+    assert cache.bytes == sum(path.stat().st_size for path in files)
 
 
 def test_progress_reaches_the_end(tree, tmp_path):
@@ -331,7 +312,127 @@ def test_processes_that_start_at_once_agree(tmp_path):
 
 
 def test_a_folder_of_classes_can_be_scored(tree, tmp_path):
-    direct = labelled_folder(tree / "train", image_size=32, cache_dir=tmp_path / "cache")
-    nested = labelled_folder(tree, image_size=32, cache_dir=tmp_path / "cache")
-    assert (len(direct), len(nested)) == (40, 20)
-    assert nested.paths[0].startswith("test/NORMAL/")
+    write(tree / "test/NORMAL/bad.jpeg", b"")
+    write(tree / "test/COVID/c.jpeg", encoded(film(3)))
+    options = {"classes": ("NORMAL", "PNEUMONIA"), "image_size": 32, "cache_dir": tmp_path / "c"}
+    direct = labelled_folder(tree / "train", **options)
+    nested = labelled_folder(tree, **options)
+    assert (len(direct.subset), len(nested.subset)) == (40, 20)
+    assert nested.subset.paths[0].startswith("test/NORMAL/")
+    assert [file.path for file in nested.rejected] == ["test/NORMAL/bad.jpeg"]
+    assert [(row.path, row.files) for row in nested.left_out] == [("test/COVID/c.jpeg", 1)]
+
+
+# What an image set of any two classes needs.
+
+
+def two_classes(root: Path, *names: str, count: int = 30, colour: bool = False) -> Path:
+    """Write folders of classes without train/."""
+    for number, name in enumerate(names):
+        for index in range(count):
+            image = film(1000 * number + index)
+            if colour:
+                image = Image.merge(
+                    "RGB", [image, image.rotate(180), image.rotate(90, expand=False)]
+                )
+            write(root / name / f"P{index // 2:03d}_{index}.png", encoded(image, "PNG"))
+    return root
+
+
+def test_classes_without_train_get_a_test_by_patient_that_no_seed_moves(tmp_path):
+    root = two_classes(tmp_path / "tree", "malignant", "benign")
+    tests = []
+    for seed in (1, 2):
+        labelling = Labelling(patients=r"(P\d+)_")
+        dataset, sealed = prepared(root, tmp_path / "cache", seed=seed, labelling=labelling)
+        test = sealed.open()
+        assert dataset.classes == ("benign", "malignant")
+        assert not set(test.patients) & {*dataset.train.patients, *dataset.val.patients}
+        assert len(test) == 12
+        assert any("12 of 60 images were set aside as the test, by patient" in note
+                   for note in dataset.report.notes)  # fmt: skip
+        assert dataset.report.patients_known
+        tests.append(test.paths)
+    assert tests[0] == tests[1]
+
+
+def test_identical_files_are_not_split_between_training_and_a_test_set_aside(tmp_path):
+    root = two_classes(tmp_path / "tree", "no", "yes")
+    for index in range(30):
+        shutil.copyfile(
+            root / "no" / f"P{index // 2:03d}_{index}.png", root / f"no/copy{index}.png"
+        )
+    dataset, _ = prepared(root, tmp_path / "cache")
+    assert dataset.report.duplicates.crossing_test == ()
+
+
+def test_unknown_patients_are_said_to_be_unknown(tmp_path):
+    dataset, _ = prepared(two_classes(tmp_path / "tree", "no", "yes"), tmp_path / "cache")
+    assert not dataset.report.patients_known
+    assert any("the patient of 60 images is unknown" in line for line in dataset.report.alarms)
+    assert ("leakage", "patients are unknown; the split is by image") in table(dataset.report)
+    assert len({*dataset.train.patients, *dataset.val.patients}) == 48
+
+
+def test_real_colour_is_kept_on_request_and_a_mix_is_told(tmp_path):
+    root = two_classes(tmp_path / "tree", "benign", "malignant", colour=True)
+    gray, _ = prepared(root, tmp_path / "cache")
+    assert gray.channels == 1
+    assert any(
+        "60 of 60 images have real colour and are used as gray" in a for a in gray.report.alarms
+    )
+    dataset, sealed = prepared(root, tmp_path / "cache", channels=3)
+    assert dataset.channels == 3
+    for subset in (dataset.train, dataset.val, sealed.open()):
+        array = subset.open_array()
+        assert array.shape[1:] == (32, 32, 3)
+        for row, path in zip(subset.rows, subset.paths, strict=True):
+            assert np.array_equal(array[row], load_image(root / path, 32, channels=3).pixels)
+    assert dataset.views.open_array().shape[1:] == (32, 32, 3)
+    assert not any("mix" in line for line in dataset.report.alarms)
+    write(root / "benign/gray.png", encoded(film(9), "PNG"))
+    mixed, _ = prepared(root, tmp_path / "cache", channels=3)
+    assert any("a mix: 1 of 61 images are gray" in line for line in mixed.report.alarms)
+
+
+def test_the_users_own_validation_folder_is_used_or_joined(tmp_path):
+    tree = make_tree(tmp_path / "tree")
+    for number in range(20):
+        for name in ("NORMAL", "PNEUMONIA"):
+            write(tree / "valid" / name / f"{number}.png", encoded(film(700 + number), "PNG"))
+    own, _ = prepared(tree, tmp_path / "cache", split=SplitKind.FOLDERS)
+    assert {path.split("/")[0] for path in own.val.paths} == {"valid"}
+    assert {path.split("/")[0] for path in own.train.paths} == {"train"}
+    joined, _ = prepared(tree, tmp_path / "cache")
+    assert any("val/ (20 NORMAL and 20 PNEUMONIA) is joined" in n for n in joined.report.notes)
+
+
+def test_a_validation_folder_too_small_to_rank_is_an_error_with_its_number(tmp_path):
+    tree = make_tree(tmp_path / "tree")
+    write(tree / "val/NORMAL/a.png", encoded(film(1), "PNG"))
+    with pytest.raises(DataError, match=r"val/ has 1 NORMAL and 0 PNEUMONIA images, too few"):
+        prepared(tree, tmp_path / "cache", split=SplitKind.FOLDERS)
+
+
+@pytest.mark.parametrize(("top", "bits"), [(1023, 10), (4095, 12), (4096, 12), (16383, 14)])
+def test_the_depth_of_16_bit_images_is_that_of_the_set(tmp_path, top, bits):
+    for folder, count in (("train", 30), ("test", 6)):
+        for number in range(count):
+            for name in ("a", "b"):
+                brightest = 900 if number % 3 else top
+                values = np.linspace(0, brightest, 40 * 40).astype(np.uint16).reshape(40, 40)
+                values[0, number] = 0
+                image = Image.fromarray(values)
+                write(tmp_path / f"tree/{folder}/{name}/{number}.png", encoded(image, "PNG"))
+    dataset, sealed = prepared(tmp_path / "tree", tmp_path / "cache")
+    assert dataset.report.depth == bits
+    assert any(f"taken as {bits}" in note for note in dataset.report.notes)
+    for subset in (dataset.train, sealed.open()):
+        pixels = subset.open_array()
+        for row, path in zip(subset.rows, subset.paths, strict=True):
+            number = int(Path(path).stem)
+            wanted = 255 * (900 if number % 3 else min(top, 2**bits - 1)) / (2**bits - 1)
+            assert abs(int(pixels[row].max()) - wanted) <= 8
+    again, _ = prepared(tmp_path / "tree", tmp_path / "cache")
+    assert again.report.cache.reused
+    assert again.report.depth == bits

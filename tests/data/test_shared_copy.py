@@ -19,25 +19,25 @@ def test_the_shared_copy_has_the_known_numbers(tmp_path):
     notebook, sealed = prepared(REAL, tmp_path, split=SplitKind.NOTEBOOK, **options)
     cold = time.perf_counter() - begin
     assert (len(notebook.train), len(notebook.val)) == (4172, 1044)
-    assert notebook.report["leakage"]["val_images_sharing_a_patient_with_train"] == 403
-    assert notebook.report["leakage"]["test_patients_in_train"] == 0
+    assert notebook.report.leakage.val_images_sharing_a_patient_with_train == 403
+    assert notebook.report.leakage.test_patients_in_train == 0
     assert notebook.class_weights[0] == pytest.approx(1.96, abs=0.01)
     assert notebook.class_weights[1] == pytest.approx(0.67, abs=0.005)
-    assert notebook.report["unmatched_names"] == 0
-    assert notebook.report["rejected"] == []
-    assert notebook.report["duplicates"]["crossing_test"] == []
-    assert notebook.report["duplicates"]["crossing_classes"] == []
+    assert notebook.report.unmatched_names == 0
+    assert notebook.report.rejected == ()
+    assert notebook.report.duplicates.crossing_test == ()
+    assert notebook.report.duplicates.crossing_classes == ()
     assert len(sealed.open()) == 331
 
     begin = time.perf_counter()
     patient, _ = prepared(REAL, tmp_path, **options)
     warm = time.perf_counter() - begin
     assert warm < cold
-    assert patient.report["leakage"]["val_images_sharing_a_patient_with_train"] == 0
+    assert patient.report.leakage.val_images_sharing_a_patient_with_train == 0
     for name, count in (("NORMAL", 1341), ("PNEUMONIA", 3875)):
-        assert abs(patient.report["counts"]["val"][name] / count - 0.2) < 0.01
+        assert abs(patient.report.counts["val"][name] / count - 0.2) < 0.01
     totals = {
-        name: patient.report["patients"]["train"][name] + patient.report["patients"]["val"][name]
+        name: patient.report.patients["train"][name] + patient.report.patients["val"][name]
         for name in ("NORMAL", "PNEUMONIA")
     }
     assert totals == {"NORMAL": 1211, "PNEUMONIA": 2443}

@@ -1,11 +1,12 @@
 import sys
 import types
 import zipfile
+from pathlib import Path
 
 import pytest
 
-from search.data import kaggle
-from search.data.demo import FILMS
+from search.data import sources
+from search.data.demo import IMAGES
 from search.data.listing import list_images
 from search.data.sources import SourceKind, find_source
 from search.errors import DataError
@@ -21,7 +22,7 @@ def nowhere(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(empty))
     monkeypatch.delenv("CHEST_XRAY_DIR", raising=False)
     monkeypatch.delenv("KAGGLEHUB_CACHE", raising=False)
-    monkeypatch.setattr(kaggle, "MOUNT", empty / "kaggle/input")
+    monkeypatch.setattr(sources, "MOUNT", empty / "kaggle/input")
     return empty
 
 
@@ -68,10 +69,35 @@ def test_missing_folder_is_an_error_with_the_remedy(tmp_path):
         find_source(str(tmp_path / "nowhere"), cache_dir=tmp_path)
 
 
-def test_folder_of_classes_gets_a_hint(tmp_path):
-    write(tmp_path / "train/NORMAL/a.jpeg", b"x")
-    with pytest.raises(DataError, match="give the folder above train/"):
-        find_source(str(tmp_path / "train"), cache_dir=tmp_path)
+@pytest.mark.parametrize("place", ["", "ham10000", "some/where/deeper"])
+def test_classes_without_train_are_a_layout(tmp_path, place):
+    root = tmp_path / "given" / place
+    for name in ("benign", "malignant"):
+        write(root / name / "a.jpeg", b"x")
+    assert find_source(str(tmp_path / "given"), cache_dir=tmp_path).root == root
+
+
+def test_train_is_found_one_level_deeper_under_any_name(tmp_path):
+    make_tree(tmp_path / "given/covid-set", patients=2)
+    assert find_source(str(tmp_path / "given"), cache_dir=tmp_path).root.name == "covid-set"
+    make_tree(tmp_path / "given/other-set", patients=2)
+    with pytest.raises(DataError, match="covid-set, other-set each hold a train/"):
+        find_source(str(tmp_path / "given"), cache_dir=tmp_path)
+
+
+@pytest.mark.parametrize("names", [["NORMAL"], ["test", "val"], []])
+def test_a_folder_without_train_and_two_classes_is_an_error(tmp_path, names):
+    for name in names:
+        write(tmp_path / "given" / name / "a.jpeg", b"x")
+    (tmp_path / "given").mkdir(exist_ok=True)
+    with pytest.raises(DataError, match=r"no train/ in .*no folders of two classes"):
+        find_source(str(tmp_path / "given"), cache_dir=tmp_path)
+
+
+def test_a_table_makes_up_for_a_layout(tmp_path):
+    write(tmp_path / "given/images/a.jpeg", b"x")
+    found = find_source(str(tmp_path / "given"), cache_dir=tmp_path, table="labels.csv")
+    assert found.root == tmp_path / "given"
 
 
 def test_empty_name_is_an_error(tmp_path):
@@ -98,7 +124,7 @@ def test_auto_looks_in_order(tmp_path, nowhere, no_drawing, monkeypatch):
     monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path / "hub"))
     steps = [
         (SourceKind.DEMO, no_drawing),
-        (SourceKind.KAGGLE, tmp_path / "hub/datasets" / kaggle.HANDLE / "versions/2/chest_xray"),
+        (SourceKind.KAGGLE, tmp_path / "hub/datasets" / sources.HANDLE / "versions/2/chest_xray"),
         (SourceKind.FOLDER, nowhere / "data/chest_xray"),
         (SourceKind.FOLDER, nowhere / "chest_xray"),
     ]
@@ -113,7 +139,7 @@ def test_auto_looks_in_order(tmp_path, nowhere, no_drawing, monkeypatch):
 
 
 def test_unfinished_kaggle_download_is_passed_over(tmp_path, no_drawing):
-    versions = kaggle.Path.home() / ".cache/kagglehub/datasets" / kaggle.HANDLE / "versions"
+    versions = Path.home() / ".cache/kagglehub/datasets" / sources.HANDLE / "versions"
     make_tree(versions / "1/chest_xray", patients=2)
     write(versions.parent / "1.complete", b"")
     make_tree(versions / "2/chest_xray", patients=2)
@@ -160,7 +186,7 @@ def test_kaggle_offline_takes_what_was_downloaded_before(tmp_path, monkeypatch):
 
     fake_kagglehub(monkeypatch, download)
     monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path / "hub"))
-    versions = tmp_path / "hub/datasets" / kaggle.HANDLE / "versions"
+    versions = tmp_path / "hub/datasets" / sources.HANDLE / "versions"
     make_tree(versions / "2/chest_xray", patients=2)
     with pytest.raises(DataError, match="Max retries exceeded"):
         find_source("kaggle", cache_dir=tmp_path)
@@ -199,5 +225,5 @@ def test_zip_is_a_source(tmp_path):
 
 
 def test_the_demos_counts_are_a_few_hundred():
-    assert sum(FILMS["train"].values()) == 320
-    assert sum(FILMS["test"].values()) == 120
+    assert sum(IMAGES["train"].values()) == 320
+    assert sum(IMAGES["test"].values()) == 120

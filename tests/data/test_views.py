@@ -18,7 +18,7 @@ from search.data.views import (
 from search.errors import ConfigurationError
 from search.records import Subset
 
-IMAGE = np.random.default_rng(0).integers(1, 256, (40, 40)).astype(np.uint8)
+IMAGE = np.random.default_rng(0).integers(1, 256, (40, 40, 1)).astype(np.uint8)
 SETTINGS = ViewSettings()
 
 
@@ -70,7 +70,7 @@ def test_kinds_are_balanced_in_each_class(per_image, labels, seed):
 
 def test_default_costs_no_more_than_two_clean_evaluations(tmp_path):
     val = subset(tmp_path)
-    views = make_views(val, settings=SETTINGS, seed=8, cache_dir=tmp_path)
+    views, _ = make_views(val, settings=SETTINGS, seed=8, cache_dir=tmp_path)
     assert len(views) == 2 * len(val)
     assert views.open_array().shape == (82, 24, 24, 1)
     assert views.open_array().dtype == np.uint8
@@ -80,29 +80,29 @@ def test_default_costs_no_more_than_two_clean_evaluations(tmp_path):
 def test_views_depend_on_seed_and_path_and_not_on_order(tmp_path):
     val = subset(tmp_path)
     mixed = reordered(val, np.random.default_rng(2).permutation(len(val)))
-    views = make_views(val, settings=SETTINGS, seed=8, cache_dir=tmp_path / "a")
-    again = make_views(mixed, settings=SETTINGS, seed=8, cache_dir=tmp_path / "b")
-    other = make_views(val, settings=SETTINGS, seed=0, cache_dir=tmp_path / "a")
+    views, _ = make_views(val, settings=SETTINGS, seed=8, cache_dir=tmp_path / "a")
+    again, _ = make_views(mixed, settings=SETTINGS, seed=8, cache_dir=tmp_path / "b")
+    other, _ = make_views(val, settings=SETTINGS, seed=0, cache_dir=tmp_path / "a")
     assert by_path(val, views) == by_path(mixed, again)
     assert by_path(val, views) != by_path(val, other)
 
 
 def test_views_are_made_once(tmp_path, monkeypatch):
     val = subset(tmp_path)
-    first = make_views(val, settings=SETTINGS, seed=8, cache_dir=tmp_path)
+    first, _ = make_views(val, settings=SETTINGS, seed=8, cache_dir=tmp_path)
 
     def fail(*_):
         raise AssertionError("made again")
 
     monkeypatch.setattr("search.data.views.apply_view", fail)
-    second = make_views(val, settings=SETTINGS, seed=8, cache_dir=tmp_path)
+    second, _ = make_views(val, settings=SETTINGS, seed=8, cache_dir=tmp_path)
     assert second.array_file == first.array_file
 
 
 def test_settings_are_part_of_the_cache_key(tmp_path):
     val = subset(tmp_path)
     files = {
-        make_views(val, settings=settings, seed=8, cache_dir=tmp_path).array_file
+        make_views(val, settings=settings, seed=8, cache_dir=tmp_path)[0].array_file
         for settings in (SETTINGS, ViewSettings(shift=0.1), ViewSettings(views_per_image=3))
     }
     assert len(files) == 3
@@ -129,6 +129,16 @@ def test_strengths_stay_within_the_settings(path, seed):
     assert 0.75 <= tone.contrast <= 1.25
 
 
+def test_a_view_of_colour_alters_every_channel_alike():
+    colour = np.concatenate([IMAGE, IMAGE[::-1], IMAGE[:, ::-1]], axis=-1)
+    view = ViewParameters(box=(0.1, -0.2, 0.8, 0.9))
+    altered = apply_view(colour, view)
+    assert altered.shape == colour.shape
+    for channel in range(3):
+        alone = apply_view(colour[..., channel : channel + 1], view)
+        assert np.array_equal(altered[..., channel : channel + 1], alone)
+
+
 def test_no_view_leaves_the_image_as_it_is():
     assert np.array_equal(apply_view(IMAGE, ViewParameters()), IMAGE)
 
@@ -141,7 +151,7 @@ def test_shift_brings_black_in():
 
 def test_zoom_out_puts_the_film_on_black():
     zoomed = apply_view(
-        np.full((40, 40), 200, np.uint8), ViewParameters(box=(-0.1, -0.1, 1.1, 1.1))
+        np.full((40, 40, 1), 200, np.uint8), ViewParameters(box=(-0.1, -0.1, 1.1, 1.1))
     )
     assert (zoomed[0] == 0).all()
     assert zoomed[20, 20] == 200
@@ -149,15 +159,15 @@ def test_zoom_out_puts_the_film_on_black():
 
 
 def test_crop_enlarges_a_part():
-    image = np.zeros((40, 40), np.uint8)
+    image = np.zeros((40, 40, 1), np.uint8)
     image[10:30, 10:30] = 255
     assert (apply_view(image, ViewParameters(box=(0.3, 0.3, 0.7, 0.7))) == 255).all()
 
 
 def test_tone_keeps_black_white_order():
-    ramp = np.tile(np.arange(0, 256, 8, dtype=np.uint8), (32, 1))
+    ramp = np.tile(np.arange(0, 256, 8, dtype=np.uint8), (32, 1))[..., None]
     toned = apply_view(ramp, ViewParameters(gamma=1.3, contrast=0.8))
-    assert (np.diff(toned[0].astype(int)) >= 0).all()
+    assert (np.diff(toned[0, :, 0].astype(int)) >= 0).all()
     assert not np.array_equal(toned, ramp)
 
 

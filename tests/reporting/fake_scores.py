@@ -9,9 +9,9 @@ from search.records import Predictions, Split, Threshold, to_json
 from search.reporting.insights.material import Material
 from search.reporting.progress import RunProgress
 from search.reporting.trials import refit_histories, refit_rows
-from search.scoring.bands import score_curves
 from search.scoring.comparison import Scored, evaluation_report
-from search.scoring.evaluate import evaluate
+from search.scoring.curves import score_curves
+from search.scoring.predictions import evaluate
 
 THRESHOLDS = {"documented": 0.42, "winner": 0.31}
 REPEATS = 40

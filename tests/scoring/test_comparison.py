@@ -7,8 +7,8 @@ from tiny import THRESHOLD, make_predictions
 
 from search.records import SYNTHETIC_NOTICE, Split, Threshold, to_json
 from search.scoring.comparison import Scored, compare, compare_means, evaluation_report
-from search.scoring.evaluate import evaluate
 from search.scoring.metrics import RANKING_METRICS, THRESHOLD_METRICS
+from search.scoring.predictions import evaluate
 
 HALF = Threshold(value=0.5, rule="0.5", chosen_on="nothing", reached=0.0)
 

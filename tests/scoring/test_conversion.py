@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from tiny import SIZE, THRESHOLD, make_network, smooth_image
 
-from search.data.cache import load_gray
+from search.data.decode import load_gray
 from search.records import SYNTHETIC_NOTICE
 from search.scoring import conversion
 from search.scoring.conversion import TOLERANCE, convert, evenly_spaced, raw_images, remove

@@ -13,11 +13,11 @@ import pytest
 from PIL import Image
 from tiny import SIZE, THRESHOLD, make_network, smooth_image
 
-from search import exporting
-from search.data.cache import load_gray
+from search.data.decode import load_gray
 from search.errors import ModelError, StorageError
 from search.records import SYNTHETIC_NOTICE
 from search.run_directory import RunDirectory
+from search.scoring import exporting
 from search.scoring.export import export_model, load_model
 
 LOAD_ELSEWHERE = """

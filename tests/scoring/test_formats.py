@@ -17,7 +17,7 @@ from search.scoring.formats import (
     read_threshold,
     require,
 )
-from search.scoring.runtimes import LITERT_PAPERS, SAVED_MODEL_PAPERS, load_export
+from search.scoring.loading import LITERT_PAPERS, SAVED_MODEL_PAPERS, load_export
 
 ABSENT = Format(
     name="stone",

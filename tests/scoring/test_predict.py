@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from search.data.cache import load_gray
+from search.data.decode import load_gray
 from search.errors import DataError, ModelError, RunDirectoryError, StorageError
 from search.predict import main
 from search.records import SYNTHETIC_NOTICE

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 from tiny import smooth_image
 
-from search.data.cache import load_gray
+from search.data.decode import load_gray
 
 keras = pytest.importorskip("keras")
 

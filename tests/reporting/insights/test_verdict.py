@@ -232,7 +232,7 @@ def test_an_empty_bin_has_no_share(material):
 
 
 def calibration_of(predictions):
-    from search.scoring.bands import calibration_bins
+    from search.scoring.curves import calibration_bins
 
     return calibration_bins(predictions.labels, predictions.probabilities)
 

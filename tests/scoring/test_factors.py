@@ -1,0 +1,92 @@
+"""One factor changed and nothing else."""
+
+import pytest
+
+from search.errors import ConfigurationError
+from search.scoring.factors import FACTORS, QUESTIONS, Wish, changed, parse_factors
+
+BASE = {
+    "base_filters": 16,
+    "activation": "relu",
+    "batch_norm": True,
+    "conv_dropout": 0.2,
+    "dense_layers": 2,
+    "dense_dropout_1": 0.7,
+    "dense_dropout_2": 0.5,
+    "flip": False,
+    "batch_size": 16,
+    "learning_rate": 0.001,
+}
+
+
+def test_every_factor_changes_only_its_own_values_and_every_question_has_one():
+    own = {
+        "epochs": set(),
+        "batch_size": {"batch_size"},
+        "batch_norm": {"batch_norm"},
+        "dropout": {"conv_dropout", "dense_dropout_1", "dense_dropout_2"},
+        "flip": {"flip"},
+        "filters": {"base_filters"},
+        "activation": {"activation"},
+    }
+    assert set(own) == set(FACTORS)
+    found = [changed(wish, BASE, 10) for wish in parse_factors("all")]
+    assert {change.question for change in found} == set(QUESTIONS)
+    for change in found:
+        assert change.values.keys() == BASE.keys()
+        differing = {name for name in BASE if change.values[name] != BASE[name]}
+        assert differing == own[change.factor], change.factor
+        assert change.epochs == (20 if change.factor == "epochs" else 10)
+        assert change.before != change.after
+    assert len({change.name for change in found}) == len(found)
+
+
+@pytest.mark.parametrize(
+    ("factor", "base", "before", "after"),
+    [
+        ("batch_norm", {"batch_norm": False}, "off", "on"),
+        ("flip", {"flip": True}, "on", "off"),
+        ("batch_size", {"batch_size": 64}, "64", "32"),
+        ("filters", {"base_filters": 32}, "32", "16"),
+        ("activation", {"activation": "silu"}, "silu", "relu"),
+        (
+            "dropout",
+            {"conv_dropout": 0.0, "dense_dropout_1": 0.0, "dense_dropout_2": 0.0},
+            "off",
+            "on",
+        ),
+    ],
+)
+def test_what_the_base_has_already_is_turned_round(factor, base, before, after):
+    change = changed(Wish(factor=factor), {**BASE, **base}, 10)
+    assert (change.before, change.after) == (before, after)
+
+
+def test_levels_are_read():
+    wishes = parse_factors("epochs=25, filters=8,filters=32,activation=silu")
+    found = [changed(wish, BASE, 10) for wish in wishes]
+    assert [c.name for c in found] == [
+        "epochs=25",
+        "filters=8",
+        "filters=32",
+        "activation=silu",
+    ]
+    assert found[0].epochs == 25
+    assert found[1].values["base_filters"] == 8
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("magic", "no such factor"),
+        ("filters=many", "whole number"),
+        ("epochs=0", "whole number"),
+        ("flip=maybe", "on or off"),
+        ("dropout=half", "on or off"),
+        ("flip=off", "has already"),
+        ("filters=16", "has already"),
+    ],
+)
+def test_a_wrong_factor_is_one_clear_message(text, said):
+    with pytest.raises(ConfigurationError, match=said):
+        [changed(wish, BASE, 10) for wish in parse_factors(text)]
