@@ -10,10 +10,9 @@ with several workers.
 Every search begins with nothing compiled: ours keeps JAX's compiled programs in a folder of its
 own, which its workers share; plain KerasTuner keeps none, as its users run it.
 
-    python tests/benchmarks/workers.py                                     # two cores: about 20 min
-    KERAS_BACKEND=jax python tests/benchmarks/workers.py --images 0 --max-epochs 9 --iterations 1
-    python tests/benchmarks/workers.py --data demo --sizes 32 --workers 1 2 --images 64 \\
-        --iterations 1 --out /tmp/rehearsal
+    python results/studies/speed/workers.py              # two cores: about 20 min
+    KERAS_BACKEND=jax python results/studies/speed/workers.py --images 0 --max-epochs 9
+    python results/studies/speed/workers.py --data demo --sizes 32 --images 64 --out /tmp/w
 
 On a CPU the defaults take 200 training images and R = 3 twice, which shows how workers share a
 machine, at the price of short epochs: what a trial costs besides weighs more than in a real search.
@@ -153,14 +152,14 @@ def report(done: list[Job], options: argparse.Namespace) -> str:
     heading = [
         "# Several workers, against plain KerasTuner",
         "",
-        "    " + " ".join(["python tests/benchmarks/workers.py", *sys.argv[1:]]),
+        "    " + " ".join(["python results/studies/speed/workers.py", *sys.argv[1:]]),
         "",
         f"{about['train_images']} training images, R = {options.max_epochs}, η = "
         f"{options.factor}, {options.iterations} time(s): {about['planned_trials']} trials, "
         f"{about['planned_epochs']} epochs, the same for all; {about['device']}"
         + (f" ({about['card']}); " if about.get("card") else "; ")
         + ", ".join(f"{name} {version}" for name, version in about["versions"].items())
-        + ". What the columns are is told in `tests/benchmarks/workers.py` and `rates.py`.",
+        + ". What the columns are is told in `results/studies/speed/workers.py` and `rates.py`.",
         "",
     ]
     (options.out / "README.md").write_text(
@@ -213,7 +212,7 @@ def main() -> int:
     )
     parser.add_argument("--limit", type=float, default=600, help="seconds of a search")
     parser.add_argument("--minutes", type=float, default=math.inf, help="begin nothing after")
-    parser.add_argument("--out", type=Path, default=Path("results/studies/workers"))
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     parser.add_argument("--job", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.job:

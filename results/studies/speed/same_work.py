@@ -21,27 +21,90 @@ from typing import Any
 import keras
 import keras_tuner as kt
 import numpy as np
-from contenders import HELD, PlainHyperband, RobustLoss, Task, arrays, declared_space, load_data
 
 from hypermodels import DocumentedCNN
 from search import backend
+from search.config import SplitKind
+from search.data.prepare import default_cache_dir, prepare
+from search.data.sources import find_source
+from search.data.views import ViewSettings
 from search.errors import StopRequestedError
-from search.journal import RunDirectory
 from search.records import Dataset, StressedViews, Subset, Values
+from search.run_directory import RunDirectory
+from search.tuning import space as spaces
 from search.tuning.devices import find_gpus, worker_environments
 from search.tuning.executors import Executor, InProcessExecutor
 from search.tuning.feed import TrainingFeed
 from search.tuning.loop import SearchLoop
-from search.tuning.model import Setting, build_model, release_memory
+from search.tuning.model import Setting, averaged, build_model, release_memory
+from search.tuning.normalization import StatisticsImages, reestimated
 from search.tuning.oracle import ScheduleOracle
 from search.tuning.pool import WorkerPool
 from search.tuning.proposals import UniformSource
 from search.tuning.schedule import Schedule, hyperband
+from search.tuning.validation import Validator
 
 RANK = "rank_loss"
 TIMED_STEPS = 60
 PATIENCE = 8.0
 """Seconds beyond its limit that a search may take to finish its epochs."""
+
+HELD: Values = {"separable": True, "base_filters": 16}
+"""What makes an epoch up to ten times dearer on a CPU, held at the documented values."""
+
+
+def load_data(data: str, image_size: int) -> Dataset:
+    """Return training and validation images as `search.run` prepares them."""
+    cache = default_cache_dir()
+    dataset, _ = prepare(
+        find_source(data, cache_dir=cache, progress=lambda *_: None),
+        split=SplitKind.PATIENT,
+        val_fraction=0.2,
+        image_size=image_size,
+        seed=8,
+        cache_dir=cache,
+        views=ViewSettings(),
+    )
+    return dataset
+
+
+def arrays(subset: Subset) -> tuple[np.ndarray, np.ndarray]:
+    """Return images `uint8` (n, S, S, 1) and labels `float32` (n, 1), as `Model.fit` takes them."""
+    return subset.open_array()[subset.rows], subset.labels.astype(np.float32)[:, None]
+
+
+def declared_space(hypermodel: DocumentedCNN, held: Values = HELD) -> kt.HyperParameters:
+    """Return the space of every contender."""
+    declared = kt.HyperParameters()
+    hypermodel.declare(declared)
+    return spaces.narrow(declared, fix=held, vary=())
+
+
+class Validated(keras.callbacks.Callback):
+    """Adds our validation metrics to an epoch's logs, computed exactly as in our own trials."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        super().__init__()
+        self.images = StatisticsImages(dataset.train)
+        self.validator = Validator(dataset, prevalence=dataset.prevalence)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Validate; the callbacks after this one see the result."""
+        assert logs is not None
+        with averaged(self.model), reestimated(self.model, self.images):
+            logs.update(self.validator.metrics(self.model))
+
+
+class _NoTensorBoard:
+    """KerasTuner imports tensorboard in every trial, which TensorFlow 2.21 no longer brings."""
+
+    def _configure_tensorboard_dir(self, callbacks: Any, trial: Any, execution: int = 0) -> None:
+        pass
+
+
+class PlainHyperband(_NoTensorBoard, kt.Hyperband):
+    """`keras_tuner.Hyperband` that can be run at all."""
+
 
 Trial = dict[str, Any]
 """rate (its learning rate), epochs trained in it, seconds, costs in seconds by kind."""
@@ -313,11 +376,11 @@ class _Clock(keras.callbacks.Callback):
         self.trained["epochs"] += 1
 
 
-class _Validated(RobustLoss):
+class _Validated(Validated):
     """Our metrics, timed."""
 
-    def __init__(self, task: Task, batch_size: int, costs: dict[str, float]) -> None:
-        super().__init__(task, batch_size)
+    def __init__(self, dataset: Dataset, costs: dict[str, float]) -> None:
+        super().__init__(dataset)
         self.costs = costs
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -371,14 +434,6 @@ def plain(work: Work, *, limit: float) -> Done:
     done = Done()
     begin = time.perf_counter()
     deadline = begin + limit
-    task = Task(
-        dataset=work.dataset,
-        max_epochs=work.schedule.max_epochs,
-        factor=work.factor,
-        seed=8,
-        directory=work.directory,
-        hypermodel=work.hypermodel,
-    )
     current: Trial = {}
 
     class Timed(kt.HyperModel):
@@ -394,7 +449,7 @@ def plain(work: Work, *, limit: float) -> Done:
             current["rate"] = hp.values["learning_rate"]
             kwargs["callbacks"] = [
                 _Clock(costs, deadline, current),
-                _Validated(task, hp.values["batch_size"], costs),
+                _Validated(work.dataset, costs),
                 *kwargs.get("callbacks", ()),
             ]
             return work.hypermodel.fit(hp, model, *args, **kwargs)

@@ -9,8 +9,8 @@ The schedule is short (R = 3, η = 3: 6 trials, 11 epochs), which is hard on the
 search trains 5 epochs a trial, this one 1.8. What longer schedules would have is computed from the
 seconds lost per trial, and said to be.
 
-    python tests/benchmarks/overhead.py --data ../shared/chest_xray    # about 10 min on two cores
-    python tests/benchmarks/overhead.py --data demo --image-size 32 --repeats 1 --out /tmp/rehearsal
+    python results/studies/speed/overhead.py --data ../shared/chest_xray    # about 10 min
+    python results/studies/speed/overhead.py --data demo --image-size 32 --repeats 1 --out /tmp/o
 
 Goes on where it was stopped: finished searches are kept in OUT/jobs.jsonl.
 """
@@ -131,13 +131,13 @@ def report(done: list[Job], options: argparse.Namespace) -> str:
     heading = [
         "# What a search costs besides training",
         "",
-        "    " + " ".join(["python tests/benchmarks/overhead.py", *sys.argv[1:]]),
+        "    " + " ".join(["python results/studies/speed/overhead.py", *sys.argv[1:]]),
         "",
         f"{one['train_images']} training images of {options.image_size} px, R = "
         f"{options.max_epochs}, η = 3: {one['planned_trials']} trials, {one['planned_epochs']} "
         f"epochs; medians of {options.repeats} repeats; {one['device']}; "
         + ", ".join(f"{name} {version}" for name, version in one["versions"].items())
-        + ". What is measured is told in `tests/benchmarks/overhead.py`.",
+        + ". What is measured is told in `results/studies/speed/overhead.py`.",
         "",
     ]
     (options.out / "README.md").write_text(
@@ -163,7 +163,7 @@ def main() -> int:
     parser.add_argument("--max-epochs", type=int, default=3)
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--limit", type=float, default=900, help="seconds of a search")
-    parser.add_argument("--out", type=Path, default=Path("results/studies/overhead"))
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     parser.add_argument("--job", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.job:

@@ -4,8 +4,8 @@
 `.gpu/chest_xray.tar`: the films. `.gpu/earlier`: what earlier sessions measured, with --keep, so
 that the next one goes on from there. The folder is ignored by git and named in `carry`.
 
-    python tests/benchmarks/gpu_pack.py --data ../shared/chest_xray
-    python tests/benchmarks/gpu_pack.py --keep PATH/results.tgz      # of the last session
+    python results/studies/speed/gpu_pack.py --data ../shared/chest_xray
+    python results/studies/speed/gpu_pack.py --keep PATH/results.tgz      # of the last session
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sys
 import tarfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 PACK = ROOT / ".gpu"
 PACKAGES = ("keras==3.15.1", "keras-tuner==1.4.8", "kt-legacy", "namex", "optree", "six")
 MOST_BYTES = 60 * 2**20
@@ -67,7 +67,7 @@ def main() -> int:
     if total > MOST_BYTES:
         print("that is near the limit of what may travel (64 MiB with the working tree)")
     print("There, with carry=['.gpu'], three times; --keep the results before each further call:")
-    print("  python3 tests/benchmarks/gpu_session.py --out $OUT --minutes 9.5")
+    print("  python3 results/studies/speed/gpu_session.py --out $OUT --minutes 9.5")
     return 0
 
 

@@ -4,8 +4,8 @@ For a machine with JAX for CUDA, without TensorFlow and without network; what el
 in `.gpu/`, see `gpu_pack.py`. The packages go to a folder on PYTHONPATH and not to a virtual
 environment: the machine's own Python is one, and its packages are not seen from another.
 
-    python3 tests/benchmarks/gpu_session.py --out $OUT --minutes 9.5
-    python3 tests/benchmarks/gpu_session.py --out $OUT --minutes 9.5 --stages workers-180 tests
+    python3 results/studies/speed/gpu_session.py --out $OUT --minutes 9.5
+    python3 results/studies/speed/gpu_session.py --out $OUT --minutes 9.5 --stages workers-180 tests
 
 Stages, in this order: `standard` (the search that `search.run` does by default, with 8 workers:
 180 pixels, R = 27, η = 3, with retraining and scoring), `workers-180` and `workers-96`
@@ -37,9 +37,9 @@ from pathlib import Path
 
 from fresh import card
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 PACK = ROOT / ".gpu"
-BENCHMARKS = ROOT / "tests" / "benchmarks"
+BENCHMARKS = ROOT / "results" / "studies" / "speed"
 SMALLEST_STAGE = 45.0
 """Seconds; with less left, no stage is begun."""
 WRAP_UP = 15.0
