@@ -319,7 +319,7 @@ def _classes_in(root: Path, place: Path, split: str, left: LeftOutFiles) -> list
     """Return the images of every class in a folder."""
     images = []
     for entry in _entries(place):
-        if not entry.is_dir():
+        if not _is_folder(entry):
             left.add(_relative(root, entry), "in no class's folder")
             continue
         for relative, reason in _walk(root, Path(entry.path)):
@@ -356,7 +356,7 @@ def _walk(root: Path, folder: Path) -> Iterator[tuple[str, str]]:
         relative = _relative(root, entry)
         if entry.is_dir(follow_symlinks=False):
             yield from _walk(root, Path(entry.path))
-        elif entry.is_dir():
+        elif _is_folder(entry):
             yield relative, "a link to a folder; links are not followed"
         elif not _is_text(entry.name):
             shown = os.fsencode(relative).decode(errors="backslashreplace")
@@ -378,6 +378,13 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
             return sorted((e for e in entries if not is_junk(e.name)), key=lambda e: e.name)
     except OSError as error:
         raise _not_listed(folder, error) from error
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # links that lead in a circle
+        return False
 
 
 def _not_listed(folder: Path, error: OSError) -> DataError:
@@ -606,6 +613,6 @@ def _images_below(folder: Path) -> list[Path]:
         path = Path(entry.path)
         if entry.is_dir(follow_symlinks=False):
             found += _images_below(path)
-        elif not entry.is_dir() and may_be_image(path):
+        elif not _is_folder(entry) and may_be_image(path):
             found.append(path)
     return found
