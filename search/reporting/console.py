@@ -149,13 +149,11 @@ class Console:
         """Show how far a long piece of work is; a total of 0 announces one of unknown length."""
         share = f" {whole(done)} of {whole(total)}" if total else " …"
         self._doing = f"{text}{share}"
-        now = time.monotonic()
-        finished = total and done >= total
-        if self.quiet or self.live or (text in self._shown and not finished):
-            if now - self._shown.get(text, 0.0) < EPOCH_SECONDS or self.quiet or self.live:
-                return
-        self._shown[text] = now
-        self._line(self._doing)
+        now, before = time.monotonic(), self._shown.get(text)
+        due = before is None or now - before >= EPOCH_SECONDS or (total and done >= total)
+        if due and not self.quiet and not self.live:
+            self._shown[text] = now
+            self._line(self._doing)
 
     def know_data(self, report: DatasetReport) -> None:
         """Take a few words on the data for the header of the live view."""
@@ -191,8 +189,8 @@ class Console:
             if (root / file).exists():
                 self._rich.print(Text(f"{name:<8}{root / file}"), soft_wrap=True)
         for arguments in ("predict {} IMAGE...", "evaluate {} --data FOLDER", "report {} --html"):
-            text = Text(f"        python -m search.{arguments.format(root)}", style="cyan")
-            self._rich.print(text, soft_wrap=True)
+            command = Text(f"        python -m search.{arguments.format(root)}", style="cyan")
+            self._rich.print(command, soft_wrap=True)
 
     def show(self, view: rich.console.RenderableType) -> None:
         """Print what a command made, also when quiet."""
@@ -387,7 +385,9 @@ def _started(event: Event, state: RunProgress) -> str | None:
     record = state.trials[event["trial_id"]]
     if state.starts[record.trial_id] < 2:
         return None
-    return f"trial {record.trial_id} goes on after epoch {record.epochs} in worker {event['worker']}"
+    return (
+        f"trial {record.trial_id} goes on after epoch {record.epochs} in worker {event['worker']}"
+    )
 
 
 def _epoch(event: Event, state: RunProgress) -> str:

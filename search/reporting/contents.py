@@ -10,6 +10,7 @@ from pathlib import PurePath
 from typing import Any
 
 from search.config import RunConfig, direction
+from search.evidence import ScoreCurves
 from search.journal import Event, EventKind
 from search.records import (
     SYNTHETIC_NOTICE,
@@ -35,7 +36,6 @@ from search.reporting.plots.style import Chart
 from search.reporting.progress import Retraining, RunProgress, ordered
 from search.reporting.sentences import exported
 from search.run_directory import RunDirectory
-from search.evidence import ScoreCurves
 from search.scoring.curves import score_curves
 from search.scoring.predictions import PREDICTION_FILES, read_predictions_csv
 
@@ -71,6 +71,7 @@ class RunContents:
         comparison: `evaluation.json`.
         exports: `exports.json`.
         manifest: `manifest.json`.
+        ablation: `ablation/ablation.json`.
         missing: "file (what it holds)" for every part that is not there.
     """
 
@@ -83,6 +84,7 @@ class RunContents:
     exports: tuple[ExportRecord, ...]
     manifest: Manifest | None
     missing: tuple[str, ...]
+    ablation: dict[str, Any] | None = None
 
     @property
     def name(self) -> str:
@@ -236,6 +238,9 @@ def read(directory: RunDirectory) -> RunContents:
         if there("exports.json")
         else (),
         manifest=directory.read(Manifest, "manifest.json") if there("manifest.json") else None,
+        ablation=directory.read_json("ablation/ablation.json")
+        if there("ablation/ablation.json")
+        else None,
         missing=tuple(f"{name} ({what})" for name, what in PARTS if not there(name)),
     )
 
@@ -254,7 +259,7 @@ def history_rows(events: Iterable[Event], trained_as: dict[str, str]) -> list[di
     for event in events:
         if event["event"] != EventKind.REFIT_EPOCH:
             continue
-        role = trained_as.get(event["role"], event["role"])
+        role = str(trained_as.get(event["role"], event["role"]))
         key = (role, event["seed"], event["epoch"])
         for stale in [known for known in rows if known[:2] == key[:2] and known[2] >= key[2]]:
             del rows[stale]
@@ -280,7 +285,7 @@ def setting_rows(comparison: Comparison) -> list[tuple[str, str, str, bool]]:
 
 
 def metric_rows(comparison: Comparison) -> list[tuple[str, str, str, str, str]]:
-    """Return every metric of the exported networks: (name, baseline, interval, winner, interval)."""
+    """Return (name, baseline, interval, winner, interval) of the exported networks' metrics."""
     sides = [exported(comparison.baseline), exported(comparison.winner)]
     rows = []
     for table, suffix in (("ranking", ""), ("at_threshold", ""), ("at_half", " at 0.5")):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import dataclasses
 import hashlib
 import io
 import json
@@ -16,13 +17,13 @@ import jinja2
 from markupsafe import Markup
 
 from search.data import report as data_report
-from search.records import TrialRecord
+from search.evidence import Heatmap
+from search.records import Manifest, TrialRecord
 from search.reporting import contents as gathered
 from search.reporting import format, sentences, tables
 from search.reporting.contents import RunContents
 from search.reporting.plots import course, failures, hyperparameters, scores, style
 from search.run_directory import RunDirectory, write_text
-from search.evidence import Heatmap
 
 HERE = Path(__file__).parent
 TEMPLATES = HERE / "templates"
@@ -36,12 +37,15 @@ EMPTY_STYLE = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="
 """SHA-256 of nothing: plotly makes an empty style element and fills it by script."""
 
 
-def write(directory: RunDirectory, heatmaps: Sequence[Heatmap] = ()) -> list[Path]:
+def write(
+    directory: RunDirectory, heatmaps: Sequence[Heatmap] = (), about: Manifest | None = None
+) -> list[Path]:
     """Write everything that is made from a run's records.
 
     Args:
         directory: A run, finished or not.
         heatmaps: What the winner looked at, for the local report; () keeps those of before.
+        about: What the manifest is going to say, which is written last.
 
     Returns:
         The files: `trials.csv`, `history.csv`, `plots/`, the reports, of a scored run the card.
@@ -52,6 +56,8 @@ def write(directory: RunDirectory, heatmaps: Sequence[Heatmap] = ()) -> list[Pat
     """
     root = directory.root
     contents = gathered.read(directory)
+    if about is not None:
+        contents = dataclasses.replace(contents, manifest=about, missing=())
     if heatmaps:
         failures.keep_pictures(root, heatmaps)
     written = [write_text(root / "trials.csv", trials_csv(contents.trials))]
@@ -208,6 +214,8 @@ def _common(contents: RunContents, *, local: bool) -> dict[str, Any]:
             row for row in data_report.table(dataset) if local or row[0] not in ("folder", "cache")
         ]
         found["method"] = sentences.method(contents.config, dataset, contents.plan, comparison)
+    found["ablation"] = tables.ablation_rows(contents.ablation) if contents.ablation else []
+    found["ablation_columns"] = tables.ABLATION_COLUMNS
     if contents.plan is not None:
         found["plan_sentence"] = tables.plan_sentence(contents.plan)
         found["bracket_rows"] = tables.bracket_rows(contents.plan)

@@ -300,9 +300,9 @@ class RunProgress:
         trained = [r for r in self.trials.values() if r.history]
         later = [epoch.seconds for r in trained for epoch in r.history[1:]]
         finished = [r for r in trained if r.status is not TrialStatus.RUNNING and r.seconds]
-        planned = None
+        planned: tuple[float, float] | None = None
         if self.plan and self.plan.seconds_per_epoch is not None:
-            planned = self.plan.seconds_per_epoch, self.plan.seconds_per_trial
+            planned = self.plan.seconds_per_epoch, self.plan.seconds_per_trial or 0.0
         if not later and (planned is None or not finished):
             first = [r.history[0].seconds for r in trained]
             return planned or ((statistics.fmean(first), 0.0) if first else None)

@@ -352,4 +352,3 @@ def provenance(dataset: DatasetReport) -> str:
         "Guangzhou Women and Children's Medical Center, published de-identified under CC BY 4.0. "
         "Two physicians graded each image, a third checked the evaluation set."
     )
-

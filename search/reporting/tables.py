@@ -7,17 +7,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
+from typing import Any
 
 from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from search.records import Comparison, DatasetReport, PlanRecord, TrialRecord, TrialStatus
+from search.records import (
+    Comparison,
+    DatasetReport,
+    Estimate,
+    PlanRecord,
+    TrialRecord,
+    TrialStatus,
+    from_json,
+)
 from search.reporting.format import (
     MISSING,
     baseline_values,
-    clock,
     compact,
     described,
     differing,
@@ -38,6 +46,7 @@ GOOD, BAD, DIM, HEAD, BASELINE, RUNNING = "green", "red", "dim", "bold", "yellow
 OUTCOME_STYLES = {"better": GOOD, "worse": BAD}
 SHOWN_FAILURES = 3
 SHOWN_BRACKETS = 5
+ABLATION_COLUMNS = ("from", "change", "objective, validation (95%)", "AUC, test (95%)")
 SPLITS = {"train": "training", "val": "validation", "test": "test"}
 
 
@@ -220,6 +229,38 @@ def end_view(comparison: Comparison, *, width: int = 100) -> RenderableType:
     return Group(*parts)
 
 
-def time_of(record: TrialRecord) -> str:
-    """Return a trial's own wall time, "" while unknown."""
-    return clock(record.seconds).removeprefix("0:") if record.seconds else MISSING
+def ablation_view(content: dict[str, Any]) -> RenderableType:
+    """Return a table for each question of `ablation.json`: every change with its effects."""
+    parts: list[RenderableType] = []
+    for question, sentence, rows in ablation_rows(content):
+        table = simple_table(*ABLATION_COLUMNS)
+        for row in rows:
+            table.add_row(*map(Text, row))
+        parts += [Text(question, style=HEAD), Text(sentence), table, Text("")]
+    parts += [Text(note, style=DIM) for note in content["notes"]]
+    return Group(*parts)
+
+
+def ablation_rows(content: dict[str, Any]) -> list[tuple[str, str, list[tuple[str, ...]]]]:
+    """Return (question, answer in words, rows under `ABLATION_COLUMNS`) of `ablation.json`."""
+    found = []
+    for question in content["questions"]:
+        rows: list[tuple[str, ...]] = []
+        for item in content["answers"]:
+            if item["question"] != question["name"]:
+                continue
+            change = f"{item['factor']} {item['before']} → {item['after']}"
+            if item["failed"]:
+                rows.append((item["base"], change, f"not trained: {one_line(item['failed'])}", ""))
+                continue
+            on_test = item["test"]["metrics"]["auc"]["over_patients"] if item["test"] else None
+            rows.append((item["base"], change, _effect(item["validation"]["difference"]),
+                         _effect(on_test) if on_test else MISSING))  # fmt: skip
+        if rows:
+            found.append((question["question"], question["sentence"], rows))
+    return found
+
+
+def _effect(data: dict[str, Any]) -> str:
+    estimate = from_json(Estimate, data)
+    return f"{signed(estimate.value)} ({interval(estimate, sign=True) or 'no interval'})"

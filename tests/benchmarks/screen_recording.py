@@ -22,13 +22,13 @@ from typing import Any
 
 from rich.console import Console
 from rich.terminal_theme import TerminalTheme
+from search.reporting.facts import data_words, mapping
+from search.reporting.screen import Screen
 
 from search.errors import SearchError
 from search.journal import EventKind
-from search.reporting.facts import data_words, mapping
 from search.reporting.live import LiveView
 from search.reporting.progress import RunProgress
-from search.reporting.screen import Screen
 from search.run_directory import locate
 
 THEME = TerminalTheme(

@@ -4,15 +4,15 @@ import json
 
 import fake_runs as fake
 import pytest
-
-from search.reporting.documents import write_reports
 from search.reporting.figures import new_figure, save
 from search.reporting.insights import forest
 from search.reporting.insights.insight import Insight, Section
 from search.reporting.insights.material import Material
-from search.reporting.plots import draw_all, pictures
 from search.reporting.stored import read_run
 from search.reporting.trials import refit_histories
+
+from search.reporting.documents import write_reports
+from search.reporting.plots import draw_all, pictures
 from search.run_directory import RunDirectory
 
 

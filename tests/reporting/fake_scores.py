@@ -4,11 +4,11 @@ import functools
 
 import fake_runs as fake
 import numpy as np
+from search.reporting.insights.material import Material
+from search.reporting.trials import refit_histories, refit_rows
 
 from search.records import Predictions, Split, Threshold, to_json
-from search.reporting.insights.material import Material
 from search.reporting.progress import RunProgress
-from search.reporting.trials import refit_histories, refit_rows
 from search.scoring.comparison import Scored, evaluation_report
 from search.scoring.curves import score_curves
 from search.scoring.predictions import evaluate

@@ -5,11 +5,11 @@ import io
 import fake_runs as fake
 import pytest
 from rich.console import Console
+from search.reporting.comparison import METRICS
+from search.reporting.verdict import COLUMNS, read_verdict
 
 from search.records import Estimate, to_json
 from search.reporting import facts, tables
-from search.reporting.comparison import METRICS
-from search.reporting.verdict import COLUMNS, read_verdict
 from search.tuning.schedule import hyperband
 
 

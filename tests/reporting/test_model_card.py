@@ -8,16 +8,16 @@ from pathlib import Path
 
 import fake_runs as fake
 import pytest
-
-from search.config import RunConfig
-from search.records import to_json
-from search.reporting import claim
 from search.reporting.card import front_matter, metrics, render_card
 from search.reporting.content import export_rows, gather
 from search.reporting.html import render_html
 from search.reporting.markdown import render_markdown
 from search.reporting.method import method_rows
 from search.reporting.purpose import limitations, provenance
+
+from search.config import RunConfig
+from search.records import to_json
+from search.reporting import claim
 
 
 def content(synthetic=False, **changes):

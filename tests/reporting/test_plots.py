@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
-from sklearn.metrics import roc_auc_score
-
-from search.evidence import Heatmap
-from search.records import SYNTHETIC_NOTICE, to_json
-from search.reporting import curves, figures
 from search.reporting.insights import ranking
 from search.reporting.insights.course import draw_trials
 from search.reporting.insights.explain import explain
 from search.reporting.insights.insight import Section, read_insights
 from search.reporting.insights.material import Material
+from search.reporting.trials import refit_histories, refit_rows
+from sklearn.metrics import roc_auc_score
+
+from search.evidence import Heatmap
+from search.records import SYNTHETIC_NOTICE, to_json
+from search.reporting import curves, figures
 from search.reporting.plots import draw_all, pictures
 from search.reporting.progress import RunProgress
-from search.reporting.trials import refit_histories, refit_rows
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,9 @@
 
 import fake_runs as fake
 import pytest
+from search.reporting.remaining import longest_chain, planned_retraining, seconds_left
 
 from search.reporting.progress import RunProgress
-from search.reporting.remaining import longest_chain, planned_retraining, seconds_left
 
 
 def state(events):

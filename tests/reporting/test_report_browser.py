@@ -4,7 +4,6 @@ import json
 import shutil
 
 import pytest
-
 from search.reporting.stored import read_run
 from search.reporting.trials import ordered
 

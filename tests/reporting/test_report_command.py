@@ -10,12 +10,12 @@ import sys
 
 import fake_runs as fake
 import pytest
+from search.reporting.content import data_rows, option_rows, picture
+from search.reporting.stored import read_run
 
 from search import report
 from search.records import SYNTHETIC_NOTICE
-from search.reporting.content import data_rows, option_rows, picture
 from search.reporting.documents import write_reports
-from search.reporting.stored import read_run
 from search.run_directory import RunDirectory, file_sha256
 
 

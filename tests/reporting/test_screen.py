@@ -6,10 +6,10 @@ import time
 import fake_runs as fake
 import pytest
 from rich.console import Console
+from search.reporting.screen import Screen
 
 from search.reporting.live import LiveView
 from search.reporting.progress import RunProgress
-from search.reporting.screen import Screen
 
 
 class Watcher:

@@ -7,9 +7,6 @@ import math
 import fake_runs as fake
 import pytest
 from rich.console import Console
-
-from search.records import TrialStatus
-from search.reporting import tables
 from search.reporting.trials import (
     finalists,
     history_csv,
@@ -30,6 +27,9 @@ from search.reporting.wording import (
     sparkline,
     thousands,
 )
+
+from search.records import TrialStatus
+from search.reporting import tables
 
 
 def rows_of(text):

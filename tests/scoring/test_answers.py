@@ -5,11 +5,11 @@ import json
 
 import numpy as np
 import pytest
+from search.reporting.ablation import ablation_view
 from tests.test_factors import BASE
 
 from search.config import RunConfig
 from search.records import Predictions, Split
-from search.reporting.ablation import ablation_view
 from search.scoring.answers import Arm, Scored, Trained, content
 from search.scoring.factors import changed, parse_factors
 from search.scoring.refit import Candidate, Role

@@ -34,7 +34,8 @@ def history(
     """
     begun: float | None = None
     passed, previous = 0.0, 0.0
-    epochs, steps = 0, []
+    epochs = 0
+    steps: list[tuple[TrialRecord, float, float]] = []
     for event in events:
         kind, now = event["event"], float(event["time"])
         if kind == EventKind.TRIAL_CREATED and begun is None:
@@ -55,8 +56,8 @@ def history(
     for record, _, _ in steps:
         best.append(_better([*best[-1:], record], direction))
     panels = []
-    for name, place in (("epochs trained", 1), ("minutes", 2)):
-        where = tuple(step[place] for step in steps)
+    axes = {"epochs trained": [s[1] for s in steps], "minutes": [s[2] for s in steps]}
+    for name, where in axes.items():
         records = [step[0] for step in steps]
         panels.append(
             Panel(
@@ -65,7 +66,7 @@ def history(
                 series=(
                     Series(
                         name="trials",
-                        x=where,
+                        x=tuple(where),
                         y=tuple(r.score or 0.0 for r in records),
                         kind="points",
                         colour="dim",
@@ -74,7 +75,7 @@ def history(
                     ),
                     Series(
                         name="best so far",
-                        x=where,
+                        x=tuple(where),
                         y=tuple(r.score or 0.0 for r in best),
                         kind="steps",
                         colour="best",

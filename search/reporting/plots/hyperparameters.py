@@ -244,7 +244,7 @@ def _logarithmic(values: Sequence[Any]) -> bool:
     numbers = [_place(value) for value in values]
     if any(isinstance(place, str) or place <= 0 for place in numbers):
         return False
-    return max(numbers) / min(numbers) >= LOG_SPAN  # type: ignore[type-var, operator]
+    return max(numbers) / min(numbers) >= LOG_SPAN  # type: ignore[operator]
 
 
 def _scale(values: Sequence[Any]) -> tuple[list[float | str], bool]:

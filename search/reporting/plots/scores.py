@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from search.evidence import ScoreCurves
 from search.records import Comparison
 from search.reporting.format import metric
 from search.reporting.plots.style import Chart, Panel, Series
 from search.reporting.sentences import exported, value
-from search.evidence import ScoreCurves
 
 DIAGONAL = Series(name="", x=(0.0, 1.0), y=(0.0, 1.0), kind="diagonal", colour="dim")
 
@@ -108,5 +108,3 @@ def confusion_rows(comparison: Comparison) -> list[tuple[str, str, int, int]]:
         rows.append((side.role, negative, counts["tn"], counts["fp"]))
         rows.append((side.role, positive, counts["fn"], counts["tp"]))
     return rows
-
-

@@ -10,15 +10,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any
 
 from search.records import SYNTHETIC_NOTICE
 from search.reporting.format import metric
 from search.run_directory import atomic
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COLOURS = {
     "winner": "#0072B2",
@@ -103,7 +103,7 @@ class Chart:
 
     def numbers(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         """Return columns and rows of what is drawn, thinned, for readers without the picture."""
-        rows = []
+        rows: list[tuple[str, ...]] = []
         for panel in self.panels:
             for one in panel.series:
                 if one.kind == "diagonal":
@@ -130,6 +130,10 @@ def draw(chart: Chart, path: Path, *, synthetic: bool) -> None:
     Raises:
         StorageError: It cannot be written.
     """
+    # Takes most of a second to import, which printing a report should not cost.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     columns = min(3, len(chart.panels))
     rows = math.ceil(len(chart.panels) / columns)
     width = 5.4 if columns == 1 else 3.7 * columns

@@ -6,11 +6,11 @@ import json
 import fake_runs as fake
 import fake_scores
 import pytest
+from search.reporting.insights import course, parallel, timeline
+from search.reporting.insights.material import Material
 
 from search.journal import EventKind
 from search.records import EpochRecord
-from search.reporting.insights import course, parallel, timeline
-from search.reporting.insights.material import Material
 
 
 @pytest.fixture(scope="module")

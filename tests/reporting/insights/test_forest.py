@@ -3,11 +3,11 @@
 import fake_runs as fake
 import numpy as np
 import pytest
-
-from search.records import TrialStatus
 from search.reporting.insights import forest
 from search.reporting.insights.importance import claimed, importance_and_marginals, reading
 from search.reporting.insights.material import Material
+
+from search.records import TrialStatus
 
 
 def searched(score, count=60, seed=0, rungs=(1, 3)):

@@ -5,10 +5,6 @@ import dataclasses
 import fake_scores
 import numpy as np
 import pytest
-from sklearn import metrics as sk
-
-from search.evidence import Heatmap
-from search.records import CLASS_NAMES
 from search.reporting.insights import (
     agreement,
     calibration,
@@ -19,6 +15,10 @@ from search.reporting.insights import (
     scores,
 )
 from search.reporting.insights.material import Material
+from sklearn import metrics as sk
+
+from search.evidence import Heatmap
+from search.records import CLASS_NAMES
 
 NOTHING = Material(objective="robust_loss")
 
