@@ -152,7 +152,7 @@ def prepare(
         ConfigurationError: An option does not fit the files.
         StorageError: The cache cannot be written.
     """
-    listing = list_images(source.root, labelling)
+    listing = list_images(source.root, labelling, place=source.place)
     lock = cache_dir / "scan" / f"{folder_key(source.root)}.lock"
     with locked(lock, progress):
         known_files, sealed_files, notes = _set_test_aside(listing, progress)
