@@ -99,7 +99,7 @@ class Subset:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StressedViews:
+class PerturbedViews:
     """Fixed, seeded alterations of validation images.
 
     Attributes:
@@ -148,7 +148,7 @@ class Dataset:
     classes: tuple[str, str]
     train: Subset
     val: Subset
-    views: StressedViews
+    views: PerturbedViews
     class_weights: dict[int, float]
     prevalence: float
     fingerprint: str
