@@ -446,6 +446,14 @@ class TrialRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BestHyperparameters:
+    """The best configuration of a search; the content of `best_hyperparameters.json`."""
+
+    trial_id: str
+    values: Values
+
+
+@dataclass(frozen=True, kw_only=True)
 class Estimate:
     """A number with its 95% interval.
 

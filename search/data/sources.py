@@ -108,7 +108,11 @@ def _find_auto(cache_dir: Path, seed: int, table: str, progress: Progress) -> So
 
 
 def _from_path(path: Path, option: str, cache_dir: Path, table: str, progress: Progress) -> Source:
-    if not path.is_file():
+    try:
+        archive = path.is_file()
+    except OSError as error:  # a name that is too long, for one
+        raise DataError(f"{option}: cannot be read ({error.strerror}); check the path") from error
+    if not archive:
         return _folder(SourceKind.FOLDER, path, option, option, any_layout=bool(table))
     root, left_out = extract(path, cache_dir=cache_dir, any_layout=bool(table), progress=progress)
     return Source(

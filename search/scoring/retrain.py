@@ -19,7 +19,14 @@ from typing import Any, Protocol
 from search.config import RefitOn, RefitSchedule, RunConfig, direction
 from search.errors import SearchFailedError
 from search.journal import Event, EventKind
-from search.records import EpochRecord, TrialRecord, TrialResult, Values, to_json
+from search.records import (
+    BestHyperparameters,
+    EpochRecord,
+    TrialRecord,
+    TrialResult,
+    Values,
+    to_json,
+)
 from search.run_directory import RunDirectory
 from search.scoring import refit
 from search.scoring.refit import Candidate, Job, Role
@@ -291,7 +298,8 @@ class Retraining:
 
     def _write_best(self, record: TrialRecord) -> None:
         self.directory.write_json(
-            "best_hyperparameters.json", {"trial_id": record.trial_id, "values": record.values}
+            "best_hyperparameters.json",
+            BestHyperparameters(trial_id=record.trial_id, values=record.values),
         )
 
 

@@ -91,13 +91,14 @@ def test_a_run_is_found_by_its_name_and_a_damaged_one_is_told(
 ):
     monkeypatch.chdir(tmp_path)
     best = write(
-        tmp_path / "results/first/best_hyperparameters.json", b'{"values": {"base_filters": 16}}'
+        tmp_path / "results/first/best_hyperparameters.json",
+        b'{"trial_id": "1", "values": {"base_filters": 16}}',
     )
     asked = [str(tree), *options, "--show", "s.png", "--run", "first"]
     assert main(asked) == 0
     best.write_bytes(b"[]")
     assert main(asked) == 2
-    assert "has no values" in capsys.readouterr().err
+    assert "best_hyperparameters.json" in capsys.readouterr().err
 
 
 def test_a_sheet_that_cannot_be_written_is_code_2(tree, options, tmp_path, capsys):
