@@ -11,7 +11,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -122,19 +122,21 @@ def _run_locked(
             directory.write_json("config.json", job.config)
             directory.write_json("dataset.json", dataset.report)
             console.show_data(dataset.report)
-        directory.append(
-            EventKind.RUN_STARTED,
-            pid=os.getpid(),
-            host=socket.gethostname(),
-            resumed=resumed,
-            versions=backend.versions(),
-            backend=backend.name(),
-            device=backend.device(),
-        )
-        if job.config.tensorboard:
-            _show_in_tensorboard(directory, searching, console)
-        with searching.executor(directory, should_stop) as staffing:
+        with ExitStack() as held:
             with clock.stage("plan", "Plan"):
+                # What loads the backend and starts workers takes seconds, under this heading.
+                directory.append(
+                    EventKind.RUN_STARTED,
+                    pid=os.getpid(),
+                    host=socket.gethostname(),
+                    resumed=resumed,
+                    versions=backend.versions(),
+                    backend=backend.name(),
+                    device=backend.device(),
+                )
+                if job.config.tensorboard:
+                    _show_in_tensorboard(directory, searching, console)
+                staffing = held.enter_context(searching.executor(directory, should_stop))
                 searching.show_plan(console, directory)
             with clock.stage("search", "Search"):
                 records = searching.search(directory, console, staffing.executor)

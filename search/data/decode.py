@@ -258,7 +258,7 @@ def _decode(
             ImageOps.exif_transpose(image, in_place=True)
         plain, colour, brightest = _plain(image, channels=channels, bits=bits)
         pixels = shrink(plain, image_size, blocks=not reduced)
-        if image.format == "JPEG":
+        if _is_jpeg(data):
             _refuse_damaged(data)
     return Decoded(
         pixels=_with_channels(pixels, channels),
@@ -305,9 +305,14 @@ def _refuse_extreme(width: int, height: int) -> None:
         raise UnusableImageError(f"too large ({width} × {height} pixels)")
 
 
+def _is_jpeg(data: bytes) -> bool:
+    """Return whether a file is a JPEG, under whatever name Pillow has for its kind."""
+    return data.startswith(b"\xff\xd8\xff")
+
+
 def _refuse_many_scans(data: bytes, image: Image.Image) -> None:
     packed = image.format == "TIFF" and image.info.get("compression") == "jpeg"
-    if image.format == "JPEG" or packed:
+    if _is_jpeg(data) or packed:
         # Inside a scan 0xFF is followed by other bytes than this marker's.
         scans = data.count(b"\xff\xda")
         strips = len(getattr(image, "tile", (1,))) if packed else 1

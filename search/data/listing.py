@@ -160,12 +160,13 @@ class _Image:
     patient: str = ""
 
 
-def list_images(root: Path, labelling: Labelling = FROM_THE_FILES) -> Listing:
+def list_images(root: Path, labelling: Labelling = FROM_THE_FILES, *, place: str = "") -> Listing:
     """List a data folder.
 
     Args:
         root: The folder that directly holds `train/`, or the classes.
         labelling: What the user says of classes and patients.
+        place: What errors name: the archive where the folder was extracted from one.
 
     Raises:
         DataError: There are not two classes with images in train and val together, or a folder or
@@ -180,11 +181,12 @@ def list_images(root: Path, labelling: Labelling = FROM_THE_FILES) -> Listing:
         images = _by_folder(root, left)
     if table is not None:
         images = _joined(images, match_files(table, [i.relative for i in images], root), left)
-    classes = _choose(images, root, labelling)
+    place = place or str(root)
+    classes = _choose(images, place, labelling)
     images = _of_classes(images, classes, left)
     for name in classes:
         if not any(_same(i.class_name, name) and i.folder != "test" for i in images):
-            raise DataError(f"{root}: no {name} images to train on; they are all in the test")
+            raise DataError(f"{place}: no {name} images to train on; they are all in the test")
     files = _with_patients(images, classes, labelling)
     return Listing(root=root, classes=classes, files=files, left_out=left.rows())
 
@@ -409,7 +411,7 @@ def _same(first: str, second: str) -> bool:
     return first.casefold() == second.casefold()
 
 
-def _choose(images: Sequence[_Image], root: Path, labelling: Labelling) -> tuple[str, str]:
+def _choose(images: Sequence[_Image], place: str, labelling: Labelling) -> tuple[str, str]:
     """Return the names of the negative and the positive class."""
     names: dict[str, str] = {}
     for image in images:  # the spelling of the training images wins
@@ -419,12 +421,12 @@ def _choose(images: Sequence[_Image], root: Path, labelling: Labelling) -> tuple
         missing = [name for name in labelling.classes if name.casefold() not in names]
         if missing:
             raise ConfigurationError(
-                f"--classes {','.join(labelling.classes)}: {root} has no images of {missing[0]}; "
+                f"--classes {','.join(labelling.classes)}: {place} has no images of {missing[0]}; "
                 f"it has {_counted(images)}"
             )
         found = [names[name.casefold()] for name in labelling.classes]
     if len(found) != 2:
-        raise DataError(_not_two(images, root, found))
+        raise DataError(_not_two(images, place, found))
     positive = _positive(found, labelling)
     return (found[0] if positive == found[1] else found[1]), positive
 
@@ -441,12 +443,12 @@ def _positive(names: Sequence[str], labelling: Labelling) -> str:
     return findings[0] if len(findings) == 1 else names[1]
 
 
-def _not_two(images: Sequence[_Image], root: Path, names: Sequence[str]) -> str:
+def _not_two(images: Sequence[_Image], place: str, names: Sequence[str]) -> str:
     if not names:
-        return f"{root}: no images; looked for train/CLASS/ and CLASS/ with two classes"
+        return f"{place}: no images; looked for train/CLASS/ and CLASS/ with two classes"
     if len(names) == 1:
         return (
-            f"{root}: one class only, {_counted(images)}; two are needed. Put the images of the "
+            f"{place}: one class only, {_counted(images)}; two are needed. Put the images of the "
             "other one beside it, or give --data another folder"
         )
     splits = sorted({image.folder for image in images}, key=("train", "val", "test", "").index)
@@ -457,7 +459,7 @@ def _not_two(images: Sequence[_Image], root: Path, names: Sequence[str]) -> str:
         for split in splits
     )
     return (
-        f"{root}: {len(names)} classes, {', '.join(names)} ({by_split}), and two are needed. Name "
+        f"{place}: {len(names)} classes, {', '.join(names)} ({by_split}), and two are needed. Name "
         "a class alike in every split; or take two with --classes A,B and leave out the others"
     )
 

@@ -225,13 +225,19 @@ def with_alarms(report: DatasetReport) -> DatasetReport:
     return replace(report, alarms=tuple(found))
 
 
-def table(report: DatasetReport) -> list[tuple[str, str]]:
+def table(report: DatasetReport, *, brief: bool = False) -> list[tuple[str, str]]:
     """Return what a report says as pairs of a name and a text, in reading order.
 
     The one rendering of `dataset.json`: for the console, reports and `python -m search.data`.
+
+    Args:
+        report: What is known.
+        brief: Whether to say in six lines what a run begins with, and what must not be missed.
     """
-    rows = _origin(report)
+    rows = _origin(report, brief=brief)
     rows += [(title, _count(report, split)) for split, title in SPLIT_TITLES.items()]
+    if brief:
+        return [*rows, *(("warning", alarm) for alarm in report.alarms)]
     rows += _quality(report)
     lists = (
         ("cannot be used", [f"{file.path}: {file.reason}" for file in report.rejected]),
@@ -250,7 +256,7 @@ def table(report: DatasetReport) -> list[tuple[str, str]]:
     return rows
 
 
-def _origin(report: DatasetReport) -> list[tuple[str, str]]:
+def _origin(report: DatasetReport, *, brief: bool) -> list[tuple[str, str]]:
     how = {
         "folders": "validation is the folder val/",
         "notebook": f"as the notebook, {report.val_fraction:.0%} of train + val for validation",
@@ -260,10 +266,14 @@ def _origin(report: DatasetReport) -> list[tuple[str, str]]:
     colour = "gray" if report.channels == 1 else "colour"
     rows = [
         ("folder", report.source.root),
-        ("found by", report.source.origin),
-        ("fingerprint", report.fingerprint[:16]),
         ("classes", f"{report.classes[1]} (the finding) against {report.classes[0]}"),
         ("split", how[report.split]),
+    ]
+    if brief:
+        return rows
+    rows += [
+        ("found by", report.source.origin),
+        ("fingerprint", report.fingerprint[:16]),
         ("decoded", f"{report.image_size} × {report.image_size} pixels, {colour}"),
     ]
     if report.cache is not None:

@@ -19,6 +19,7 @@ from search.config import RefitOn, RefitSchedule, RunConfig, direction
 from search.errors import SearchFailedError
 from search.journal import Event, EventKind
 from search.records import (
+    BestHyperparameters,
     EpochRecord,
     RetrainingRecipe,
     TrialRecord,
@@ -297,7 +298,8 @@ class Retraining:
 
     def _write_best(self, record: TrialRecord) -> None:
         self.directory.write_json(
-            "best_hyperparameters.json", {"trial_id": record.trial_id, "values": record.values}
+            "best_hyperparameters.json",
+            BestHyperparameters(trial_id=record.trial_id, values=record.values),
         )
 
 
