@@ -308,12 +308,17 @@ def _by_folder(root: Path, left: LeftOutFiles) -> list[_Image]:
     if not _holds_train(root):
         return _classes_in(root, root, "", left)
     images = []
-    for place in subfolders(root):
-        if split := SPLITS.get(place.name.casefold()):
+    beside = "beside train/, in no split"
+    for entry in _entries(root):
+        place = Path(entry.path)
+        if not _is_folder(entry):
+            if may_be_image(place):
+                left.add(entry.name, beside)
+        elif split := SPLITS.get(entry.name.casefold()):
             images += _classes_in(root, place, split, left)
         else:
             for relative, _ in _walk(root, place):
-                left.add(relative, "beside train/, in no split", place=place.name)
+                left.add(relative, beside, place=entry.name)
     return images
 
 
@@ -322,7 +327,8 @@ def _classes_in(root: Path, place: Path, split: str, left: LeftOutFiles) -> list
     images = []
     for entry in _entries(place):
         if not _is_folder(entry):
-            left.add(_relative(root, entry), "in no class's folder")
+            if may_be_image(Path(entry.path)):
+                left.add(_relative(root, entry), "in no class's folder")
             continue
         for relative, reason in _walk(root, Path(entry.path)):
             if reason:
