@@ -33,12 +33,12 @@ from search.data.cache import (
     cache_errors,
     read_array,
     reserved_array,
-    temporary_file,
 )
 from search.data.decode import DECODER_VERSION, UnusableImageError, decode, opened
 from search.data.dicom import NEEDS_PYDICOM, bits_used
 from search.data.dicom import installed as dicom_installed
 from search.data.listing import FoundFile
+from search.run_directory import write_text
 
 INDEX_VERSION = 2
 """Raise it when a record's fields, or the rules for rejecting a file, change."""
@@ -289,8 +289,4 @@ def _write_index(
         if signature is not None
     }
     content = json.dumps({"version": [INDEX_VERSION, DECODER_VERSION], "files": entries})
-    with cache_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary_file(path) as temporary:
-            temporary.write_text(content, encoding="utf-8")
-            os.replace(temporary, path)
+    write_text(path, content, option="--cache-dir")

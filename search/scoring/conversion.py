@@ -22,8 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from search.errors import SearchError
-from search.journal import storage_errors
+from search.errors import SearchError, storage_errors
 from search.scoring.formats import FORMATS, Export, ExportStatus, Format, Predictor, missing_text
 
 TOLERANCE = 1e-4

@@ -17,8 +17,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from search.errors import ModelError
-from search.journal import storage_errors
+from search.errors import ModelError, storage_errors
 from search.records import CLASS_NAMES, Threshold, to_json
 from search.scoring.calibration import scaled
 from search.scoring.conversion import TOLERANCE, answers

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from search.config import CalibrationKind, ExportFormat
-from search.journal import RunDirectory
 from search.records import Predictions, Split, Subset, Threshold
+from search.run_directory import RunDirectory
 from search.scoring.calibration import (
     Calibrated,
     Calibration,
