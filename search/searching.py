@@ -26,7 +26,7 @@ from search.config import (
 from search.data.prepare import with_validation_trained
 from search.errors import ConfigurationError
 from search.journal import EventKind
-from search.records import Dataset, TrialRecord, Values
+from search.records import Dataset, PlanRecord, TrialRecord, Values, from_json
 from search.reporting.console import Console
 from search.resuming import Begun, finished_brackets, refuse_other_search
 from search.run_directory import RunDirectory
@@ -373,7 +373,7 @@ class Searching:
             planned["workers"] = self._staffing.executor.workers
             planned["precision"] = self.precision
             planned["notes"].append(f"trained by {self._staffing.reason}")
-        console.show_plan(planned)
+        console.show_plan(from_json(PlanRecord, planned))
         if directory is not None:
             directory.append(EventKind.PLAN, **planned)
             console.listen({"event": EventKind.PLAN.value, "time": time.time(), **planned})

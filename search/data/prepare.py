@@ -201,7 +201,7 @@ def prepare(
             synthetic=source.synthetic,
             notice=SYNTHETIC_NOTICE if source.synthetic else "",
         ),
-        fingerprint=reporting.fingerprint(everything),
+        fingerprint=reporting.fingerprint(everything, with_table=bool(labelling.table)),
         classes=classes,
         split=split.value,
         val_fraction=val_fraction,

@@ -58,12 +58,20 @@ def usable_images(scan: Scan) -> list[UsableImage]:
     ]
 
 
-def fingerprint(images: Sequence[UsableImage]) -> str:
-    """Return SHA-256 over the sorted (path, content hash) of the images."""
-    digest = hashlib.sha256()
-    for path, content in sorted((image.file.relative, image.record.sha256) for image in images):
-        digest.update(f"{path}\0{content}\n".encode())
-    return digest.hexdigest()
+def fingerprint(images: Sequence[UsableImage], *, with_table: bool = False) -> str:
+    """Return SHA-256 over the sorted (path, content hash) of the images.
+
+    Args:
+        images: All usable images.
+        with_table: Whether label, patient and split come from a table, and not with the path;
+            then they count as well.
+    """
+    lines = []
+    for image in images:
+        file = image.file
+        said = f"\0{file.label}\0{file.patient}\0{file.folder}" if with_table else ""
+        lines.append(f"{file.relative}\0{image.record.sha256}{said}\n")
+    return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
 
 
 def class_weights(labels: Sequence[int]) -> dict[int, float]:

@@ -434,6 +434,16 @@ def test_a_table_of_labels_alone_gets_a_test_set_aside(images, tmp_path):
     assert not dataset.report.patients_known
 
 
+def test_another_label_in_the_table_is_another_data_set(images, tmp_path):
+    prints = set()
+    for first in ("healthy", "sick"):
+        lines = [f"{n:02d},{'sick' if n % 2 else 'healthy'}" for n in range(1, 40)]
+        said = table(tmp_path, f"file,label\n00,{first}\n" + "\n".join(lines))
+        dataset, _ = prepared(images, tmp_path / "cache", labelling=Labelling(table=said))
+        prints.add(dataset.fingerprint)
+    assert len(prints) == 2
+
+
 def test_a_table_of_patients_alone_leaves_labels_to_the_folders(tmp_path):
     tree = make_tree(tmp_path / "tree", patients=2)
     names = [file.relative for file in list_images(tree).files]
