@@ -130,7 +130,7 @@ def test_a_trial_that_learned_nothing_ranks_below_every_living_one_and_is_never_
 
 def test_a_search_where_nothing_is_learned_says_so(tmp_path):
     executor = FakeExecutor(learns=lambda spec: False)
-    with pytest.raises(SearchFailedError, match="none of .* learned anything"):
+    with pytest.raises(SearchFailedError, match=r"none of .* learned anything"):
         make_loop(tmp_path, executor).search()
 
 
