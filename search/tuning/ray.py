@@ -263,6 +263,7 @@ class RayPool(Pool):
         nodes = cluster.nodes
         super().__init__(
             workers,
+            dataset=dataset,
             description=f"{workers} worker{'' if workers == 1 else 's'} on {nodes} "
             f"node{'' if nodes == 1 else 's'} of Ray",
             should_stop=should_stop,

@@ -28,6 +28,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Protocol
 
+from search.errors import SearchError, StopRequestedError, storage_errors
 from search.records import TrialSpec
 from search.tuning.devices import gpu_share_variables, resident_mb, set_environment
 
@@ -146,13 +147,16 @@ def serve(
     set_environment(environment)
     # Ctrl-C reaches the whole process group; the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    print_to(log_file)
     try:
+        print_to(log_file)
         from search import backend
 
         backend.load()
         setting = pickle.loads(pickled_setting)
         pipe.send(Ready(device=backend.device()))
+    except SearchError as error:
+        pipe.send(error)
+        return
     except Exception:
         traceback.print_exc()
         pipe.send(Broken(message=traceback.format_exc().strip().splitlines()[-1]))
@@ -176,7 +180,6 @@ def work(pipe: Pipe, task: Any, setting: Any) -> None:
         Exception: A fault of this program; it was sent as `Broken` before.
     """
     from search import backend
-    from search.errors import SearchError, StopRequestedError
     from search.tuning.executors import measure_pace
     from search.tuning.trial import train_trial
 
@@ -239,9 +242,14 @@ def _end_with(parent: Connection) -> None:
 
 
 def print_to(log_file: Path) -> None:
-    """Send standard output and error, also of C++, to a file: the terminal is the parent's."""
-    log_file.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    """Send standard output and error, also of C++, to a file: the terminal is the parent's.
+
+    Raises:
+        StorageError: The file cannot be made.
+    """
+    with storage_errors(log_file):
+        log_file.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     sys.stdout.flush()
     sys.stderr.flush()
     os.dup2(descriptor, 1)
@@ -328,6 +336,9 @@ class RemoteWorker:
             backend.load()
             setting = pickle.loads(pickled_setting)
             self._mailbox.send(Ready(device=f"{backend.device()} on {host}"))
+        except SearchError as error:
+            self._mailbox.send(error)
+            return
         except Exception as error:
             traceback.print_exc()
             self._mailbox.send(Broken(message=f"{type(error).__name__}: {error}"))
