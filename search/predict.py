@@ -21,6 +21,7 @@ from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
+from search import cli
 from search.data.decode import is_image, load_gray
 from search.data.listing import IMAGE_SUFFIXES
 from search.errors import SearchError
@@ -71,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         prog="python -m search.predict",
         description=f"Predict image files with a trained model. {NOT_FOR_DIAGNOSIS}",
         epilog="Exit code 2 if any file could not be predicted; the others still are.",
@@ -208,4 +209,4 @@ def _printable(name: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(cli.execute(main))

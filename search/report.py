@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from search import cli
 from search.config import direction
 from search.errors import RunDirectoryError, SearchError
 from search.records import SYNTHETIC_NOTICE
@@ -75,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    made = argparse.ArgumentParser(
+    made = cli.Parser(
         prog="python -m search.report",
         description="Print the data, the plan, the trials and the verdict of a run again.",
     )
@@ -280,4 +281,4 @@ def update_manifest(stored: StoredRun, written: Sequence[Path]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(cli.execute(main))

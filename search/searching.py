@@ -28,7 +28,6 @@ from search.errors import ConfigurationError
 from search.journal import EventKind
 from search.records import Dataset, TrialRecord, Values
 from search.reporting.console import Console
-from search.resuming import Begun, finished_brackets, refuse_other_search
 from search.run_directory import RunDirectory
 from search.scoring.retrain import Crew
 from search.tuning import space as spaces
@@ -40,6 +39,7 @@ from search.tuning.planning import PlannedSearch, plan_search
 from search.tuning.pooling import PoolLimits
 from search.tuning.ray_cluster import RayWishes
 from search.tuning.ray_executor import open_on_ray, staff_on_ray
+from search.tuning.resume import Begun, finished_brackets, refuse_other_search
 from search.tuning.scaling import Staffing, Wishes, open_executor, staff
 from search.tuning.space import Belief, Prior
 from search.tuning.timing import Pace, measure_pace

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from search import cli
 from search.errors import RunDirectoryError, SearchError
 from search.journal import EventKind
 from search.reporting.console import Console
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    made = argparse.ArgumentParser(
+    made = cli.Parser(
         prog="python -m search.watch",
         description="Watch a run from another terminal, by reading its journal; Ctrl-C leaves it "
         "alone.",
@@ -183,4 +184,4 @@ class Watched:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(cli.execute(main))

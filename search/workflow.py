@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shlex
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -31,11 +32,11 @@ from search.reporting.documents import write_reports
 from search.reporting.plots import draw_all, pictures
 from search.reporting.tensorboard import TensorBoardLog
 from search.reporting.trials import history_csv, refit_rows, trials_csv
-from search.resuming import Begun, begun, check_same_backend, check_same_data, claim
-from search.run_directory import RunDirectory, write_text
+from search.run_directory import RunDirectory, new_run, write_text
 from search.scoring.retrain import Retraining, recipe
 from search.scoring.verdict import Judging
 from search.searching import Searching
+from search.tuning.resume import Begun, begun, check_same_backend, check_same_data, claim
 from search.tuning.space import ranges
 
 ShouldStop = Callable[[], bool]
@@ -65,13 +66,16 @@ class Job:
         return Path(self.config.cache_dir) if self.config.cache_dir else default_cache_dir()
 
 
-def run(job: Job, console: Console, *, should_stop: ShouldStop) -> None:
+def run(job: Job, console: Console, *, should_stop: ShouldStop) -> RunDirectory | None:
     """Do the whole job.
 
     Args:
         job: What to do.
         console: Where a person watches.
         should_stop: Asked after every epoch.
+
+    Returns:
+        The finished run; None if there is only a plan.
 
     Raises:
         SearchError: With a message for the user; what is finished is kept.
@@ -83,9 +87,10 @@ def run(job: Job, console: Console, *, should_stop: ShouldStop) -> None:
             dataset, _ = prepare_data(job, console)
             console.show_data(to_json(dataset.report))
         make_searching(job.config, dataset).show_plan(console)
-        return
+        return None
     _views(job.config)  # what is wrong with the options is told before anything is written
-    directory = RunDirectory(Path(job.config.results_dir) / job.config.name)
+    results = Path(job.config.results_dir)
+    directory = RunDirectory(results / job.config.name) if job.config.name else new_run(results)
     resumed = claim(directory, job.config, resume=job.resume, overwrite=job.overwrite)
     if job.resume and not resumed:
         console.info(f"{directory.root}: the run had not begun; it starts afresh")
@@ -97,6 +102,7 @@ def run(job: Job, console: Console, *, should_stop: ShouldStop) -> None:
             if not trial_records(directory.events()):
                 directory.clear()
             raise
+    return directory
 
 
 def _run_locked(
@@ -174,8 +180,8 @@ def _run_locked(
     except (StopRequestedError, KeyboardInterrupt) as error:
         directory.append(EventKind.STOPPED, reason=str(error) or type(error).__name__)
         raise StopRequestedError(
-            f"stopped; every finished epoch is kept in {directory.root}. Go on with --resume "
-            f"--name {directory.name}"
+            f"stopped; every finished epoch is kept. Go on with: python -m search.run --resume "
+            f"{shlex.quote(directory.root.as_posix())}"
         ) from None
 
 
@@ -185,9 +191,10 @@ def _views(config: RunConfig) -> ViewSettings:
     Raises:
         ConfigurationError: A kind or strength is unknown or out of range.
     """
+    strengths: dict[str, Any] = dict(config.view_strength)
     known = {f.name: f.default for f in dataclasses.fields(ViewSettings)}
     del known["kinds"], known["views_per_image"]
-    for name, value in config.view_strength.items():
+    for name, value in strengths.items():
         if name not in known:
             raise ConfigurationError(
                 f"--view-strength {name}: no such strength; choose of {', '.join(known)}"
@@ -200,7 +207,7 @@ def _views(config: RunConfig) -> ViewSettings:
     return ViewSettings(
         kinds=config.views,
         views_per_image=min(config.views_per_image, len(config.views)),
-        **config.view_strength,
+        **strengths,
     )
 
 

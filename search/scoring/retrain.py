@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
-from search.config import RefitOn, RefitSchedule, RunConfig, direction
+from search.config import RefitOn, RunConfig, direction
 from search.errors import SearchFailedError
 from search.journal import Event, EventKind
 from search.records import EpochRecord, TrialRecord, TrialResult, Values, to_json
@@ -316,13 +316,10 @@ def finalist_role(config: RunConfig, name: str, values: Values, *, precision: st
         values: As the search had them.
         precision: Keras dtype policy.
     """
-    if config.refit_schedule is not RefitSchedule.AS_SEARCHED:
-        values = {**values, "schedule": config.refit_schedule.value}
     return Role(
         name=name,
         values=values,
         patience=config.refit_patience,
-        average=config.ema,
         precision=precision,
     )
 
@@ -362,9 +359,7 @@ def recipe(config: RunConfig, candidates: Sequence[Candidate], *, precision: str
         "epochs": config.refit_epochs,
         "seeds": config.refit_seeds,
         "trained_as": trained_as,
-        "schedule": RefitSchedule.AS_SEARCHED if plain else config.refit_schedule,
         "patience": control.patience if plain else config.refit_patience,
-        "ema": control.average if plain else config.ema,
         "precision": control.precision if plain else precision,
         "trained_on": config.refit_on if final else RefitOn.TRAIN,
         "kept_epochs": {str(c.seed): c.kept_epoch for c in networks},

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import fake_runs as fake
 import pytest
-
 from search.changes import differences
+
 from search.config import RunConfig
 from search.errors import ConfigurationError
 from search.journal import EventKind
