@@ -11,6 +11,7 @@ import argparse
 import dataclasses
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,13 @@ from search.reopening import (
     stored_config,
     stored_source,
 )
+from search.reporting import tables
 from search.reporting.console import Console
 from search.run import Interrupt
 from search.run_directory import RunDirectory, locate
 from search.scoring.factors import FACTORS, parse_factors
 
-FROM = {"documented": ("documented",), "winner": ("winner",), "both": ("documented", "winner")}
+FROM = {"baseline": ("baseline",), "winner": ("winner",), "both": ("baseline", "winner")}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -136,9 +138,7 @@ def _ablate(
 ) -> None:
     # Read before Keras is loaded, so that a mistake is told at once.
     wishes, config = parse_factors(options.factors), stored_config(run)
-    integrity = refuse_changed(run)
-    if integrity.made_by:
-        console.warn(integrity.sentences[-1])
+    changed = refuse_changed(run)
     from search import backend
 
     backend.load()
@@ -159,7 +159,7 @@ def _ablate(
         wishes=wishes,
         repeats=options.repeats,
         epochs=options.epochs or config.refit_epochs,
-        changed=integrity.weights,
+        changed=changed,
         console=console,
     )
     console.info(ablation.plan())
@@ -173,11 +173,17 @@ def _ablate(
         plan = [e for e in run.events() if e["event"] == EventKind.PLAN][-1:]
         names = {arm.role.name for arm in ablation.arms}
         before = [e for e in ablation.directory.events() if e.get("role") in names]
-        console.replay([*plan, {"event": EventKind.SEARCH_ENDED.value}, *before])
-        with console.stage("Retrain, then open the test"):
+        console.replay(
+            [
+                *plan,
+                {"event": EventKind.STAGE.value, "name": "search", "time": time.time()},
+                *before,
+            ]
+        )
+        with console.stage("Retrain, then evaluate on the test set"):
             crew = searching.crew(run, interrupt)
             content = ablation.answer(crew, sealed)
-    console.show_answers(content)
+    console.show(tables.ablation_view(content))
     console.info(f"Answers: {ablation.directory.root / FILE}")
     console.info(f"In the report: python -m search.report {run.root} --rebuild")
 

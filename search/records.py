@@ -511,7 +511,7 @@ class Evaluation:
     """One trained model scored on one split.
 
     Attributes:
-        role: "documented" or "winner".
+        role: "baseline" or "winner".
         seed: Which repetition; None for the ensemble of all.
         split: The split scored.
         count: Number of images.

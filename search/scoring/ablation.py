@@ -21,7 +21,7 @@ from search.config import RunConfig, direction
 from search.data.prepare import SealedTest
 from search.errors import ConfigurationError, RunDirectoryError, SearchFailedError
 from search.journal import EventKind
-from search.records import Dataset, TrialResult, Values
+from search.records import Comparison, Dataset, TrialResult, Values
 from search.run_directory import RunDirectory
 from search.scoring import answers, factors, refit
 from search.scoring.answers import Arm, Trained
@@ -31,7 +31,7 @@ from search.scoring.retrain import Crew, Retrainer, finalist_role, finished_fold
 from search.tuning import checkpoint
 
 FILE = "ablation.json"
-BASES = (refit.DOCUMENTED, refit.WINNER)
+BASES = (refit.BASELINE, refit.WINNER)
 
 
 class Ablation:
@@ -177,7 +177,7 @@ class Ablation:
 
     def _bases(self, names: Sequence[str]) -> list[Role]:
         """Return how each base is trained, without the winner where it is the documented one."""
-        documented = Role(name=refit.DOCUMENTED, values=self.searching.documented)
+        documented = Role(name=refit.BASELINE, values=self.searching.documented)
         best = self.run.read_json("best_hyperparameters.json")
         same = best["values"] == documented.values
         winner = finalist_role(
@@ -197,8 +197,8 @@ class Ablation:
     def _control_won(self) -> bool:
         """Return whether the run's winner is the control, trained without a finalist's options."""
         with contextlib.suppress(RunDirectoryError):
-            done = self.run.read_json("evaluation.json")["retraining"]
-            return bool(done["trained_as"] == refit.DOCUMENTED)
+            found = self.run.read(Comparison, "evaluation.json")
+            return found.winner.values == found.baseline.values
         return False
 
     def _arm(self, base: Role, change: Change) -> Arm:

@@ -1,4 +1,4 @@
-"""Sets the winner beside the documented configuration: the content of `evaluation.json`.
+"""Sets the winner beside the baseline: the content of `evaluation.json`.
 
 Computes from predictions and evaluations; knows no model, no image and no file.
 """
@@ -7,30 +7,29 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from search.records import (
-    SYNTHETIC_NOTICE,
+    Comparison,
     Estimate,
     Evaluation,
+    Finalist,
+    McNemar,
     Predictions,
+    RetrainingRecipe,
+    Scored,
+    SeedDifference,
+    Spread,
     Threshold,
-    Values,
 )
 from search.scoring import effects
 from search.scoring.bootstrap import REPEATS, paired_difference, subtype_recall
-from search.scoring.metrics import (
-    PREVALENCES,
-    RANKING_METRICS,
-    THRESHOLD_METRICS,
-    mcnemar,
-    npv_at_prevalence,
-    ppv_at_prevalence,
-)
+from search.scoring.metrics import RANKING_METRICS, THRESHOLD_METRICS
+from search.scoring.metrics import mcnemar as mcnemar_test
 
 FIRST = ("accuracy", "auc", "specificity", "recall", "loss")
 COMPARED = (
@@ -42,77 +41,59 @@ threshold at 0.5 and at each model's own."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scored:
-    """A configuration, retrained and scored; one side of the comparison.
+class Side:
+    """One side of the comparison, with the predictions that it is computed from.
 
     Attributes:
-        role: "winner" or "documented".
-        values: Hyperparameter values.
-        parameters: Parameter count of what is exported.
-        exported_seed: The repetition that is exported, or compared with the exported one; None
-            for the ensemble of all.
-        test: Evaluations on test, one a seed; empty where there is no test set.
-        validation: Evaluations on validation, one a seed.
+        scored: What is kept of it.
         predictions: Predictions of what is exported on test, or on validation without one.
-        ensemble_test: The ensemble's evaluation on test, () without one.
-        ensemble_validation: The same on validation.
-        test_predictions: Predictions of every seed on test, in the order of `test`.
+        test_predictions: Predictions of every seed on test, in the order of `scored.test`.
     """
 
-    role: str
-    values: Values
-    parameters: int
-    exported_seed: int | None
-    test: tuple[Evaluation, ...]
-    validation: tuple[Evaluation, ...]
+    scored: Scored
     predictions: Predictions
-    ensemble_test: tuple[Evaluation, ...] = ()
-    ensemble_validation: tuple[Evaluation, ...] = ()
     test_predictions: tuple[Predictions, ...] = ()
 
-    @property
-    def scored_on_test(self) -> tuple[Evaluation, ...]:
-        """Return every evaluation on test, the ensemble's last."""
-        return self.test + self.ensemble_test
 
-    @property
-    def exported(self) -> Evaluation:
-        """Return the evaluation of what is exported, on test or without one on validation."""
-        scored = self.scored_on_test or self.validation + self.ensemble_validation
-        return next(item for item in scored if item.seed == self.exported_seed)
+def exported(scored: Scored) -> Evaluation:
+    """Return the evaluation of what is exported, on test or without one on validation."""
+    networks = (*scored.test, *scored.ensemble_test) or (
+        *scored.validation,
+        *scored.ensemble_validation,
+    )
+    return next(item for item in networks if item.seed == scored.exported_seed)
 
 
 def compare(
     winner: Predictions,
-    documented: Predictions,
+    baseline: Predictions,
     *,
     thresholds: tuple[Threshold, Threshold],
     seed: int,
     repeats: int = REPEATS,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Estimate], dict[str, McNemar]]:
     """Compare two models on the same images.
 
     Args:
         winner: Predictions of the one.
-        documented: Predictions of the other, on the same images in the same order.
-        thresholds: Of the winner and of the documented configuration.
+        baseline: Predictions of the other, on the same images in the same order.
+        thresholds: Of the winner and of the baseline.
         seed: Seed of the resampling, common to both.
         repeats: Number of resamples.
 
     Returns:
-        {"difference": winner − documented as `Estimate` by metric, at 0.5, and with the suffix
-        "_at_threshold" at each one's own threshold; "mcnemar", "mcnemar_at_threshold": images
-        that only one gets right, and the exact two-sided p value}.
+        winner − baseline by metric, at 0.5, and with the suffix "_at_threshold" at each one's own
+        threshold; McNemar's test "at_half" and "at_threshold".
 
     Raises:
         ValueError: The images are not the same.
     """
-    if winner.paths != documented.paths or not np.array_equal(winner.labels, documented.labels):
+    if winner.paths != baseline.paths or not np.array_equal(winner.labels, baseline.labels):
         raise ValueError("the two sets of predictions are not of the same images")
     labels = winner.labels
-    ours, theirs = winner.probabilities, documented.probabilities
+    ours, theirs = winner.probabilities, baseline.probabilities
     difference: dict[str, Estimate] = {}
-    tests = {}
+    tests: dict[str, McNemar] = {}
     cuts = {"": (0.5, 0.5), "_at_threshold": (thresholds[0].value, thresholds[1].value)}
     for suffix, pair in cuts.items():
         found = paired_difference(
@@ -120,18 +101,18 @@ def compare(
         )
         names = [n for n in COMPARED if not suffix or n in THRESHOLD_METRICS]
         difference |= {f"{name}{suffix}": found[name] for name in names}
-        counted = mcnemar(labels, ours, theirs, thresholds=pair)
-        tests[f"mcnemar{suffix}"] = {
-            "only_winner_right": counted["first_only"],
-            "only_documented_right": counted["second_only"],
-            "p_value": counted["p_value"],
-        }
-    return {"difference": difference, **tests}
+        counted = mcnemar_test(labels, ours, theirs, thresholds=pair)
+        tests[suffix.removeprefix("_") or "at_half"] = McNemar(
+            only_winner_right=int(counted["first_only"]),
+            only_baseline_right=int(counted["second_only"]),
+            p_value=counted["p_value"],
+        )
+    return difference, tests
 
 
 def compare_means(
-    winner: Scored, documented: Scored, *, seed: int, repeats: int = REPEATS
-) -> dict[str, Any]:
+    winner: Side, baseline: Side, *, seed: int, repeats: int = REPEATS
+) -> dict[str, SeedDifference]:
     """Compare two configurations by the means over their seeds.
 
     What one seed says of a configuration is half chance; the mean is what the next training may be
@@ -139,23 +120,21 @@ def compare_means(
 
     Args:
         winner: The one.
-        documented: The other, retrained with the same seeds.
+        baseline: The other, retrained with the same seeds.
         seed: Seed of the resampling.
         repeats: Number of resamples.
 
     Returns:
-        {"seeds", and by metric of `effects.TEST_METRICS` "over_patients": winner − documented,
-        the mean over seeds, with its interval over patients, "over_seeds": the same with the
-        interval over seeds}; {} unless both have the same two or more seeds.
+        By metric of `effects.TEST_METRICS`; {} unless both have the same two or more seeds.
     """
-    sides = (winner, documented)
-    if len(winner.test_predictions) < 2 or [e.seed for e in winner.test] != [
-        e.seed for e in documented.test
+    sides = (winner, baseline)
+    if len(winner.test_predictions) < 2 or [e.seed for e in winner.scored.test] != [
+        e.seed for e in baseline.scored.test
     ]:
         return {}
     labels = winner.test_predictions[0].labels
     said = [np.stack([p.probabilities for p in side.test_predictions]) for side in sides]
-    cuts = [[e.threshold.value for e in side.test] for side in sides]
+    cuts = [[e.threshold.value for e in side.scored.test] for side in sides]
     over_patients = effects.over_patients(
         labels,
         said[0],
@@ -170,160 +149,114 @@ def compare_means(
         for rows, own in zip(said, cuts, strict=True)
     ]
     return {
-        "seeds": len(winner.test),
-        **{
-            name: {
-                "over_patients": over_patients[name],
-                "over_seeds": effects.over_seeds(
-                    [one[name] - other[name] for one, other in zip(*single, strict=True)]
-                ),
-            }
-            for name in effects.TEST_METRICS
-        },
+        name: SeedDifference(
+            value=over_patients[name].value,
+            patients=over_patients[name],
+            seeds=effects.over_seeds(
+                [one[name] - other[name] for one, other in zip(*single, strict=True)]
+            ),
+        )
+        for name in effects.TEST_METRICS
     }
 
 
 def evaluation_report(
-    winner: Scored,
-    documented: Scored,
+    winner: Side,
+    baseline: Side,
     *,
+    classes: tuple[str, str],
     objective: str,
     synthetic: bool,
-    test_scorings: int,
+    retraining: RetrainingRecipe,
+    finalists: tuple[Finalist, ...],
+    calibration: dict[str, Any],
+    test_evaluations: int,
+    times_evaluated: int,
     bootstrap_seed: int,
-    retraining: dict[str, Any] | None = None,
     repeats: int = REPEATS,
-) -> dict[str, Any]:
+) -> Comparison:
     """Return the content of `evaluation.json`.
 
     Args:
         winner: The configuration that validation chose.
-        documented: The documented configuration, retrained in the same way.
+        baseline: The baseline, retrained in the same way.
+        classes: Names of the negative and the positive class.
         objective: The metric that chose.
         synthetic: Whether the images are the built-in demo's.
-        test_scorings: How many trained models this run has scored on the test set so far.
+        retraining: How the finalists were retrained.
+        finalists: Everything that was retrained, best first.
+        calibration: See `exporting.calibration_report`.
+        test_evaluations: How many networks this run has scored on the test set so far.
+        times_evaluated: How often it did.
         bootstrap_seed: Seed of the intervals' resampling.
-        retraining: How the winner was retrained, see `retraining.recipe`.
         repeats: Number of resamples.
 
     Returns:
-        "split" says which images subtypes and predictive values are of. Without a test set there
-        is no comparison: validation chose the winner, so on validation it would look too good.
+        Without a test set there is no comparison: validation chose the winner, so on validation it
+        would look too good.
     """
-    compared: dict[str, Any] = {"difference": {}, "mcnemar": {}}
-    if winner.test and documented.test:
-        compared = compare(
+    difference: dict[str, Estimate] = {}
+    mcnemar: dict[str, McNemar] = {}
+    means: dict[str, SeedDifference] = {}
+    if winner.scored.test and baseline.scored.test:
+        difference, mcnemar = compare(
             winner.predictions,
-            documented.predictions,
-            thresholds=(winner.exported.threshold, documented.exported.threshold),
+            baseline.predictions,
+            thresholds=(exported(winner.scored).threshold, exported(baseline.scored).threshold),
             seed=bootstrap_seed,
             repeats=repeats,
         )
-        means = compare_means(winner, documented, seed=bootstrap_seed, repeats=repeats)
-        if means:
-            compared["difference_over_seeds"] = means
-    return {
-        "synthetic": synthetic,
-        "notice": SYNTHETIC_NOTICE if synthetic else None,
-        "objective": objective,
-        "split": winner.predictions.split,
-        "retraining": retraining or {},
-        "winner": _side(winner),
-        "documented": _side(documented),
-        **compared,
-        "subtypes": {
-            side.role: _subtypes(side, seed=bootstrap_seed, repeats=repeats)
-            for side in (winner, documented)
-        },
-        "test_scorings": test_scorings,
-        "ppv_at_prevalence": {
-            side.role: _predictive(side.exported, ppv_at_prevalence)
-            for side in (winner, documented)
-        },
-        "npv_at_prevalence": {
-            side.role: _predictive(side.exported, npv_at_prevalence)
-            for side in (winner, documented)
-        },
-    }
+        means = compare_means(winner, baseline, seed=bootstrap_seed, repeats=repeats)
+    return Comparison(
+        classes=classes,
+        split=winner.predictions.split,
+        objective=objective,
+        synthetic=synthetic,
+        baseline=baseline.scored,
+        winner=winner.scored,
+        difference=difference,
+        mean_difference=means,
+        mcnemar=mcnemar,
+        subgroups=_subgroups(winner, seed=bootstrap_seed, repeats=repeats),
+        calibration=calibration,
+        retraining=retraining,
+        finalists=finalists,
+        test_evaluations=test_evaluations,
+        times_evaluated=times_evaluated,
+    )
 
 
-def _side(scored: Scored) -> dict[str, Any]:
-    return {
-        "values": scored.values,
-        "parameters": scored.parameters,
-        "exported_seed": scored.exported_seed,
-        "test": list(scored.test),
-        "validation": list(scored.validation),
-        "spread": _spread(scored.test or scored.validation),
-        **_ensemble(scored),
-    }
-
-
-def _ensemble(scored: Scored) -> dict[str, Any]:
-    """Return the ensemble's evaluations, set apart: they are no further seed."""
-    if scored.exported_seed is not None:
-        return {}
-    return {
-        "ensemble": {
-            "members": len(scored.validation),
-            "parameters": scored.parameters,
-            "test": list(scored.ensemble_test),
-            "validation": list(scored.ensemble_validation),
-        }
-    }
-
-
-def _spread(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
-    """Return mean, standard deviation and range over seeds of every metric."""
-    found: dict[str, Any] = {}
+def spread(evaluations: Sequence[Evaluation]) -> dict[str, dict[str, Spread]]:
+    """Return mean, standard deviation and range over seeds of every metric, NaN without a mean."""
+    found: dict[str, dict[str, Spread]] = {}
     for table in ("ranking", "at_half", "at_threshold"):
         found[table] = {}
         for name in getattr(evaluations[0], table) if evaluations else ():
             values = [getattr(item, table)[name].value for item in evaluations]
             if not all(map(math.isfinite, values)):
-                # E.g. the precision of a seed that calls nobody ill: no mean over the others.
-                found[table][name] = dict.fromkeys(("mean", "sd", "min", "max"))
-                continue
-            found[table][name] = {
-                "mean": statistics.fmean(values),
-                "sd": statistics.stdev(values) if len(values) > 1 else None,
-                "min": min(values),
-                "max": max(values),
-            }
+                # E.g. the precision of a seed that never calls positive: no mean over the others.
+                values = [math.nan]
+            found[table][name] = Spread(
+                mean=statistics.fmean(values),
+                sd=statistics.stdev(values) if len(values) > 1 else math.nan,
+                min=min(values),
+                max=max(values),
+            )
     return found
 
 
-def _subtypes(scored: Scored, *, seed: int, repeats: int) -> dict[str, Any]:
-    said = scored.predictions
-    cuts = {"at_half": 0.5, "at_threshold": scored.exported.threshold.value}
-    return {
-        "count": {kind: said.subtypes.count(kind) for kind in ("bacteria", "virus")},
-        **{
-            place: subtype_recall(
-                said.labels,
-                said.probabilities,
-                said.subtypes,
-                said.patients,
-                cut,
-                repeats=repeats,
-                seed=seed,
-            )
-            for place, cut in cuts.items()
-        },
-    }
-
-
-def _predictive(
-    evaluation: Evaluation, value: Callable[..., dict[str, float]]
-) -> dict[str, dict[str, float]]:
-    return {
-        place: value(
-            sensitivity=table["recall"].value,
-            specificity=table["specificity"].value,
-            prevalences=PREVALENCES,
-        )
-        for place, table in (
-            ("at_half", evaluation.at_half),
-            ("at_threshold", evaluation.at_threshold),
-        )
-    }
+def _subgroups(side: Side, *, seed: int, repeats: int) -> dict[str, dict[str, Estimate]]:
+    """Return the winner's sensitivity to each kind that file names tell apart, if they do."""
+    said = side.predictions
+    if not any(said.subtypes):
+        return {}
+    found = subtype_recall(
+        said.labels,
+        said.probabilities,
+        said.subtypes,
+        said.patients,
+        exported(side.scored).threshold.value,
+        repeats=repeats,
+        seed=seed,
+    )
+    return {kind: {"sensitivity": estimate} for kind, estimate in found.items()}

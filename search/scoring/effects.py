@@ -29,7 +29,14 @@ from search.scoring.metrics import (
     weighted_threshold_metrics,
 )
 
-TEST_METRICS = ("loss", "auc", "accuracy", "accuracy_at_threshold")
+TEST_METRICS = (
+    "loss",
+    "auc",
+    "accuracy",
+    "accuracy_at_threshold",
+    "recall_at_threshold",
+    "specificity_at_threshold",
+)
 """Metrics whose difference on test is given; the first one decides. `accuracy` is at 0.5,
 `accuracy_at_threshold` at each network's own threshold."""
 
@@ -165,5 +172,8 @@ def _values(
         "loss": ranking["loss"],
         "auc": ranking["auc"],
         "accuracy": at_half["accuracy"],
-        "accuracy_at_threshold": at_threshold["accuracy"],
+        **{
+            f"{name}_at_threshold": at_threshold[name]
+            for name in ("accuracy", "recall", "specificity")
+        },
     }

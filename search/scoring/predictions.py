@@ -19,9 +19,9 @@ from search.records import Estimate, Evaluation, Predictions, Split, Subset, Thr
 from search.run_directory import write_text
 from search.scoring.bootstrap import REPEATS, bootstrap_intervals
 from search.scoring.metrics import RANKING_METRICS, THRESHOLD_METRICS, check_images, confusion
-from search.scoring.refit import DOCUMENTED, WINNER
+from search.scoring.refit import BASELINE, WINNER
 
-PREDICTION_FILES = {DOCUMENTED: "predictions_documented.csv", WINNER: "predictions.csv"}
+PREDICTION_FILES = {BASELINE: "predictions_baseline.csv", WINNER: "predictions.csv"}
 """Where the predictions of each candidate's exported seed lie in a run directory."""
 
 
@@ -87,7 +87,7 @@ def evaluate(
     Args:
         predictions: What it said.
         threshold: Its stored threshold.
-        role: "documented" or "winner".
+        role: "baseline" or "winner".
         seed: Which repetition of its training, None for the ensemble of all.
         bootstrap_seed: Seed of the intervals' resampling.
         repeats: Number of resamples.

@@ -25,7 +25,7 @@ from search.errors import SearchFailedError
 from search.records import TrialResult, TrialSpec, Values
 from search.run_directory import KEPT_WEIGHTS
 
-DOCUMENTED = "documented"
+BASELINE = "baseline"
 WINNER = "winner"
 FINAL = "_train+val"
 """What the name of a role ends in when it is trained once more on train + val."""
@@ -76,7 +76,7 @@ class Candidate:
     """A configuration retrained with one seed, or the ensemble of its seeds.
 
     Attributes:
-        role: "documented", "finalist_1" and so on; "winner" for those of the best of these.
+        role: "baseline", "finalist_1" and so on; "winner" for those of the best of these.
         seed: The seed of this repetition, 0, 1, …; None for an ensemble.
         values: Hyperparameter values.
         parameters: Parameter count, of all members of an ensemble together.

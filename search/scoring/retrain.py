@@ -8,7 +8,6 @@ trainings are independent of each other, so their results do not depend on how m
 from __future__ import annotations
 
 import dataclasses
-import statistics
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -22,6 +21,7 @@ from search.journal import Event, EventKind
 from search.records import (
     BestHyperparameters,
     EpochRecord,
+    RetrainingRecipe,
     TrialRecord,
     TrialResult,
     Values,
@@ -31,8 +31,7 @@ from search.run_directory import RunDirectory
 from search.scoring import refit
 from search.scoring.refit import Candidate, Job, Role
 from search.tuning import checkpoint
-from search.tuning.executors import Executor
-from search.tuning.messages import TrialMessage, TrialStarted
+from search.tuning.executors import Executor, TrialMessage, TrialStarted
 from search.tuning.model import Setting
 from search.tuning.selection import winners
 
@@ -253,11 +252,11 @@ class Retraining:
             won = self._once_more(role, won, retrainer, crew, final_setting)
         if self.config.ensemble and len(won) > 1:
             won = [*won, refit.ensemble(won, refit.WINNER, direction=self.direction)]
-        return [c for c in found if c.role == refit.DOCUMENTED] + won
+        return [c for c in found if c.role == refit.BASELINE] + won
 
     def _roles(self, finalists: Sequence[TrialRecord]) -> tuple[list[Role], list[str]]:
         """Return the roles to train, the control first, and each finalist's role."""
-        control = Role(name=refit.DOCUMENTED, values=self.documented)
+        control = Role(name=refit.BASELINE, values=self.documented)
         roles, names = [control], []
         for place, record in enumerate(finalists, 1):
             name = f"finalist_{place}"
@@ -335,7 +334,9 @@ def finalist_role(config: RunConfig, name: str, values: Values, *, precision: st
     )
 
 
-def recipe(config: RunConfig, candidates: Sequence[Candidate], *, precision: str) -> dict[str, Any]:
+def recipe(
+    config: RunConfig, candidates: Sequence[Candidate], *, precision: str
+) -> RetrainingRecipe:
     """Describe the winner's retraining for `evaluation.json`.
 
     Args:
@@ -343,14 +344,11 @@ def recipe(config: RunConfig, candidates: Sequence[Candidate], *, precision: str
         candidates: As `Retraining.retrain` returns them.
         precision: In which the finalists were trained.
 
-    Returns:
-        "trained_as", the role that won; its options, which the control has none of; what they gave;
-        and "notes", a sentence each.
     """
     mine = [c for c in candidates if c.role == refit.WINNER]
     networks = [c for c in mine if not c.members]
     trained_as = networks[0].trained_as
-    control = Role(name=refit.DOCUMENTED, values={})
+    control = Role(name=refit.BASELINE, values={})
     plain = trained_as == control.name
     combined = next((c for c in mine if c.members), None)
     final = any(c.final_weights for c in networks)
@@ -366,19 +364,13 @@ def recipe(config: RunConfig, candidates: Sequence[Candidate], *, precision: str
             f"The winner is the mean probability of {len(combined.members)} networks, one a seed, "
             f"with {combined.parameters:,} parameters together; the documented network is single."
         )
-    return {
-        "epochs": config.refit_epochs,
-        "seeds": config.refit_seeds,
-        "trained_as": trained_as,
-        "schedule": RefitSchedule.AS_SEARCHED if plain else config.refit_schedule,
-        "patience": control.patience if plain else config.refit_patience,
-        "ema": control.average if plain else config.ema,
-        "precision": control.precision if plain else precision,
-        "trained_on": config.refit_on if final else RefitOn.TRAIN,
-        "kept_epochs": {str(c.seed): c.kept_epoch for c in networks},
-        "mean_score": statistics.fmean(c.score for c in networks),
-        "ensemble": None
-        if combined is None
-        else {"members": len(combined.members), "parameters": combined.parameters},
-        "notes": notes,
-    }
+    return RetrainingRecipe(
+        epochs=config.refit_epochs,
+        seeds=config.refit_seeds,
+        patience=control.patience if plain else config.refit_patience,
+        precision=control.precision if plain else precision,
+        trained_on=(config.refit_on if final else RefitOn.TRAIN).value,
+        kept_epochs={str(c.seed): c.kept_epoch for c in networks},
+        ensemble=None if combined is None else len(combined.members),
+        notes=tuple(notes),
+    )

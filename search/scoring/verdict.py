@@ -19,9 +19,13 @@ from search.errors import DataError
 from search.journal import Event, EventKind
 from search.records import (
     SYNTHETIC_NOTICE,
+    Comparison,
     Dataset,
     Evaluation,
+    Finalist,
     Predictions,
+    RetrainingRecipe,
+    Scored,
     Split,
     Subset,
     Threshold,
@@ -29,7 +33,7 @@ from search.records import (
 )
 from search.run_directory import RunDirectory
 from search.scoring import exporting, opening, refit
-from search.scoring.comparison import Scored, evaluation_report
+from search.scoring.comparison import Side, evaluation_report, spread
 from search.scoring.ensemble import ensemble_of
 from search.scoring.predictions import (
     PREDICTION_FILES,
@@ -59,7 +63,7 @@ class Judging:
         *,
         setting: Setting,
         candidates: Sequence[Candidate],
-        retraining: dict[str, Any],
+        retraining: RetrainingRecipe,
         directory: RunDirectory,
         console: Any,
     ) -> None:
@@ -82,7 +86,7 @@ class Judging:
         self.directory = directory
         self.console = console
         self.direction = direction(config.choice)
-        self.evaluation: dict[str, Any] = {}
+        self.evaluation: Comparison | None = None
         self.predictions: dict[str, Predictions] = {}
 
     def _tell(self, kind: EventKind, **fields: Any) -> None:
@@ -129,26 +133,15 @@ class Judging:
         )
         sides = {
             role: self._side(role, thresholds, validation, tested)
-            for role in (refit.WINNER, refit.DOCUMENTED)
+            for role in (refit.WINNER, refit.BASELINE)
         }
-        self.evaluation = to_json(
-            evaluation_report(
-                sides[refit.WINNER],
-                sides[refit.DOCUMENTED],
-                objective=self.config.choice,
-                synthetic=self.dataset.synthetic,
-                test_scorings=self._scorings() if tested else 0,
-                retraining=self.retraining,
-                bootstrap_seed=self.config.seed,
-            )
-        )
         exported = {
             role: self.candidates.index(
                 refit.best_of(self.candidates, role, direction=self.direction)
             )
             for role in sides
         }
-        self.evaluation["calibration"] = exporting.calibration_report(
+        calibration = exporting.calibration_report(
             self.config.calibrate,
             {role: fitted[index] for role, index in exported.items()},
             [
@@ -158,11 +151,21 @@ class Judging:
                 if said
             ],
         )
-        if tested:
-            # A resumed run may have opened it before, for other networks.
-            self.evaluation["test_openings"] = bool(test) + sum(
-                event["event"] == EventKind.TEST_SCORED for event in self.directory.events()
-            )
+        # A resumed run may have evaluated it before, for other networks.
+        before = sum(e["event"] == EventKind.TEST_SCORED for e in self.directory.events())
+        self.evaluation = evaluation_report(
+            sides[refit.WINNER],
+            sides[refit.BASELINE],
+            classes=self.dataset.classes,
+            objective=self.config.choice,
+            synthetic=self.dataset.synthetic,
+            retraining=self.retraining,
+            finalists=self._finalists(),
+            calibration=calibration,
+            test_evaluations=self._scorings() if tested else 0,
+            times_evaluated=before + bool(test),
+            bootstrap_seed=self.config.seed,
+        )
         if test:
             scorings = [
                 {
@@ -172,7 +175,7 @@ class Judging:
                     "auc": evaluation.ranking["auc"].value,
                 }
                 for side in sides.values()
-                for evaluation in side.scored_on_test
+                for evaluation in (*side.scored.test, *side.scored.ensemble_test)
             ]
             written = opening.write_answers(self.directory, asked, tested)
             self._tell(EventKind.TEST_SCORED, scorings=scorings, **written)
@@ -211,7 +214,7 @@ class Judging:
         thresholds: list[Threshold],
         validation: list[Predictions],
         tested: list[Predictions],
-    ) -> Scored:
+    ) -> Side:
         """Score every seed of a role on validation and, if there is one, on test."""
         best = refit.best_of(self.candidates, role, direction=self.direction)
         mine = [i for i, c in enumerate(self.candidates) if c.role == role and not c.members]
@@ -230,18 +233,32 @@ class Judging:
                 if predictions
             )
 
-        return Scored(
-            role=role,
-            values=best.values,
-            parameters=best.parameters,
-            exported_seed=best.seed,
-            test=scored(tested, mine),
-            validation=scored(validation, mine),
-            ensemble_test=scored(tested, combined),
-            ensemble_validation=scored(validation, combined),
+        test, val = scored(tested, mine), scored(validation, mine)
+        return Side(
+            scored=Scored(
+                role=role,
+                values=best.values,
+                parameters=best.parameters,
+                exported_seed=best.seed,
+                test=test,
+                validation=val,
+                ensemble_test=scored(tested, combined),
+                ensemble_validation=scored(validation, combined),
+                spread=spread(test or val),
+            ),
             predictions=(tested or validation)[self.candidates.index(best)],
             test_predictions=tuple(tested[index] for index in mine if tested),
         )
+
+    def _finalists(self) -> tuple[Finalist, ...]:
+        """Return the baseline and the winner with their scores on validation, one per seed."""
+        found = []
+        for role in (refit.WINNER, refit.BASELINE):
+            mine = [c for c in self.candidates if c.role == role and not c.members]
+            found.append(
+                Finalist(role=role, values=mine[0].values, scores=tuple(c.score for c in mine))
+            )
+        return tuple(found)
 
     def _model(self, candidate: Candidate, *, final: bool = False) -> Any:
         """Return a candidate's network in float32: as validated, or as trained in the end."""
@@ -264,7 +281,7 @@ class Judging:
             views.labels,
             predict(model, views.open_array(), np.arange(len(views))),
             self.config.threshold_rule,
-            chosen_on=f"stressed validation (n = {len(views)})"
+            chosen_on=f"{len(views):,} perturbed validation images"
             + (twin if candidate.final_weights else ""),
         )
 

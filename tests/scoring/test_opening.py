@@ -101,7 +101,7 @@ def test_another_question_is_not_answered(kept, networks, change):
 def test_other_networks_are_not_answered_for(kept, networks):
     run, _ = kept
     assert read_answers(run, ask(networks[:2])) is None
-    other = dataclasses.replace(networks[0], role="documented")
+    other = dataclasses.replace(networks[0], role="baseline")
     assert read_answers(run, ask([other, *networks[1:]])) is None
     # What is tested is the network trained on train + val, alone and in the ensemble.
     networks[1].weights_file.write_text("other weights")
