@@ -136,10 +136,10 @@ def _run_locked(
                 )
                 if job.config.tensorboard:
                     _show_in_tensorboard(directory, searching, console)
-                staffing = held.enter_context(searching.executor(directory, should_stop))
+                executor = held.enter_context(searching.executor(directory, should_stop))
                 searching.show_plan(console, directory)
             with clock.stage("search", "Search"):
-                records = searching.search(directory, console, staffing.executor)
+                records = searching.search(directory, console, executor)
         console.show_trials(records, objective=job.config.objective, direction=job.config.direction)
         with clock.stage("retrain", "Retrain with class weights"):
             candidates = Retraining(

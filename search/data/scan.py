@@ -124,7 +124,7 @@ def scan_files(
     Raises:
         StorageError: The cache cannot be written.
     """
-    index_file = cache_dir / "scan" / f"{folder_key(root)}-{label}.json"
+    index_file = _index_file(cache_dir, root, label)
     index = _read_index(index_file)
     signatures = [_signature(root / file.relative) for file in files]
     known: list[FileRecord | None] = [
@@ -183,12 +183,34 @@ def bits_in_use(records: Sequence[FileRecord]) -> int:
     return bits_used(brightest[math.ceil(MOST_BRIGHT * len(brightest)) - 1])
 
 
-def file_hashes(root: Path, files: Sequence[FoundFile], progress: Progress) -> list[str]:
-    """Return the SHA-256 of every file, "" where it cannot be read."""
+def file_hashes(
+    root: Path,
+    files: Sequence[FoundFile],
+    *,
+    cache_dir: Path,
+    labels: Sequence[str],
+    progress: Progress,
+) -> list[str]:
+    """Return the SHA-256 of every file, "" where it cannot be read.
+
+    Args:
+        root: The data folder.
+        files: What to hash.
+        cache_dir: Where what earlier scans learned is kept.
+        labels: Of the earlier scans.
+        progress: Told of every few files.
+    """
+    index: dict[str, list[Any]] = {}
+    for label in labels:
+        index |= _read_index(_index_file(cache_dir, root, label))
 
     def work(position: int) -> str:
+        file = files[position]
+        path = root / file.relative
+        if known := _known(index, file, _signature(path)):
+            return known.sha256
         try:
-            with opened(root / files[position].relative) as data:
+            with opened(path) as data:
                 return hashlib.sha256(data).hexdigest()
         except UnusableImageError:
             return ""
@@ -242,6 +264,10 @@ def _parallel(
 def folder_key(root: Path) -> str:
     """Return a short name for a folder's place, for what is kept by place and not by content."""
     return hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
+
+
+def _index_file(cache_dir: Path, root: Path, label: str) -> Path:
+    return cache_dir / "scan" / f"{folder_key(root)}-{label}.json"
 
 
 def _signature(path: Path) -> Signature | None:

@@ -31,8 +31,7 @@ from search.run_directory import RunDirectory
 from search.scoring import refit
 from search.scoring.refit import Candidate, Job, Role
 from search.tuning import checkpoint
-from search.tuning.executors import Executor
-from search.tuning.messages import TrialMessage, TrialStarted
+from search.tuning.executors import Executor, TrialMessage, TrialStarted
 from search.tuning.model import Setting
 from search.tuning.selection import winners
 

@@ -12,7 +12,7 @@ from search.records import EpochRecord, Failure, FailureKind, TrialRecord, Trial
 from search.run_directory import RunDirectory
 from search.scoring.retrain import Retraining, recipe
 from search.tuning import checkpoint
-from search.tuning.messages import TrialStarted
+from search.tuning.executors import TrialStarted
 
 DOCUMENTED = {"schedule": "constant", "size": 1}
 BETTER = {"schedule": "constant", "size": 2}
