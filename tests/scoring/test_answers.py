@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from tests.test_factors import BASE
+from tests.scoring.test_factors import BASE
 
 from search.config import RunConfig
 from search.records import Predictions, Split
