@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from search.config import RunConfig
-from search.errors import ConfigurationError, SearchError, StopRequestedError
-from search.journal import EventKind, RunDirectory, storage_errors
+from search.errors import ConfigurationError, SearchError, StopRequestedError, storage_errors
+from search.journal import EventKind
 from search.records import SYNTHETIC_NOTICE
 from search.reopening import (
     refuse_changed,
@@ -26,8 +26,8 @@ from search.reopening import (
     stored_source,
 )
 from search.reporting.console import Console
-from search.reporting.stored import locate
 from search.run import Interrupt
+from search.run_directory import RunDirectory, locate
 from search.scoring.factors import FACTORS, parse_factors
 
 FROM = {"documented": ("documented",), "winner": ("winner",), "both": ("documented", "winner")}

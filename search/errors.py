@@ -6,6 +6,11 @@ mistakes are not in here: they raise Python's own exceptions and keep their trac
 
 from __future__ import annotations
 
+import contextlib
+import errno
+from collections.abc import Iterator
+from pathlib import Path
+
 
 class SearchError(Exception):
     """Something the user can mend; the command line prints it without a traceback.
@@ -53,3 +58,45 @@ class StopRequestedError(SearchError):
     """The user pressed Ctrl-C; everything up to the last finished epoch is kept."""
 
     exit_code = 130
+
+
+RESULTS_DIR = "--results-dir"
+"""The option that moves everything a run writes."""
+
+ONE_FILE = ("--json", "--share", "--light")
+"""Options that name what is made from a finished run; nothing is to be resumed."""
+
+
+@contextlib.contextmanager
+def storage_errors(place: Path, *, option: str = RESULTS_DIR) -> Iterator[None]:
+    """Turn the operating system's refusals to write into StorageError, with the remedy.
+
+    Args:
+        place: What was to be written.
+        option: The option that moves it elsewhere.
+
+    Raises:
+        StorageError: No space, read-only, no permission, or a file where a folder should be.
+    """
+    reasons = {
+        errno.ENOSPC: "no space left on the disk; free some",
+        errno.EDQUOT: "the disk quota is used up; free some space",
+        errno.EROFS: "the file system is read-only",
+        errno.EACCES: "no permission to write",
+        errno.EPERM: "no permission to write",
+        errno.ENOTDIR: "a file is where a folder should be",
+        errno.EEXIST: "a file is where a folder should be",
+        errno.EISDIR: "a folder is where a file should be",
+        errno.ENOENT: "it cannot be made there",
+        errno.ENAMETOOLONG: "the name is too long",
+    }
+    try:
+        yield
+    except OSError as error:
+        reason = reasons.get(error.errno or 0)
+        if reason is None:
+            raise
+        way = ", or choose another" if ";" in reason else "; choose another"
+        kept = ". What is finished is kept; run the same command with --resume to go on"
+        told = "" if option in ONE_FILE else kept
+        raise StorageError(f"{place}: {reason}{way} {option}{told}") from error

@@ -21,8 +21,8 @@ from rich.text import Text
 from search.data.cache import default_cache_dir
 from search.data.prepare import labelled_folder
 from search.errors import ConfigurationError, SearchError
-from search.journal import write_json
 from search.records import CLASS_NAMES, Estimate, Evaluation, Split, Subset, to_json
+from search.run_directory import write_json
 from search.scoring.bootstrap import subtype_recall
 from search.scoring.formats import FORMATS, KERAS
 from search.scoring.predict import NOT_FOR_DIAGNOSIS, find_model, open_model, unchecked_note

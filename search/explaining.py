@@ -18,7 +18,6 @@ from search import backend
 from search.data.decode import load_gray
 from search.errors import DataError, ModelError, RunDirectoryError
 from search.evidence import Heatmap, ScoreCurves
-from search.journal import RunDirectory
 from search.records import Predictions, Split
 from search.reporting.facts import mapping
 from search.reporting.insights.material import Material
@@ -26,6 +25,7 @@ from search.reporting.insights.scores import exported
 from search.reporting.progress import RunProgress
 from search.reporting.trials import refit_histories, refit_rows
 from search.reporting.wording import is_number
+from search.run_directory import RunDirectory
 from search.scoring.curves import score_curves
 from search.scoring.exemplars import chosen_images
 from search.scoring.predictions import PREDICTION_FILES, read_predictions_csv

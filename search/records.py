@@ -6,13 +6,21 @@ Times are seconds, rates are fractions in [0, 1], labels are 0 (NORMAL) and 1 (P
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
+import types
+import typing
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
+
+from search.errors import RunDirectoryError
 
 CLASS_NAMES = ("NORMAL", "PNEUMONIA")
 SYNTHETIC_NOTICE = "synthetic demo data: these numbers say nothing about X-rays"
@@ -520,6 +528,289 @@ class Evaluation:
     confusion_at_threshold: dict[str, int]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """How a metric varies between the seeds of one configuration; NaN where it is undefined."""
+
+    mean: float
+    sd: float
+    min: float
+    max: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedDifference:
+    """Winner minus baseline of one metric, means over all seeds.
+
+    Attributes:
+        value: The difference.
+        patients: 95% interval over resampled patients.
+        seeds: 95% interval over seeds, NaN with fewer than two seeds.
+    """
+
+    value: float
+    patients: Estimate
+    seeds: Estimate
+
+
+@dataclass(frozen=True, kw_only=True)
+class McNemar:
+    """Images that only one of two networks gets right, and the exact two-sided p value."""
+
+    only_winner_right: int
+    only_baseline_right: int
+    p_value: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """A configuration, retrained with several seeds and scored; one side of a comparison.
+
+    Attributes:
+        role: "baseline" or "winner".
+        values: Hyperparameter values.
+        parameters: Parameter count of the exported network.
+        exported_seed: The repetition that is exported, None for the ensemble.
+        test: Evaluations on test, one per seed; () where there is no test set.
+        validation: Evaluations on validation, one per seed.
+        ensemble_test: The ensemble's on test, () without one.
+        ensemble_validation: The same on validation.
+        spread: By "ranking", "at_half" and "at_threshold", then by metric.
+    """
+
+    role: str
+    values: Values
+    parameters: int
+    exported_seed: int | None
+    test: tuple[Evaluation, ...]
+    validation: tuple[Evaluation, ...]
+    ensemble_test: tuple[Evaluation, ...] = ()
+    ensemble_validation: tuple[Evaluation, ...] = ()
+    spread: dict[str, dict[str, Spread]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finalist:
+    """A configuration that was retrained, as far as validation knows it.
+
+    Attributes:
+        role: "baseline", "finalist_1", …; the best of them is the winner.
+        values: Hyperparameter values.
+        scores: Objective on validation, one per seed: their spread is how far it can be trusted.
+    """
+
+    role: str
+    values: Values
+    scores: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrainingRecipe:
+    """How the finalists were retrained.
+
+    Attributes:
+        epochs: Epochs of each retraining.
+        seeds: Repetitions.
+        patience: Epochs without a better objective after which one stopped, 0 for never.
+        precision: Keras dtype policy.
+        trained_on: "train" or "train+val".
+        kept_epochs: The epoch kept, by seed.
+        ensemble: Number of networks in the exported ensemble, None without one.
+        notes: What a reader should know.
+    """
+
+    epochs: int
+    seeds: int
+    patience: int
+    precision: str
+    trained_on: str
+    kept_epochs: dict[str, int]
+    ensemble: int | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """`evaluation.json`: the winner beside the baseline.
+
+    Attributes:
+        classes: Names of the negative and the positive class.
+        split: What was scored: "test", or "val" where there is no test set.
+        objective: The metric that ranked trials.
+        synthetic: Whether the images are the demo's.
+        baseline: The HyperModel's defaults.
+        winner: What the search found.
+        difference: Winner minus baseline of the exported networks, by metric.
+        mean_difference: The same of the means over seeds, by metric.
+        mcnemar: By "at_half" and "at_threshold".
+        subgroups: Estimates by subgroup, then by metric.
+        calibration: By role and split, log loss, Brier score and calibration error before and
+            after; see `scoring/calibration.py`.
+        retraining: How the finalists were retrained.
+        finalists: Everything that was retrained, best first.
+        test_evaluations: Networks that were scored on the test set.
+        times_evaluated: How often the test set was evaluated in this run, 1 unless resumed after
+            a change.
+    """
+
+    classes: tuple[str, str]
+    split: Split
+    objective: str
+    synthetic: bool
+    baseline: Scored
+    winner: Scored
+    difference: dict[str, Estimate]
+    mean_difference: dict[str, SeedDifference]
+    mcnemar: dict[str, McNemar]
+    subgroups: dict[str, dict[str, Estimate]]
+    calibration: dict[str, Any]
+    retraining: RetrainingRecipe
+    finalists: tuple[Finalist, ...]
+    test_evaluations: int
+    times_evaluated: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportRecord:
+    """A row of `exports.json`: a file made of the winner, read back by its own runtime.
+
+    Attributes:
+        format: A name of `config.ExportFormat`.
+        path: Below the run directory.
+        status: "written", or "failed" with a reason.
+        reason: Why it failed, or "".
+        bytes: Size, of a folder all its files.
+        images: Validation images that were compared.
+        max_difference: Largest difference of a probability from the network's.
+        max_difference_from_run: The same from the probabilities that the run computed.
+        runtime: What read it back, with its version.
+    """
+
+    format: str
+    path: str
+    status: str
+    reason: str = ""
+    bytes: int = 0
+    images: int = 0
+    max_difference: float = float("nan")
+    max_difference_from_run: float = float("nan")
+    runtime: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedRung:
+    """One level of successive halving: how many trials, from which epoch to which."""
+
+    count: int
+    initial_epoch: int
+    epochs: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedBracket:
+    """One run of successive halving: which repetition of Hyperband, the paper's s, its rungs."""
+
+    iteration: int
+    bracket: int
+    rungs: tuple[PlannedRung, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanRecord:
+    """What a search is going to do, as the PLAN event has it.
+
+    Attributes:
+        tuner: Name of the tuner.
+        max_epochs: Hyperband's R.
+        brackets: In the order they are started.
+        configurations: Configurations that are started.
+        trials: A configuration is one trial a rung.
+        epochs: Epochs of all trials; a continued one counts what it adds.
+        seconds_per_epoch: Of the baseline, None while unmeasured.
+        seconds_per_trial: What a trial takes besides, None while unmeasured.
+        estimated_seconds: Of the search, None while unmeasured.
+        refit_epochs: Of all retrainings together, at most.
+        workers: Processes that train trials, 0 for this one.
+        precision: Keras dtype policy of the trials.
+        notes: What a reader should know.
+    """
+
+    tuner: str
+    max_epochs: int
+    brackets: tuple[PlannedBracket, ...]
+    configurations: int
+    trials: int
+    epochs: int
+    seconds_per_epoch: float | None = None
+    seconds_per_trial: float | None = None
+    estimated_seconds: float | None = None
+    refit_epochs: int = 0
+    workers: int = 0
+    precision: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ManifestFile:
+    """A file of a finished run."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """`manifest.json`, the last file that a run writes.
+
+    Attributes:
+        name: Of the run.
+        finished: ISO 8601, UTC.
+        synthetic: Whether the images are the demo's.
+        versions: Of Python, this package and what it computes with.
+        device: What training ran on.
+        host: Where the last process of the run ran.
+        seed: The run's.
+        seconds: Wall time by stage, all processes of a resumed run together.
+        costs: What the seconds of the trials went into.
+        fingerprint: Of the images.
+        files: By path below the run directory.
+    """
+
+    name: str
+    finished: str
+    synthetic: bool
+    versions: dict[str, str]
+    device: str
+    host: str
+    seed: int
+    seconds: dict[str, float]
+    costs: dict[str, float]
+    fingerprint: str
+    files: dict[str, ManifestFile] = field(default_factory=dict)
+
+
+class Reporter(Protocol):
+    """What the stages of a run tell, so that they need to know no terminal."""
+
+    def stage(self, title: str) -> AbstractContextManager[None]:
+        """Announce a stage, and its end."""
+
+    def info(self, text: str) -> None:
+        """Say something worth a line."""
+
+    def warn(self, text: str) -> None:
+        """Say something that a person should look at."""
+
+    def notice(self, text: str) -> None:
+        """Say something that no one may miss, again at the end."""
+
+    def progress(self, text: str, done: int, total: int) -> None:
+        """Show how far a long piece of work is; a total of 0 is an unknown length."""
+
+    def listen(self, event: dict[str, Any]) -> None:
+        """Take in an event of the journal."""
+
+
 def to_json(value: Any) -> Any:
     """Turn records into what `json` writes: dicts, lists, strings, numbers, None.
 
@@ -542,3 +833,153 @@ def to_json(value: Any) -> Any:
     if isinstance(value, StrEnum):
         return value.value
     return value
+
+
+T = TypeVar("T")
+
+
+def from_json(kind: type[T], data: Any, *, where: str = "") -> T:
+    """Turn what `json` read back into the record it was; the inverse of `to_json`.
+
+    Args:
+        kind: A record, or any annotation made of records, enums, tuples, lists, dicts, unions,
+            Path and JSON's own types. None becomes NaN where a float is due.
+        data: What `json.loads` returned.
+        where: The file, for messages.
+
+    Raises:
+        RunDirectoryError: Names the file, the field and what is wrong with it.
+    """
+    read: T = _read(kind, data, where)
+    return read
+
+
+def fields_from_json(
+    kind: Any, data: dict[str, Any], names: Iterable[str], *, where: str
+) -> dict[str, Any]:
+    """Read some fields of a record from an object that holds more.
+
+    Args:
+        kind: The record.
+        data: What `json.loads` returned.
+        names: The fields, each of which must be there.
+        where: The file, for messages.
+
+    Raises:
+        RunDirectoryError: As for `from_json`.
+    """
+    hints, found = _hints(kind), {}
+    for name in names:
+        if name not in data:
+            raise RunDirectoryError(f"{where}: {name} is missing")
+        found[name] = _read(hints[name], data[name], f"{where}: {name}")
+    return found
+
+
+def _read(kind: Any, data: Any, where: str) -> Any:
+    """Read one value; `where` grows by a field or a position on the way down."""
+    if dataclasses.is_dataclass(kind):
+        return _read_record(kind, data, where)
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        return _read_union(arguments, data, where)
+    if origin is tuple:
+        return _read_tuple(arguments, data, where)
+    if origin is list:
+        return list(_read_tuple((arguments[0], ...), data, where))
+    if origin is dict:
+        if not isinstance(data, dict):
+            raise _damaged(where, "an object", data)
+        key, item = arguments
+        return {
+            _read_key(key, name, where): _read(item, value, f"{where}: {name}")
+            for name, value in data.items()
+        }
+    return _read_plain(kind, data, where)
+
+
+def _read_record(kind: Any, data: Any, where: str) -> Any:
+    if not isinstance(data, dict):
+        raise _damaged(where, "an object", data)
+    hints = _hints(kind)
+    unknown = sorted(set(data) - set(hints))
+    if unknown:
+        raise RunDirectoryError(
+            f"{where}: unknown field {unknown[0]!r}; it was written by another version, or changed"
+        )
+    found = {}
+    for part in dataclasses.fields(kind):
+        if part.name in data:
+            found[part.name] = _read(hints[part.name], data[part.name], f"{where}: {part.name}")
+        elif part.default is part.default_factory is dataclasses.MISSING:
+            raise RunDirectoryError(f"{where}: {part.name} is missing")
+    return kind(**found)
+
+
+@functools.cache
+def _hints(kind: Any) -> dict[str, Any]:
+    """Return the annotations of a record; evaluating them takes long."""
+    return typing.get_type_hints(kind)
+
+
+def _read_union(kinds: tuple[Any, ...], data: Any, where: str) -> Any:
+    """Read the first kind that fits."""
+    if data is None and types.NoneType in kinds:
+        return None
+    candidates = [kind for kind in kinds if kind is not types.NoneType]
+    for kind in candidates[:-1]:
+        with contextlib.suppress(RunDirectoryError):
+            return _read(kind, data, where)
+    return _read(candidates[-1], data, where)
+
+
+def _read_tuple(kinds: tuple[Any, ...], data: Any, where: str) -> tuple[Any, ...]:
+    if not isinstance(data, list | tuple):
+        raise _damaged(where, "a list", data)
+    if len(kinds) == 2 and kinds[1] is Ellipsis:
+        kinds = (kinds[0],) * len(data)
+    if len(kinds) != len(data):
+        raise _damaged(where, f"a list of {len(kinds)}", data)
+    pairs = enumerate(zip(kinds, data, strict=True))
+    return tuple(_read(kind, item, f"{where}: [{index}]") for index, (kind, item) in pairs)
+
+
+def _read_key(kind: Any, name: str, where: str) -> Any:
+    """Read the key of an object, which JSON keeps as a string."""
+    try:
+        return kind(name)
+    except ValueError:
+        raise _damaged(where, f"keys that are {kind.__name__}", name) from None
+
+
+def _read_plain(kind: Any, data: Any, where: str) -> Any:
+    """Read a leaf."""
+    if kind is Any:
+        return data
+    if kind is float and data is None:
+        return float("nan")
+    if kind is np.ndarray and isinstance(data, list):
+        return np.asarray(data)
+    if kind is Path and isinstance(data, str):
+        return Path(data)
+    if isinstance(kind, type) and issubclass(kind, StrEnum):
+        try:
+            return kind(data)
+        except ValueError:
+            raise _damaged(where, f"one of {', '.join(kind)}", data) from None
+    number = isinstance(data, int | float) and not isinstance(data, bool)
+    if kind is float and number:
+        return float(data)
+    # For Python, True is an int.
+    if isinstance(data, kind) and (kind is bool or not isinstance(data, bool)):
+        return data
+    raise _damaged(where, NAMES.get(kind, kind.__name__), data)
+
+
+NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+
+
+def _damaged(where: str, wanted: str, data: Any) -> RunDirectoryError:
+    shown = repr(data)
+    shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
+    return RunDirectoryError(f"{where}: must be {wanted}, is {shown}")

@@ -16,9 +16,9 @@ from typing import Any
 from search.config import RunConfig
 from search.data.sources import Progress, Source, find_source
 from search.errors import DataError, RunDirectoryError
-from search.journal import RunDirectory
 from search.reporting.facts import mapping
 from search.reporting.integrity import Integrity, compare
+from search.run_directory import RunDirectory
 
 
 def refuse_unfinished(run: RunDirectory) -> None:

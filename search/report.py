@@ -10,7 +10,6 @@ from pathlib import Path
 
 from search.config import direction
 from search.errors import RunDirectoryError, SearchError
-from search.journal import file_sha256, write_text
 from search.records import SYNTHETIC_NOTICE
 from search.reporting.console import Console
 from search.reporting.content import RunContent, gather, picture
@@ -18,9 +17,10 @@ from search.reporting.documents import write_content
 from search.reporting.facts import mapping
 from search.reporting.html import render_html
 from search.reporting.light import write_light
-from search.reporting.stored import StoredRun, locate, read_run
+from search.reporting.stored import StoredRun, read_run
 from search.reporting.trials import history_csv, trials_csv
 from search.reporting.wording import plural
+from search.run_directory import file_sha256, locate, write_text
 
 UNUSED = ("best_hyperparameters.json",)
 """Originals that no report is made from."""

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from search.changes import Difference, differences, schedule_differences
 from search.config import RunConfig
 from search.errors import RunDirectoryError
-from search.history import Event
-from search.journal import EventKind, RunDirectory
+from search.journal import Event, EventKind
 from search.records import Dataset, to_json
+from search.run_directory import RunDirectory
 from search.tuning.loop import check_journal
 from search.tuning.oracle import ScheduleOracle
 from search.tuning.schedule import Bracket, Schedule, continues, planned_brackets

@@ -25,10 +25,11 @@ from search.config import (
 )
 from search.data.prepare import with_validation_trained
 from search.errors import ConfigurationError
-from search.journal import EventKind, RunDirectory
+from search.journal import EventKind
 from search.records import Dataset, TrialRecord, Values
 from search.reporting.console import Console
 from search.resuming import Begun, finished_brackets, refuse_other_search
+from search.run_directory import RunDirectory
 from search.scoring.retrain import Crew
 from search.tuning import space as spaces
 from search.tuning.executors import Executor

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from search.errors import RunDirectoryError, SearchError
-from search.journal import EventKind, RunDirectory
+from search.journal import EventKind
 from search.reporting.console import Console
 from search.reporting.facts import mapping
 from search.reporting.following import Event, JournalTail, RunState, state_of, words
-from search.reporting.stored import locate
+from search.run_directory import RunDirectory, locate
 
 POLL_SECONDS = 0.25
 STATE_SECONDS = 2.0

@@ -24,8 +24,7 @@ from search.data.prepare import SealedTest, default_cache_dir, prepare
 from search.data.sources import Source
 from search.data.views import ViewSettings
 from search.errors import ConfigurationError, DataError, StopRequestedError
-from search.history import Event, trial_records
-from search.journal import EventKind, RunDirectory, write_text
+from search.journal import Event, EventKind, trial_records
 from search.records import SYNTHETIC_NOTICE, Dataset, to_json
 from search.reporting.console import Console
 from search.reporting.documents import write_reports
@@ -33,6 +32,7 @@ from search.reporting.plots import draw_all, pictures
 from search.reporting.tensorboard import TensorBoardLog
 from search.reporting.trials import history_csv, refit_rows, trials_csv
 from search.resuming import Begun, begun, check_same_backend, check_same_data, claim
+from search.run_directory import RunDirectory, write_text
 from search.scoring.retrain import Retraining, recipe
 from search.scoring.verdict import Judging
 from search.searching import Searching

@@ -6,8 +6,8 @@ from tiny import SIZE, THRESHOLD
 
 from search.data.decode import load_gray
 from search.evaluate import main
-from search.journal import RunDirectory
 from search.records import SYNTHETIC_NOTICE
+from search.run_directory import RunDirectory
 from search.scoring.export import export_model
 from search.scoring.metrics import ranking_metrics, threshold_metrics
 

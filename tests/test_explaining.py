@@ -9,8 +9,8 @@ from PIL import Image
 
 from search import explaining
 from search.errors import RunDirectoryError
-from search.journal import RunDirectory
 from search.records import Predictions, Split, Threshold
+from search.run_directory import RunDirectory
 from search.scoring.predictions import PREDICTION_FILES, write_predictions_csv
 
 SIZE = 16

@@ -1,27 +1,38 @@
-"""The run directory: durable events, atomic files, the lock, the manifest."""
+"""The journal: durable events, read back as trials; what is damaged is named, never guessed."""
 
-import errno
 import json
-import os
-import shutil
-import subprocess
-import sys
+import math
 
 import pytest
 
-from search.errors import RunDirectoryError, StorageError
-from search.journal import (
-    EventKind,
-    RunDirectory,
-    file_sha256,
-    storage_errors,
-    write_json,
-    write_text,
-)
+from search import journal
+from search.errors import RunDirectoryError
+from search.journal import EventKind, trial_records
+from search.records import FailureKind, TrialStatus
+from search.run_directory import RunDirectory
 
-
-class Killed(BaseException):
-    """Stands for kill -9: nothing may catch it."""
+CREATED = {
+    "trial_id": "0000",
+    "configuration": 0,
+    "iteration": 0,
+    "bracket": 2,
+    "rung": 0,
+    "parent": None,
+    "values": {"flip": True},
+    "initial_epoch": 0,
+    "target_epochs": 2,
+}
+EPOCH = {"trial_id": "0000", "epoch": 1, "metrics": {"val_loss": 0.5}, "seconds": 2.0}
+ENDED = {
+    "trial_id": "0000",
+    "status": "completed",
+    "score": 0.5,
+    "epochs": 1,
+    "parameters": 7,
+    "seconds": 2.5,
+    "failure": None,
+    "notes": ["a note"],
+}
 
 
 @pytest.fixture
@@ -29,6 +40,16 @@ def run(tmp_path) -> RunDirectory:
     directory = RunDirectory(tmp_path / "run")
     directory.create()
     return directory
+
+
+def write(run, *lines):
+    """Write events (kind, fields) and raw lines."""
+    with open(run.journal_file, "ab") as handle:
+        for line in lines:
+            if not isinstance(line, bytes):
+                kind, fields = line
+                line = json.dumps({"event": kind, "time": 0.0, **fields}).encode()
+            handle.write(line + b"\n")
 
 
 def test_events_come_back_in_order_with_their_fields(run):
@@ -39,164 +60,73 @@ def test_events_come_back_in_order_with_their_fields(run):
     assert second["reason"] == "test"
 
 
-def test_a_line_cut_by_a_kill_swallows_neither_itself_nor_the_next(run):
+@pytest.mark.parametrize(
+    "cut", ['{"event": "stage", "na', '{"event": "stage", "n": {}', "x" * 99_999]
+)
+def test_a_line_cut_by_a_kill_swallows_neither_itself_nor_the_next(run, cut):
     run.append(EventKind.STAGE, name="a", seconds=0)
     with open(run.journal_file, "a") as handle:
-        handle.write('{"event": "stage", "na')
+        handle.write(cut)
+    assert [event["name"] for event in run.events()] == ["a"]
     run.append(EventKind.STAGE, name="b", seconds=0)
     assert [event["name"] for event in run.events()] == ["a", "b"]
 
 
-def test_nan_is_written_as_null(run):
-    run.append(EventKind.EPOCH, metrics={"val_auc": float("nan")})
-    assert run.events()[0]["metrics"] == {"val_auc": None}
+def test_trials_are_read_back_as_they_were(run):
+    write(run, ("trial_created", CREATED), ("epoch", EPOCH), ("trial_ended", ENDED))
+    (trial,) = run.trials()
+    assert trial.status is TrialStatus.COMPLETED
+    assert trial.history[0].metrics == trial.metrics == {"val_loss": 0.5}
+    assert (trial.epochs, trial.parameters, trial.notes) == (1, 7, ("a note",))
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
-    path = write_json(tmp_path / "a.json", {"x": 1})
-
-    def refuse(source, target):
-        raise OSError(errno.ENOSPC, "no space")
-
-    monkeypatch.setattr(os, "replace", refuse)
-    with pytest.raises(StorageError, match="no space left"):
-        write_json(path, {"x": 2})
-    assert json.loads(path.read_text()) == {"x": 1}
-    assert [entry.name for entry in tmp_path.iterdir()] == ["a.json"]
-
-
-@pytest.mark.parametrize(
-    "code", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.ENOENT]
-)
-def test_refusals_of_the_disk_name_place_and_remedy(tmp_path, code):
-    with pytest.raises(StorageError, match="--resume"), storage_errors(tmp_path):
-        raise OSError(code, "refused")
-
-
-def test_other_errors_of_the_system_pass_through(tmp_path):
-    with pytest.raises(ConnectionError), storage_errors(tmp_path):
-        raise ConnectionError
-
-
-def test_a_results_folder_that_is_a_file_is_a_clear_error(tmp_path):
-    (tmp_path / "results").write_text("")
-    with pytest.raises(RunDirectoryError, match="file is where a folder should be"):
-        RunDirectory(tmp_path / "results" / "run").create()
-
-
-def test_a_second_process_is_refused_and_told_who_holds_the_run(run):
-    code = (
-        "import sys, pathlib\nfrom search.journal import RunDirectory\n"
-        "try:\n    with RunDirectory(pathlib.Path(sys.argv[1])).lock(): print('in')\n"
-        "except Exception as error: print(error)"
+def test_a_failure_and_a_metric_that_is_no_number_survive(run):
+    failure = {"kind": "diverged", "message": "NaN", "traceback": ""}
+    write(
+        run,
+        ("trial_created", CREATED),
+        ("epoch", {**EPOCH, "metrics": {"val_loss": None}}),
+        ("trial_ended", {**ENDED, "status": "failed", "score": None, "failure": failure}),
     )
-
-    def other() -> str:
-        command = [sys.executable, "-c", code, str(run.root)]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-    assert run.holder() is None
-    with run.lock():
-        assert f"process {os.getpid()}" in other()
-        assert run.holder().startswith(f"process {os.getpid()} on ")
-        with pytest.raises(RunDirectoryError, match="in use by process"):
-            run.refuse_held()
-    assert other().strip() == "in"
-    run.refuse_held()
+    (trial,) = run.trials()
+    assert math.isnan(trial.metrics["val_loss"])
+    assert trial.failure is not None
+    assert trial.failure.kind is FailureKind.DIVERGED
 
 
-@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
-def test_a_file_system_without_locks_is_told_with_the_remedy(run, monkeypatch, number):
-    def no_locks(*_):
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr("fcntl.flock", no_locks)
-    assert run.holder() is None
-    with pytest.raises(RunDirectoryError, match=r"has no locks .*--results-dir"), run.lock():
-        pass
+def test_an_epoch_trained_twice_counts_once(run):
+    again = {**EPOCH, "metrics": {"val_loss": 0.25}}
+    write(run, ("trial_created", CREATED), ("epoch", EPOCH), ("epoch", again))
+    (trial,) = run.trials()
+    assert [epoch.metrics["val_loss"] for epoch in trial.history] == [0.25]
 
 
-def test_looking_for_a_holder_makes_nothing(tmp_path):
-    RunDirectory(tmp_path / "none").refuse_held()
-    assert not (tmp_path / "none").exists()
+DAMAGE = {
+    "not JSON": (b'{"event": "stage", nonsense}', "line 2: damaged"),
+    "not UTF-8": (b'{"event": "\xff"}', "line 2: damaged"),
+    "a list": (b"[1, 2]", "line 2: holds no event"),
+    "a number": (b"12", "line 2: holds no event"),
+    "an empty line": (b"", "line 2: damaged"),
+    "no kind": (b'{"time": 1}', "line 2: holds no event"),
+    "a kind that is no text": (b'{"event": 3}', "line 2: holds no event"),
+    "of a newer version": (b'{"event": "teleported"}', "'teleported' is not known to this version"),
+    "a lost line": (("epoch", {**EPOCH, "trial_id": "0009"}), "line 2: no line before it creates"),
+    "out of order": (("trial_ended", {"trial_id": "0001"}), "line 2: no line before it creates"),
+    "twice": (("trial_created", CREATED), "line 2: trial 0000 is created a second time"),
+    "a missing field": (("epoch", {"trial_id": "0000"}), "line 2: epoch is missing"),
+    "text for a number": (("epoch", {**EPOCH, "epoch": "1"}), "epoch: must be a whole number"),
+    "a wrong status": (("trial_ended", {**ENDED, "status": "won"}), "status: must be one of"),
+    "metrics in a list": (("epoch", {**EPOCH, "metrics": [1]}), "metrics: must be an object"),
+    "half a failure": (("trial_ended", {**ENDED, "failure": {}}), "failure: kind is missing"),
+}
 
 
-def test_the_manifest_lists_files_with_checksums_but_no_working_state(run):
-    write_text(run.root / "a.txt", "hello")
-    write_text(run.root / "plots" / "b.txt", "there")
-    write_text(run.tuner_dir / "oracle.json", "{}")
-    write_text(run.tuner_dir / "best.weights.h5", "of a trial")
-    write_text(run.refit_dir / "documented-0-a" / "best.weights.h5", "kept")
-    write_text(run.refit_dir / "documented-0-a" / "checkpoint.weights.h5", "the last epoch's")
-    write_text(run.root / "ablation" / "refit" / "winner-0-b" / "best.weights.h5", "another's")
-    assert not run.complete
-    run.write_manifest({"name": "run"})
-    manifest = run.read_json("manifest.json")
-    assert run.complete
-    kept = "refit/documented-0-a/best.weights.h5"
-    assert set(manifest["files"]) == {"a.txt", "plots/b.txt", kept}
-    assert manifest["files"]["a.txt"]["sha256"] == file_sha256(run.root / "a.txt")
-
-
-def test_an_ablation_made_after_the_run_is_not_in_its_manifest(run):
-    write_text(run.root / "a.txt", "hello")
-    write_text(run.root / "ablation" / "ablation.json", "{}")
-    run.write_manifest({"name": "run"})
-    assert set(run.read_json("manifest.json")["files"]) == {"a.txt"}
-
-
-def test_reading_says_whether_the_run_or_only_the_file_is_missing(run, tmp_path):
-    with pytest.raises(RunDirectoryError, match="there is no run here"):
-        RunDirectory(tmp_path / "nothing").read_json("evaluation.json")
-    run.append(EventKind.STAGE, name="a", seconds=0)
-    with pytest.raises(RunDirectoryError, match="not got that far"):
-        run.read_json("evaluation.json")
-    (run.root / "evaluation.json").write_text("{")
-    with pytest.raises(RunDirectoryError, match="damaged"):
-        run.read_json("evaluation.json")
-
-
-def test_what_a_kill_leaves_is_known_from_what_others_put_there(run):
-    left = (".lock", f".probe-{os.getpid()}", ".config.json.4711.tmp")
-    for name in left:
-        (run.root / name).touch()
-    assert run.strangers() == []
-    (run.root / ".bashrc").touch()
-    (run.root / "thesis.tmp").touch()
-    assert sorted(path.name for path in run.strangers()) == [".bashrc", "thesis.tmp"]
-    assert RunDirectory(run.root / "nowhere").strangers() == []
-
-
-@pytest.mark.parametrize("kill_after", range(7))
-def test_a_run_that_is_half_removed_is_never_gone_on_with_and_blocks_no_name(
-    run, monkeypatch, kill_after
-):
-    for name in ("manifest.json", "config.json", "dataset.json", "a.txt", "tuner/x", "refit/y"):
-        write_text(run.root / name, "{}")
-    run.append(EventKind.STAGE, name="data", seconds=0)
-    removed = []
-
-    def limited(remove):
-        def wrapped(path, *args, **options):
-            if len(removed) == kill_after:
-                raise Killed
-            removed.append(path)
-            return remove(path, *args, **options)
-
-        return wrapped
-
-    monkeypatch.setattr(type(run.root), "unlink", limited(type(run.root).unlink))
-    monkeypatch.setattr(shutil, "rmtree", limited(shutil.rmtree))
-    with pytest.raises(Killed):
-        run.clear()
-    assert run.exists
-    # Either nothing but the manifest is gone, or there is no journal to go on from.
-    whole = all((run.root / name).exists() for name in ("dataset.json", "a.txt", "tuner", "refit"))
-    assert whole or not run.journal_file.exists()
-
-
-def test_clearing_keeps_only_the_lock(run):
-    write_text(run.root / "tuner" / "x", "1")
-    with run.lock():
-        run.clear()
-    assert [entry.name for entry in run.root.iterdir()] == [".lock"]
+@pytest.mark.parametrize(("line", "message"), DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_line_is_named_with_its_number_and_nothing_is_changed(run, line, message):
+    write(run, ("trial_created", CREATED), line, ("stage", {"name": "data", "seconds": 1.0}))
+    before = run.journal_file.read_bytes()
+    with pytest.raises(RunDirectoryError) as raised:
+        trial_records(journal.read(run.journal_file), where=str(run.journal_file))
+    assert message in str(raised.value)
+    assert str(run.journal_file) in str(raised.value)
+    assert run.journal_file.read_bytes() == before

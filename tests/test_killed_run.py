@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from search.history import trial_records
-from search.journal import RunDirectory
+from search.journal import trial_records
+from search.run_directory import RunDirectory
 
 ROOT = Path(__file__).parents[1]
 PATIENCE = 300.0

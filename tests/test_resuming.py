@@ -4,8 +4,9 @@ import pytest
 
 from search.config import RunConfig
 from search.errors import RunDirectoryError
-from search.journal import EventKind, RunDirectory
+from search.journal import EventKind
 from search.resuming import begun, check_same_backend, claim, finished_brackets
+from search.run_directory import RunDirectory
 from search.tuning.schedule import hyperband
 
 CONFIG = RunConfig(name="run")
@@ -40,7 +41,7 @@ def test_a_run_is_gone_on_with_once_it_has_a_journal(run):
         claim(run, CONFIG, resume=False, overwrite=False)
 
 
-@pytest.mark.parametrize("left", [(), (".lock", ".config.json.4711.tmp"), (".probe-4711",)])
+@pytest.mark.parametrize("left", [(), (".lock", ".4711.tmp.config.json"), (".probe-4711",)])
 @pytest.mark.parametrize("options", [{}, {"resume": True}, {"overwrite": True}])
 def test_a_kill_before_the_first_file_was_written_blocks_no_name(run, left, options):
     run.root.mkdir()

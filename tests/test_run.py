@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from search.journal import RunDirectory, file_sha256
 from search.records import SYNTHETIC_NOTICE
 from search.run import main
+from search.run_directory import RunDirectory, file_sha256
 from search.tuning.trial import COSTS
 
 CONTRACT = {

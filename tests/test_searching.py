@@ -5,10 +5,11 @@ import pytest
 from search import searching as stage
 from search.config import RunConfig, TunerKind
 from search.errors import RunDirectoryError
-from search.journal import EventKind, RunDirectory
+from search.journal import EventKind
 from search.records import TrialRecord, TrialStatus
 from search.reporting.console import Console
 from search.resuming import Begun, begun
+from search.run_directory import RunDirectory
 from search.searching import Searching
 from search.tuning import space as spaces
 from search.tuning.executors import InProcessExecutor

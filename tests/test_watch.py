@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent / "reporting"))
 import fake_runs as fake
 
 from search import watch
-from search.journal import RunDirectory
+from search.run_directory import RunDirectory
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -27,8 +27,8 @@ from search.data.report import table
 from search.data.sources import find_source
 from search.data.views import ViewSettings
 from search.errors import ConfigurationError, RunDirectoryError, SearchError
-from search.journal import RunDirectory, write_json
 from search.records import Dataset
+from search.run_directory import RunDirectory, write_json
 
 INTERRUPTED = 130
 

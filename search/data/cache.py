@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from search.journal import storage_errors
+from search.errors import storage_errors
 
 Progress = Callable[[str, int, int], None]
 """Called from one thread with a stage's label, steps done, and steps in all (0: unknown)."""

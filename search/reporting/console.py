@@ -19,6 +19,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.rule import Rule
 from rich.text import Text
 
+from search.errors import RunDirectoryError
 from search.journal import EventKind
 from search.records import TrialRecord
 from search.reporting import facts, tables
@@ -268,7 +269,7 @@ class Console:
         self._close_display()
         try:
             self._rich.print(build())
-        except (KeyError, TypeError, ValueError, AttributeError) as problem:
+        except (KeyError, TypeError, ValueError, AttributeError, RunDirectoryError) as problem:
             self.warn(f"this summary cannot be shown: {one_line(repr(problem))}")
 
     def _listen_live(self, kind: Any, event: dict[str, Any]) -> None:

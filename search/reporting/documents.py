@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from search.config import RunConfig
-from search.journal import write_text
 from search.records import TrialRecord
 from search.reporting.card import render_card
 from search.reporting.content import RunContent, gather
 from search.reporting.html import render_html
 from search.reporting.markdown import render_markdown
+from search.run_directory import write_text
 
 
 def write_reports(

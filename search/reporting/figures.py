@@ -18,9 +18,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from search.config import direction
-from search.journal import storage_errors, write_json, write_text
+from search.errors import storage_errors
 from search.records import SYNTHETIC_NOTICE
 from search.reporting.insights.insight import LOCAL, Insight, as_json
+from search.run_directory import write_json, write_text
 
 BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 SKY, AMBER, GRAY, INK, GRID = "#56B4E9", "#E69F00", "#888888", "#222222", "#E2E2E2"

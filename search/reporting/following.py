@@ -10,7 +10,8 @@ from enum import StrEnum
 from typing import Any
 
 from search.errors import RunDirectoryError
-from search.journal import EventKind, RunDirectory
+from search.journal import EventKind
+from search.run_directory import RunDirectory
 
 Event = dict[str, Any]
 

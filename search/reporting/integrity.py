@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
-from search.journal import RunDirectory, file_sha256
 from search.reporting.facts import mapping
+from search.run_directory import RunDirectory, file_sha256
 
 PACKAGE = "xray-search"
 DERIVED = ("trials.csv", "history.csv", "report.md", "report.html", "model_card.md", "plots/")

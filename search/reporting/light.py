@@ -12,8 +12,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from search.errors import RunDirectoryError
-from search.journal import file_sha256, storage_errors, write_json, write_text
+from search.errors import RunDirectoryError, storage_errors
 from search.reporting.card import render_card
 from search.reporting.content import RunContent
 from search.reporting.disclosure import without_folders
@@ -22,6 +21,7 @@ from search.reporting.html import render_html
 from search.reporting.integrity import LIGHT
 from search.reporting.markdown import render_markdown
 from search.reporting.trials import trials_csv
+from search.run_directory import file_sha256, write_json, write_text
 
 OPTION = "--light"
 AS_THEY_ARE = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from search.journal import storage_errors
+from search.errors import storage_errors
 from search.reporting import figures
 from search.reporting.insights.explain import explain
 from search.reporting.insights.insight import LOCAL

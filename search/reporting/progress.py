@@ -11,8 +11,9 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from search import history
+from search import journal
 from search.config import direction
+from search.errors import RunDirectoryError
 from search.journal import EventKind
 from search.records import TrialRecord, TrialStatus, Values
 from search.reporting import remaining, stages
@@ -82,7 +83,7 @@ class RunProgress:
         """
         try:
             self._apply(event)
-        except (KeyError, TypeError, ValueError, AttributeError):
+        except (KeyError, TypeError, ValueError, AttributeError, RunDirectoryError):
             self.strange += 1
             return False
         finally:
@@ -132,13 +133,13 @@ class RunProgress:
     def _apply_training(self, kind: str, event: Event) -> None:
         seconds: float | None = None
         if kind == EventKind.TRIAL_CREATED:
-            record = history.created(event)
+            record = journal.created(event)
             self.workers.start(event)
         elif kind == EventKind.TRIAL_STARTED:
             record = self.trials[event["trial_id"]]
             self.workers.start(event)
         else:
-            record = history.with_epoch(self.trials[event["trial_id"]], event)
+            record = journal.with_epoch(self.trials[event["trial_id"]], event)
             seconds = float(event["seconds"])
         self.trials[record.trial_id] = record
         self.stage = "search"
@@ -147,7 +148,7 @@ class RunProgress:
         self._throughput.count(self.last, epoch_seconds=seconds)
 
     def _end_trial(self, event: Event) -> None:
-        record = history.ended(self.trials[event["trial_id"]], event)
+        record = journal.ended(self.trials[event["trial_id"]], event)
         self.trials[record.trial_id] = record
         self.workers.release(record.trial_id)
         self.begun.pop(record.trial_id, None)

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from search.errors import RunDirectoryError
-from search.journal import EventKind, RunDirectory
+from search.journal import EventKind
 from search.records import TrialRecord
 from search.reporting.facts import mapping
 from search.reporting.insights.insight import read_insights
 from search.reporting.integrity import LIGHT, Integrity, compare
 from search.reporting.progress import RunProgress
 from search.reporting.trials import Row, refit_rows
+from search.run_directory import RunDirectory
 
 PARTS = (
     ("config.json", "the options"),
@@ -80,30 +81,6 @@ class StoredRun:
         """Return the plots on disk that may be shown anywhere, in the order of the report."""
         found = read_insights(self.run.plots_dir)
         return [i.picture for i in found if i.picture is not None and not i.local]
-
-
-def locate(name: str, results_dir: Path = Path("results")) -> RunDirectory:
-    """Find a run by its path, or by its name.
-
-    Args:
-        name: A path, or a name.
-        results_dir: Where a name is looked for.
-
-    Raises:
-        RunDirectoryError: There is none; the message says where was looked.
-    """
-    places = [Path(name)]
-    if Path(name).name == name:
-        places.append(results_dir / name)
-    for place in places:
-        run = RunDirectory(place)
-        if place.is_dir() and run.exists:
-            return run
-    looked = " and ".join(place.as_posix() for place in places)
-    reason = "a folder without a run" if any(place.is_dir() for place in places) else "no such run"
-    raise RunDirectoryError(
-        f"{name}: {reason} (looked in {looked}); name a run directory, such as results/first"
-    )
 
 
 def read_run(run: RunDirectory) -> StoredRun:

@@ -8,9 +8,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from search.history import from_json
 from search.journal import EventKind
-from search.records import Metrics, TrialRecord, TrialStatus
+from search.records import Metrics, TrialRecord, TrialStatus, from_json
 from search.reporting.facts import mapping
 from search.reporting.wording import one_line
 
@@ -131,7 +130,7 @@ def refit_rows(
             role = "winner"
         for stale in [key for key in rows if key[:2] == (role, seed) and key[2] >= epoch]:
             del rows[stale]
-        metrics: Metrics = from_json(event["metrics"])
+        metrics = from_json(Metrics, event["metrics"])
         rows[role, seed, epoch] = {
             "role": role,
             "seed": seed,

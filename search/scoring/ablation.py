@@ -20,8 +20,9 @@ import keras_tuner as kt
 from search.config import RunConfig, direction
 from search.data.prepare import SealedTest
 from search.errors import ConfigurationError, RunDirectoryError, SearchFailedError
-from search.journal import EventKind, RunDirectory
+from search.journal import EventKind
 from search.records import Dataset, TrialResult, Values
+from search.run_directory import RunDirectory
 from search.scoring import answers, factors, refit
 from search.scoring.answers import Arm, Trained
 from search.scoring.factors import Change, Wish

@@ -44,7 +44,7 @@ import numpy as np
 from search.config import RunConfig, direction
 from search.data.prepare import SealedTest
 from search.errors import DataError
-from search.journal import EventKind, RunDirectory
+from search.journal import EventKind
 from search.records import (
     SYNTHETIC_NOTICE,
     Dataset,
@@ -52,6 +52,7 @@ from search.records import (
     Split,
     to_json,
 )
+from search.run_directory import RunDirectory
 from search.scoring import effects, factors
 from search.scoring.factors import Change
 from search.scoring.predictions import predict_subset

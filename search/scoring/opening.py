@@ -19,8 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from search.journal import EventKind, RunDirectory, file_sha256, write_text
+from search.journal import EventKind
 from search.records import Predictions, Split, Threshold, to_json
+from search.run_directory import RunDirectory, file_sha256, write_text
 from search.scoring.calibration import Calibration
 from search.scoring.refit import Candidate
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from search import backend
 from search.errors import DataError, ModelError, RunDirectoryError
-from search.journal import RunDirectory, file_sha256
+from search.run_directory import RunDirectory, file_sha256
 from search.scoring.formats import EXPORTS_FILE, FORMATS, KERAS, LoadedModel, format_of
 
 MANIFEST = "manifest.json"

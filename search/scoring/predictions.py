@@ -15,8 +15,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from search.errors import ModelError, RunDirectoryError
-from search.journal import write_text
 from search.records import Estimate, Evaluation, Predictions, Split, Subset, Threshold
+from search.run_directory import write_text
 from search.scoring.bootstrap import REPEATS, bootstrap_intervals
 from search.scoring.metrics import RANKING_METRICS, THRESHOLD_METRICS, check_images, confusion
 from search.scoring.refit import DOCUMENTED, WINNER

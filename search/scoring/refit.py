@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from search.errors import SearchFailedError
-from search.journal import KEPT_WEIGHTS
 from search.records import TrialResult, TrialSpec, Values
+from search.run_directory import KEPT_WEIGHTS
 
 DOCUMENTED = "documented"
 WINNER = "winner"

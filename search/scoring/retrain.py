@@ -18,9 +18,9 @@ from typing import Any, Protocol
 
 from search.config import RefitOn, RefitSchedule, RunConfig, direction
 from search.errors import SearchFailedError
-from search.history import Event
-from search.journal import EventKind, RunDirectory
+from search.journal import Event, EventKind
 from search.records import EpochRecord, TrialRecord, TrialResult, Values, to_json
+from search.run_directory import RunDirectory
 from search.scoring import refit
 from search.scoring.refit import Candidate, Job, Role
 from search.tuning import checkpoint

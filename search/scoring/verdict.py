@@ -16,8 +16,7 @@ from search.config import RunConfig, direction
 from search.data.decode import DECODER_VERSION
 from search.data.prepare import SealedTest
 from search.errors import DataError
-from search.history import Event
-from search.journal import EventKind, RunDirectory
+from search.journal import Event, EventKind
 from search.records import (
     SYNTHETIC_NOTICE,
     Dataset,
@@ -28,6 +27,7 @@ from search.records import (
     Threshold,
     to_json,
 )
+from search.run_directory import RunDirectory
 from search.scoring import exporting, opening, refit
 from search.scoring.comparison import Scored, evaluation_report
 from search.scoring.ensemble import ensemble_of

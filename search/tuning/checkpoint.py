@@ -22,9 +22,10 @@ from typing import Any
 import h5py
 import numpy as np
 
-from search.history import from_json
-from search.journal import KEPT_WEIGHTS, cut_short, storage_errors
-from search.records import EpochRecord, to_json
+from search.errors import storage_errors
+from search.journal import drop_cut_line
+from search.records import EpochRecord, from_json, to_json
+from search.run_directory import KEPT_WEIGHTS
 from search.tuning import footprint
 
 EPOCH_ATTRIBUTE = "xray_search_epoch"
@@ -158,9 +159,9 @@ def append_epoch(directory: Path, record: EpochRecord) -> None:
     """
     with storage_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
-        begin = "\n" if cut_short(directory / LOG) else ""
+        drop_cut_line(directory / LOG)
         with open(directory / LOG, "a", encoding="utf-8") as handle:
-            handle.write(begin + json.dumps(to_json(record)) + "\n")
+            handle.write(json.dumps(to_json(record)) + "\n")
 
 
 def read_epochs(directory: Path, *, up_to: int) -> list[EpochRecord]:
@@ -180,7 +181,7 @@ def read_epochs(directory: Path, *, up_to: int) -> list[EpochRecord]:
             fields = json.loads(line)
         except json.JSONDecodeError:
             continue  # cut short by a kill
-        record = EpochRecord(**{**fields, "metrics": from_json(fields["metrics"])})
+        record = from_json(EpochRecord, fields, where=str(path))
         if record.epoch <= up_to:
             found[record.epoch] = record
     return [found[epoch] for epoch in sorted(found)]

@@ -15,16 +15,18 @@ from typing import Any
 from keras_tuner.engine import trial as kt_trial
 
 from search.errors import SearchFailedError
-from search.history import Event, created, ended, from_json, with_epoch
-from search.journal import EventKind, RunDirectory
+from search.journal import Event, EventKind, created, ended, with_epoch
 from search.records import (
     EpochRecord,
+    Metrics,
     TrialRecord,
     TrialResult,
     TrialSpec,
     TrialStatus,
+    from_json,
     to_json,
 )
+from search.run_directory import RunDirectory
 from search.tuning import checkpoint
 from search.tuning.executors import Executor
 from search.tuning.messages import TrialMessage, TrialStarted
@@ -150,7 +152,7 @@ class SearchLoop:
             elif kind == EventKind.EPOCH:
                 trial_id = event["trial_id"]
                 if event["epoch"] > self.records[trial_id].epochs:
-                    metrics = from_json(event["metrics"])
+                    metrics = from_json(Metrics, event["metrics"])
                     self.oracle.update_metrics(trial_id, metrics, step=event["epoch"])
                 self.records[trial_id] = with_epoch(self.records[trial_id], event)
             elif kind == EventKind.TRIAL_ENDED:

@@ -19,8 +19,8 @@ from keras_tuner.engine import trial as kt_trial
 
 from search.config import direction as metric_direction
 from search.errors import RunDirectoryError
-from search.journal import write_text
 from search.records import TrialRecord, TrialStatus
+from search.run_directory import write_text
 from search.tuning.halving import Halving, Slot
 from search.tuning.proposals import ConfigurationSource
 from search.tuning.schedule import Schedule

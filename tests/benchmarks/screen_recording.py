@@ -29,7 +29,7 @@ from search.reporting.facts import data_words, mapping
 from search.reporting.live import LiveView
 from search.reporting.progress import RunProgress
 from search.reporting.screen import Screen
-from search.reporting.stored import locate
+from search.run_directory import locate
 
 THEME = TerminalTheme(
     (22, 27, 34),

@@ -5,7 +5,6 @@ import json
 import fake_runs as fake
 import pytest
 
-from search.journal import RunDirectory
 from search.reporting.documents import write_reports
 from search.reporting.figures import new_figure, save
 from search.reporting.insights import forest
@@ -14,6 +13,7 @@ from search.reporting.insights.material import Material
 from search.reporting.plots import draw_all, pictures
 from search.reporting.stored import read_run
 from search.reporting.trials import refit_histories
+from search.run_directory import RunDirectory
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -11,8 +11,9 @@ import fake_runs as fake
 import pytest
 
 from search.errors import RunDirectoryError
-from search.journal import EventKind, RunDirectory
+from search.journal import EventKind
 from search.reporting.following import JournalTail, RunState, state_of, words
+from search.run_directory import RunDirectory
 
 
 @pytest.fixture
@@ -126,7 +127,8 @@ def test_a_run_of_another_machine_counts_as_dead_only_after_a_long_silence(run):
 
 def test_a_killed_process_lets_go_of_its_run(run):
     code = (
-        "import sys, time; from pathlib import Path; from search.journal import RunDirectory\n"
+        "import sys, time; from pathlib import Path\n"
+        "from search.run_directory import RunDirectory\n"
         "with RunDirectory(Path(sys.argv[1])).lock(): print('held', flush=True); time.sleep(60)"
     )
     child = subprocess.Popen(

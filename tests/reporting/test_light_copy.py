@@ -10,7 +10,7 @@ import fake_runs as fake
 import pytest
 
 from search import report
-from search.journal import RunDirectory, file_sha256
+from search.run_directory import RunDirectory, file_sha256
 
 EXAMPLE = Path(__file__).parents[2] / "results" / "examples" / "quick-real"
 HOME = "/home/jane/results"

@@ -7,8 +7,8 @@ import pytest
 
 from search.config import RunConfig
 from search.errors import RunDirectoryError
-from search.journal import RunDirectory, write_json
 from search.reopening import refuse_changed
+from search.run_directory import RunDirectory, write_json
 from search.scoring.ablation import FILE, Ablation, stored_answers
 
 VALUES = {"flip": False}

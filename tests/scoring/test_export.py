@@ -15,8 +15,8 @@ from tiny import SIZE, THRESHOLD, make_network, smooth_image
 
 from search.data.decode import load_gray
 from search.errors import ModelError, StorageError
-from search.journal import RunDirectory
 from search.records import SYNTHETIC_NOTICE
+from search.run_directory import RunDirectory
 from search.scoring import exporting
 from search.scoring.export import export_model, load_model
 

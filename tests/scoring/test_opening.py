@@ -5,8 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from search.journal import EventKind, RunDirectory
+from search.journal import EventKind
 from search.records import Predictions, Split, Threshold
+from search.run_directory import RunDirectory
 from search.scoring import refit
 from search.scoring.calibration import Calibration
 from search.scoring.opening import FILE, question, read_answers, write_answers

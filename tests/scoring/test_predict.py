@@ -14,9 +14,9 @@ from PIL import Image
 
 from search.data.decode import load_gray
 from search.errors import DataError, ModelError, RunDirectoryError, StorageError
-from search.journal import RunDirectory
 from search.predict import main
 from search.records import SYNTHETIC_NOTICE
+from search.run_directory import RunDirectory
 from search.scoring.predict import find_images, find_model, predict_files, unchecked_note
 from search.scoring.rows import row_file
 

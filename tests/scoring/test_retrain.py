@@ -8,8 +8,8 @@ import pytest
 
 from search.config import RefitOn, RefitSchedule, RunConfig
 from search.errors import StopRequestedError
-from search.journal import RunDirectory
 from search.records import EpochRecord, Failure, FailureKind, TrialRecord, TrialResult, TrialStatus
+from search.run_directory import RunDirectory
 from search.scoring.retrain import Retraining, recipe
 from search.tuning import checkpoint
 from search.tuning.messages import TrialStarted

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import keras_tuner as kt
 
-from search.journal import RunDirectory
+from search.run_directory import RunDirectory
 from search.tuning import space as spaces
 from search.tuning.devices import worker_environments
 from search.tuning.executors import Executor, InProcessExecutor

@@ -11,7 +11,7 @@ from pathlib import Path
 import keras
 import keras_tuner as kt
 
-from search.journal import RunDirectory
+from search.run_directory import RunDirectory
 from search.tuning import ray_executor
 from search.tuning import space as spaces
 from search.tuning.executors import Executor, InProcessExecutor

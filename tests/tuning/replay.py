@@ -3,9 +3,9 @@
 from collections import Counter
 from pathlib import Path
 
-from search.history import trial_records
-from search.journal import RunDirectory
+from search.journal import trial_records
 from search.records import TrialRecord, TrialStatus
+from search.run_directory import RunDirectory
 from search.tuning.schedule import Schedule
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from search.history import trial_records
-from search.journal import RunDirectory
+from search.journal import trial_records
+from search.run_directory import RunDirectory
 from tests.tuning.killable import SCHEDULE
 from tests.tuning.replay import check_replay
 

@@ -13,8 +13,8 @@ import keras_tuner as kt
 import pytest
 
 from search.errors import RunDirectoryError, SearchFailedError, StorageError
-from search.journal import RunDirectory
 from search.records import TrialStatus
+from search.run_directory import RunDirectory
 from search.tuning import checkpoint, selection
 from search.tuning import space as spaces
 from search.tuning.executors import InProcessExecutor

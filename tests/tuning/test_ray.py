@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from search.errors import WorkerError
-from search.history import trial_records
-from search.journal import RunDirectory
+from search.journal import trial_records
 from search.records import TrialSpec
+from search.run_directory import RunDirectory
 from search.tuning.ray_cluster import RayCluster, RayWishes
 from search.tuning.ray_worker import Post, RemoteWorker, rooted
 from search.tuning.worker import Broken

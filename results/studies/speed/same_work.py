@@ -29,8 +29,8 @@ from search.data.prepare import default_cache_dir, prepare
 from search.data.sources import find_source
 from search.data.views import ViewSettings
 from search.errors import StopRequestedError
-from search.journal import RunDirectory
 from search.records import Dataset, StressedViews, Subset, Values
+from search.run_directory import RunDirectory
 from search.tuning import space as spaces
 from search.tuning.devices import find_gpus, worker_environments
 from search.tuning.executors import Executor, InProcessExecutor

@@ -93,7 +93,6 @@ class Search:
 def ours(search: Search, *, prior: bool) -> None:
     """Our Hyperband, one trial after another in this process."""
     from search.run_directory import RunDirectory
-
     from search.tuning import space as spaces
     from search.tuning.executors import InProcessExecutor
     from search.tuning.loop import SearchLoop
