@@ -15,12 +15,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console as Printed
+from rich.table import Table
+from rich.text import Text
+
 from search.config import RunConfig
 from search.errors import ConfigurationError, SearchError, StopRequestedError, storage_errors
 from search.journal import EventKind
 from search.records import SYNTHETIC_NOTICE
 from search.reopening import (
-    refuse_changed,
     refuse_unfinished,
     stored_config,
     stored_source,
@@ -28,9 +31,16 @@ from search.reopening import (
 from search.reporting.console import Console
 from search.run import Interrupt
 from search.run_directory import RunDirectory, locate
-from search.scoring.factors import FACTORS, parse_factors
+from search.scoring.factors import (
+    FACTORS,
+    FILE,
+    AblationReport,
+    answer_table,
+    parse_factors,
+    sentences,
+)
 
-FROM = {"documented": ("documented",), "winner": ("winner",), "both": ("documented", "winner")}
+FROM = {"baseline": ("baseline",), "winner": ("winner",), "both": ("baseline", "winner")}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -73,7 +83,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="python -m search.ablate",
         description="Change one factor at a time, retrain with several seeds, and say what each "
-        "change did: helps, hurts, or can't be told apart.",
+        "change did: better, worse, or undecided.",
     )
     made.add_argument("run", metavar="RUN", help="a finished run's directory, or its name")
     made.add_argument(
@@ -136,13 +146,10 @@ def _ablate(
 ) -> None:
     # Read before Keras is loaded, so that a mistake is told at once.
     wishes, config = parse_factors(options.factors), stored_config(run)
-    integrity = refuse_changed(run)
-    if integrity.made_by:
-        console.warn(integrity.sentences[-1])
     from search import backend
 
     backend.load()
-    from search.scoring.ablation import FILE, Ablation
+    from search.scoring.ablation import Ablation
 
     with console.stage("Data"):
         if options.workers is not None:
@@ -152,17 +159,15 @@ def _ablate(
         console.notice(SYNTHETIC_NOTICE)
     ablation = Ablation(
         config,
-        dataset,
         searching,
         run=run,
         bases=FROM[options.base],
         wishes=wishes,
         repeats=options.repeats,
         epochs=options.epochs or config.refit_epochs,
-        changed=integrity.weights,
-        console=console,
+        reporter=console,
     )
-    console.info(ablation.plan())
+    console.info(ablation.plan(searching.pace.epoch))
     if options.plan:
         return
     with storage_errors(ablation.directory.root):
@@ -171,15 +176,29 @@ def _ablate(
         console.follow(config.choice)
         # For the time left: the run's pace, until this process has its own.
         plan = [e for e in run.events() if e["event"] == EventKind.PLAN][-1:]
-        names = {arm.role.name for arm in ablation.arms}
+        names = {arm.recipe.role for arm in ablation.arms}
         before = [e for e in ablation.directory.events() if e.get("role") in names]
         console.replay([*plan, {"event": EventKind.SEARCH_ENDED.value}, *before])
         with console.stage("Retrain, then open the test"):
-            crew = searching.crew(run, interrupt)
-            content = ablation.answer(crew, sealed)
-    console.show_answers(content)
+            open_executor = searching.crew(run, interrupt)
+            report = ablation.answer(dataset, sealed, open_executor)
+    console.close()
+    _print(report)
     console.info(f"Answers: {ablation.directory.root / FILE}")
     console.info(f"In the report: python -m search.report {run.root} --rebuild")
+
+
+def _print(report: AblationReport) -> None:
+    """Print every change with what it did, and a sentence per question."""
+    table = Table("change", "from", f"{report.objective}, validation", "log loss, test", "seeds")
+    for row in answer_table(report):
+        table.add_row(*row)
+    printed = Printed()
+    printed.print(table)
+    for question, sentence in sentences(report):
+        printed.print(Text(f"{question} {sentence}"))
+    for note in report.notes:
+        printed.print(Text(note))
 
 
 if __name__ == "__main__":

@@ -212,6 +212,7 @@ def rebuild(stored: StoredRun, console: Console) -> None:
     # Matplotlib takes most of a second to import, which printing a report should not cost.
     from search import explaining
     from search.reporting.plots import draw_all
+    from search.scoring import gradcam
 
     root = stored.run.root
     if stored.run.complete and not stored.run.journal_file.exists():
@@ -220,7 +221,7 @@ def rebuild(stored: StoredRun, console: Console) -> None:
             "are made from it; nothing is made again, so that they are not lost. Put it back, or "
             "leave --rebuild out"
         )
-    heatmaps = explaining.look(root, warn=console.warn)
+    heatmaps = gradcam.look(root, warn=console.warn)
     material = explaining.material(root, heatmaps=heatmaps)
     drawn = {row[0] for row in picture(root / "plots" / "roc.png").rows}
     kept: tuple[str, ...] = ()

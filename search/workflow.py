@@ -25,7 +25,7 @@ from search.data.sources import Source
 from search.data.views import ViewSettings
 from search.errors import ConfigurationError, DataError, StopRequestedError
 from search.journal import Event, EventKind, trial_records
-from search.records import SYNTHETIC_NOTICE, Dataset, to_json
+from search.records import SYNTHETIC_NOTICE, Comparison, Dataset, to_json
 from search.reporting.console import Console
 from search.reporting.documents import write_reports
 from search.reporting.plots import draw_all, pictures
@@ -33,8 +33,9 @@ from search.reporting.tensorboard import TensorBoardLog
 from search.reporting.trials import history_csv, refit_rows, trials_csv
 from search.resuming import Begun, begun, check_same_backend, check_same_data, claim
 from search.run_directory import RunDirectory, write_text
-from search.scoring.retrain import Retraining, recipe
-from search.scoring.verdict import Judging
+from search.scoring import gradcam
+from search.scoring.retrain import retrain
+from search.scoring.verdict import decide
 from search.searching import Searching
 from search.tuning.space import ranges
 
@@ -142,33 +143,31 @@ def _run_locked(
                 records = searching.search(directory, console, staffing.executor)
         console.show_trials(records, objective=job.config.objective, direction=job.config.direction)
         with clock.stage("retrain", "Retrain with class weights"):
-            candidates = Retraining(
+            retraining = retrain(
                 job.config,
-                documented=searching.documented,
+                records,
+                defaults=searching.documented,
                 precision=searching.precision,
                 directory=directory,
                 listener=console.listen,
-            ).retrain(
-                records,
-                searching.crew(directory, should_stop),
+                open_executor=searching.crew(directory, should_stop),
                 setting=searching.refit_setting(),
                 final_setting=searching.refit_setting(on_everything=True),
             )
-        judging = Judging(
-            job.config,
-            dataset,
-            setting=searching.refit_setting(),
-            candidates=candidates,
-            retraining=recipe(job.config, candidates, precision=searching.precision),
-            directory=directory,
-            console=console,
-        )
         with clock.stage("score", "Threshold, test, export"):
-            judging.score(sealed)
+            comparison = decide(
+                job.config,
+                dataset,
+                sealed,
+                retraining,
+                setting=searching.refit_setting(),
+                directory=directory,
+                reporter=console,
+            )
         with clock.stage("report", "Report"):
-            about = _report(job, directory, dataset, judging, clock, console)
+            about = _report(job, directory, dataset, comparison, clock, console)
         directory.write_manifest({**about, "seconds": clock.seconds()})
-        console.show_verdict(judging.evaluation)
+        console.show_verdict(to_json(comparison))
         console.info(f"Report: {directory.root / 'report.html'}")
         console.info(f"Model:  {directory.root / 'model.keras'}")
     except (StopRequestedError, KeyboardInterrupt) as error:
@@ -293,17 +292,17 @@ def _report(
     job: Job,
     directory: RunDirectory,
     dataset: Dataset,
-    judging: Judging,
+    comparison: Comparison,
     clock: _Clock,
     console: Console,
 ) -> dict[str, Any]:
     """Write tables, plots and reports; return what the manifest says of the run."""
     events = directory.events()
     records = trial_records(events)
-    rows = refit_rows(events, evaluation=judging.evaluation)
+    rows = refit_rows(events, evaluation=to_json(comparison))
     write_text(directory.root / "trials.csv", trials_csv(records))
     write_text(directory.root / "history.csv", history_csv(rows))
-    heatmaps = explaining.look(directory.root, warn=console.warn)
+    heatmaps = gradcam.look(directory.root, warn=console.warn)
     material = explaining.material(directory.root, heatmaps=heatmaps)
     drawn = draw_all(directory.root, material, synthetic=dataset.synthetic)
     plan = next(event for event in reversed(events) if event["event"] == EventKind.PLAN)
@@ -326,7 +325,7 @@ def _report(
         dataset=to_json(dataset.report),
         plan=plan,
         records=records,
-        evaluation=judging.evaluation,
+        evaluation=to_json(comparison),
         plots=pictures(drawn),
         manifest_like=about,
     )

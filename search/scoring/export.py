@@ -179,9 +179,7 @@ def _write_keras(
     return path
 
 
-def _check_same(
-    network: keras.Model, loaded: LoadedModel, path: Path, temperature: float
-) -> None:
+def _check_same(network: keras.Model, loaded: LoadedModel, path: Path, temperature: float) -> None:
     about = loaded.metadata
     shape = (_NOISE_IMAGES, about.image_size, about.image_size, about.channels)
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)

@@ -217,6 +217,6 @@ def _damaged(path: Path, reason: str) -> ModelError:
 
 def _foreign(path: Path) -> ModelError:
     return ModelError(
-        f"{path}: damaged, or not a model exported by this program (no {METADATA_FILE} in it); copy "
-        "it again, or give a model of a run directory"
+        f"{path}: damaged, or not a model exported by this program (no {METADATA_FILE} in it); "
+        "copy it again, or give a model of a run directory"
     )

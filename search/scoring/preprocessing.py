@@ -1,4 +1,4 @@
-"""What comes before and after the network in an exported model: raw image in, calibrated answer out.
+"""What comes before and after the network in an exported model: raw images, calibrated output.
 
 `raw_images` repeats what decoding does to a training image once its pixels are known: ITU-R 601
 luma where the network is one for gray images; where the image has at least twice the wanted side,
@@ -56,13 +56,14 @@ def raw_images(inputs: Tensor, image_size: int, *, channels: int = 1) -> Tensor:
     if image_size < 1:
         raise ValueError(f"image_size={image_size}: must be at least 1")
     planes = _planes(_round(ops.clip(inputs, 0.0, 255.0)), channels)
-    shorter = ops.minimum(_length(planes, 1), _length(planes, 2))
+    shorter = ops.minimum(_length(planes[0], 1), _length(planes[0], 2))
     small = _resized(planes, image_size)
     # Whether to average first is known with the image only, so all of it is computed: little
     # beside the network, since most of the work is in the resize of the whole image.
     for side in reversed(BLOCKS):
-        averaged = _resized(_block_means(planes, side), image_size)
-        small = ops.where(ops.greater_equal(shorter, side * image_size), averaged, small)
+        averaged = _resized([_block_means(plane, side) for plane in planes], image_size)
+        large = ops.expand_dims(ops.greater_equal(shorter, side * image_size), -1)
+        small = ops.where(large, averaged, small)
     return small
 
 
@@ -86,23 +87,20 @@ def calibrated(probability: Tensor, temperature: float) -> Tensor:
     return ops.sigmoid(logit / temperature)
 
 
-def _planes(images: Tensor, channels: int) -> Tensor:
-    """Return float32 (batch, height, width, channels) of whole levels from 1, 3 or 4 channels."""
+def _planes(images: Tensor, channels: int) -> list[Tensor]:
+    """Return float32 (batch, height, width) of whole levels, one for each channel wanted."""
     ones = ops.ones_like(images[:1, :1, :1, :])
     place = ops.cumsum(ones, axis=-1)  # 1, 2, … along the channels
     gray = ops.less(ops.sum(ones, axis=-1, keepdims=True), 3.0)
-    first = ops.cast(ops.equal(place, 1.0), "float32")
-    colours = [ops.cast(ops.equal(place, number), "float32") for number in (1.0, 2.0, 3.0)]
+    first, *others = (ops.cast(ops.equal(place, number), "float32") for number in (1.0, 2.0, 3.0))
     if channels == 3:
         # A gray image has three equal channels.
-        picked = [ops.where(gray, first, colour) for colour in colours]
-        return ops.concatenate(
-            [ops.sum(images * one, axis=-1, keepdims=True) for one in picked], axis=-1
-        )
-    luma = colours[0] * _LUMA[0] + colours[1] * _LUMA[1] + colours[2] * _LUMA[2]
+        picked = [first, *(ops.where(gray, first, other) for other in others)]
+        return [ops.sum(images * one, axis=-1) for one in picked]
+    luma = first * _LUMA[0] + others[0] * _LUMA[1] + others[1] * _LUMA[2]
     # Sums stay below 2^24, so float32 holds them exactly.
-    total = ops.sum(images * ops.where(gray, first * 65536.0, luma), axis=-1, keepdims=True)
-    return ops.floor((total + 32768.0) / 65536.0)
+    total = ops.sum(images * ops.where(gray, first * 65536.0, luma), axis=-1)
+    return [ops.floor((total + 32768.0) / 65536.0)]
 
 
 def _round(levels: Tensor) -> Tensor:
@@ -110,30 +108,34 @@ def _round(levels: Tensor) -> Tensor:
     return ops.floor(levels + 0.5)
 
 
-def _length(planes: Tensor, axis: int) -> Tensor:
-    """Return the number of rows (axis 1) or columns (axis 2), float32 (1, 1, 1, 1)."""
-    return ops.sum(_ones_along(planes, axis), axis=axis, keepdims=True)
+def _length(plane: Tensor, axis: int) -> Tensor:
+    """Return the number of rows (axis 1) or columns (axis 2), float32 (1, 1, 1)."""
+    return ops.sum(_ones_along(plane, axis), axis=axis, keepdims=True)
 
 
-def _ones_along(planes: Tensor, axis: int) -> Tensor:
-    """Return ones, (1, height, 1, 1) or (1, 1, width, 1)."""
-    line = planes[:1, :, :1, :1] if axis == 1 else planes[:1, :1, :, :1]
-    return ops.ones_like(line)
+def _ones_along(plane: Tensor, axis: int) -> Tensor:
+    """Return ones, (1, height, 1) or (1, 1, width)."""
+    return ops.ones_like(plane[:1, :, :1] if axis == 1 else plane[:1, :1, :])
 
 
-def _block_means(planes: Tensor, side: int) -> Tensor:
-    """Return float32 (batch, ⌈height / side⌉, ⌈width / side⌉, channels), means over square blocks.
+def _block_means(plane: Tensor, side: int) -> Tensor:
+    """Return float32 (batch, ⌈height / side⌉, ⌈width / side⌉), the means over square blocks.
 
     Rounded to whole levels as `data/decode.py` does, where the reason stands. Blocks that reach
     beyond the edge repeat its last pixels, as a JPEG encoder does.
     """
-    planes = ops.concatenate([planes, *[planes[:, -1:]] * (side - 1)], axis=1)
-    planes = ops.concatenate([planes, *[planes[:, :, -1:]] * (side - 1)], axis=2)
+    plane = ops.concatenate([plane, *[plane[:, -1:]] * (side - 1)], axis=1)
+    plane = ops.concatenate([plane, *[plane[:, :, -1:]] * (side - 1)], axis=2)
     count = float(side * side)
     # A power of two, so that the mean times the count is the exact sum.
-    sums = count * ops.average_pool(
-        planes, side, strides=side, padding="valid", data_format="channels_last"
+    means = ops.average_pool(
+        ops.expand_dims(plane, -1),
+        side,
+        strides=side,
+        padding="valid",
+        data_format="channels_last",
     )
+    sums = count * ops.squeeze(means, -1)
     below = ops.floor(sums / count)
     if side == 8:
         half: Any = count / 2 + count / 16
@@ -142,31 +144,32 @@ def _block_means(planes: Tensor, side: int) -> Tensor:
     return ops.floor((sums + half) / count)
 
 
-def _resized(planes: Tensor, size: int) -> Tensor:
+def _resized(planes: list[Tensor], size: int) -> Tensor:
     """Return float32 (batch, S, S, channels): Pillow's bilinear resize, antialiased."""
-    height, width = _length(planes, 1), _length(planes, 2)
-    rows = [ops.transpose(limb, (0, 2, 3, 1)) for limb in _triangle_weights(planes, 1, size)]
-    columns = _triangle_weights(planes, 2, size)
-    images = ops.transpose(planes, (0, 3, 1, 2))
+    height, width = _length(planes[0], 1), _length(planes[0], 2)
+    rows = [ops.transpose(limb) for limb in _triangle_weights(planes[0], 1, size)]
+    columns = _triangle_weights(planes[0], 2, size)
 
-    def along_rows(image: Tensor) -> Tensor:
-        return _levels(*(ops.matmul(limb, image) for limb in rows))
+    def along_rows(plane: Tensor) -> Tensor:
+        return _levels(*(ops.matmul(limb, plane) for limb in rows))
 
-    def along_columns(image: Tensor) -> Tensor:
-        return _levels(*(ops.matmul(image, limb) for limb in columns))
+    def along_columns(plane: Tensor) -> Tensor:
+        return _levels(*(ops.matmul(plane, limb) for limb in columns))
 
     # The order decides what is rounded, by one level in a quarter of the pixels. This is what
     # Pillow 13 was measured to do; it puts rows first in tall images only.
     rows_first = ops.logical_and(
         ops.greater(height, float(size)), ops.greater(height + size, width * 2.0)
     )
-    small = ops.where(
-        rows_first, along_columns(along_rows(images)), along_rows(along_columns(images))
-    )
-    return ops.transpose(small, (0, 2, 3, 1))
+    # Plane by plane: TensorFlow 2.21 on oneDNN crashes in broadcast products of four dimensions.
+    small = [
+        ops.where(rows_first, along_columns(along_rows(one)), along_rows(along_columns(one)))
+        for one in planes
+    ]
+    return ops.stack(small, axis=-1)
 
 
-def _triangle_weights(planes: Tensor, axis: int, new: int) -> tuple[Tensor, Tensor]:
+def _triangle_weights(plane: Tensor, axis: int, new: int) -> tuple[Tensor, Tensor]:
     """Return how much each old pixel counts in each new one, in units of 2⁻²².
 
     Pillow's bilinear filter: a triangle about the new pixel's centre whose half-width is one old
@@ -175,22 +178,22 @@ def _triangle_weights(planes: Tensor, axis: int, new: int) -> tuple[Tensor, Tens
     not every backend has integers of 64 bits.
 
     Args:
-        planes: (batch, height, width, channels).
+        plane: (batch, height, width).
         axis: 1 for weights along the height, 2 along the width.
         new: Pixels along the side of the result.
 
     Returns:
-        Upper and lower limb, float32 (1, height, 1, new) or (1, 1, width, new), whole numbers: the
-        weight is upper · 2048 + lower.
+        Upper and lower limb, float32 (old, new), whole numbers: the weight is
+        upper · 2048 + lower.
     """
-    ones = _ones_along(planes, axis)
-    old = ops.cast(ops.sum(ones, axis=axis, keepdims=True), "int32")
-    place = ops.cast(ops.cumsum(ones, axis=axis), "int32")
+    line = ops.reshape(_ones_along(plane, axis), (-1, 1))
+    old = ops.cast(ops.sum(line, axis=0, keepdims=True), "int32")
+    place = ops.cast(ops.cumsum(line, axis=0), "int32")
     centre_new = ops.multiply(old, 2 * np.arange(new, dtype=np.int32) + 1)
     centre_old = (2 * place - 1) * new
     distance = ops.abs(centre_old - centre_new)
     rest = ops.maximum(2 * ops.maximum(old, new) - distance, 0)
-    total = ops.sum(rest, axis=axis, keepdims=True)
+    total = ops.sum(rest, axis=0, keepdims=True)
     limbs = []
     for half in (0, ops.floor_divide(total, 2)):
         upper, rest = _divide(64 * rest, total)

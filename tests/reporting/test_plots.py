@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from search.evidence import Heatmap
+from search.scoring.curves import Heatmap
 from search.records import SYNTHETIC_NOTICE, to_json
 from search.reporting import curves, figures
 from search.reporting.insights import ranking

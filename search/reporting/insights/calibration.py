@@ -7,7 +7,6 @@ from functools import partial
 
 from matplotlib.figure import Figure
 
-from search.evidence import CalibrationBin
 from search.reporting.figures import (
     GRAY,
     MARKERS,
@@ -21,6 +20,7 @@ from search.reporting.insights.material import Material
 from search.reporting.insights.scores import exported
 from search.reporting.verdict import estimate
 from search.reporting.wording import metric
+from search.scoring.curves import CalibrationBin
 
 
 def reliability(material: Material) -> list[Insight]:

@@ -9,11 +9,11 @@ from pathlib import PurePosixPath
 import numpy as np
 from matplotlib.figure import Figure
 
-from search.evidence import Heatmap
 from search.records import CLASS_NAMES
 from search.reporting.figures import STAMP, finish, new_figure
 from search.reporting.insights.insight import Insight, Section
 from search.reporting.insights.material import Material
+from search.scoring.curves import Heatmap
 
 GROUPS = {
     (1, 0): "missed pneumonia",

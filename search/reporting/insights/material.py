@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from search.evidence import Heatmap, ScoreCurves
 from search.records import TrialRecord
 from search.reporting.curves import Predicted
 from search.reporting.insights import forest
 from search.reporting.trials import Row
+from search.scoring.curves import Heatmap, ScoreCurves
 
 
 @dataclass(frozen=True, kw_only=True)

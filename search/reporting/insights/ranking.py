@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from search.evidence import Band, ScoreCurves
 from search.reporting import curves
 from search.reporting.curves import RocCurve
 from search.reporting.figures import (
@@ -26,6 +25,7 @@ from search.reporting.insights.insight import Insight, Section
 from search.reporting.insights.material import Material
 from search.reporting.verdict import chosen, estimate
 from search.reporting.wording import is_number, metric
+from search.scoring.curves import Band, ScoreCurves
 
 MAX_ROWS = 400
 """Rows of numbers kept beside a picture; a long ROC curve is thinned to that."""

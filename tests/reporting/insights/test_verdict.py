@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from search.evidence import Heatmap
+from search.scoring.curves import Heatmap
 from search.records import CLASS_NAMES
 from search.reporting.insights import (
     agreement,
