@@ -11,13 +11,10 @@ import argparse
 import dataclasses
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console as Printed
-from rich.table import Table
-from rich.text import Text
 
 from search.config import RunConfig
 from search.errors import ConfigurationError, SearchError, StopRequestedError, storage_errors
@@ -28,16 +25,14 @@ from search.reopening import (
     stored_config,
     stored_source,
 )
+from search.reporting import tables
 from search.reporting.console import Console
 from search.run import Interrupt
 from search.run_directory import RunDirectory, locate
 from search.scoring.factors import (
     FACTORS,
     FILE,
-    AblationReport,
-    answer_table,
     parse_factors,
-    sentences,
 )
 
 FROM = {"baseline": ("baseline",), "winner": ("winner",), "both": ("baseline", "winner")}
@@ -178,27 +173,14 @@ def _ablate(
         plan = [e for e in run.events() if e["event"] == EventKind.PLAN][-1:]
         names = {arm.recipe.role for arm in ablation.arms}
         before = [e for e in ablation.directory.events() if e.get("role") in names]
-        console.replay([*plan, {"event": EventKind.SEARCH_ENDED.value}, *before])
-        with console.stage("Retrain, then open the test"):
+        search = {"event": EventKind.STAGE.value, "name": "search", "time": time.time()}
+        console.replay([*plan, search, *before])
+        with console.stage("Retrain, then evaluate on the test set"):
             open_executor = searching.crew(run, interrupt)
             report = ablation.answer(dataset, sealed, open_executor)
-    console.close()
-    _print(report)
+    console.show(tables.ablation_view(report))
     console.info(f"Answers: {ablation.directory.root / FILE}")
     console.info(f"In the report: python -m search.report {run.root} --rebuild")
-
-
-def _print(report: AblationReport) -> None:
-    """Print every change with what it did, and a sentence per question."""
-    table = Table("change", "from", f"{report.objective}, validation", "log loss, test", "seeds")
-    for row in answer_table(report):
-        table.add_row(*row)
-    printed = Printed()
-    printed.print(table)
-    for question, sentence in sentences(report):
-        printed.print(Text(f"{question} {sentence}"))
-    for note in report.notes:
-        printed.print(Text(note))
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ class Precision(StrEnum):
     MIXED_BFLOAT16 = "mixed_bfloat16"
     """Layers compute in bfloat16; the documented configuration stays in float32."""
     AUTO = "auto"
-    """mixed_bfloat16 where a short measurement finds it clearly faster."""
+    """mixed_bfloat16 on GPUs and on processors that have instructions for it, else float32."""
 
 
 class RefitSchedule(StrEnum):
@@ -183,8 +183,8 @@ class RunConfig:
         address: Of the Ray cluster; "" for this machine's, started if there is none.
         cpus_per_trial: CPU cores that a trial takes of a Ray cluster.
         gpus_per_trial: Share of a GPU that a trial takes of a Ray cluster, 0 to train on CPUs.
-        workers: Worker processes that train trials; 0: this process; None: chosen by a short
-            measurement, or on Ray as many as have room.
+        workers: Worker processes that train trials; 0: this process; None: by a rule, see
+            `tuning/devices.py`, or on Ray as many as have room.
         trial_timeout: Seconds a trial may take in one worker, 0 for no limit.
         stall_timeout: Seconds without a sign of life after which a worker counts as hung.
         retries: How often a trial is started again after losing its worker.
@@ -230,7 +230,7 @@ class RunConfig:
     fix: dict[str, Any] = field(default_factory=dict)
     search: tuple[str, ...] = ()
     enqueue: tuple[dict[str, Any], ...] = ()
-    precision: Precision = Precision.FLOAT32
+    precision: Precision = Precision.AUTO
     executor: ExecutorKind = ExecutorKind.LOCAL
     address: str = ""
     cpus_per_trial: int = 1

@@ -99,7 +99,7 @@ class Subset:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StressedViews:
+class PerturbedViews:
     """Fixed, seeded alterations of validation images.
 
     Attributes:
@@ -148,7 +148,7 @@ class Dataset:
     classes: tuple[str, str]
     train: Subset
     val: Subset
-    views: StressedViews
+    views: PerturbedViews
     class_weights: dict[int, float]
     prevalence: float
     fingerprint: str
@@ -443,6 +443,14 @@ class TrialRecord:
     parameters: int = 0
     failure: Failure | None = None
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class BestHyperparameters:
+    """The best configuration of a search; the content of `best_hyperparameters.json`."""
+
+    trial_id: str
+    values: Values
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -109,13 +109,13 @@ def parser() -> argparse.ArgumentParser:
     machine.add_argument(
         "--precision",
         choices=[k.value for k in Precision],
-        help="auto measures; the documented network stays float32 (float32)",
+        help="auto: bfloat16 where the machine has it; the baseline stays float32 (auto)",
     )
     machine.add_argument(
         "--workers",
         type=_workers,
         metavar="N",
-        help="worker processes; auto measures, 0 trains in this process (auto)",
+        help="worker processes; auto: by cores and memory, 0 trains in this process (auto)",
     )
     machine.add_argument(
         "--executor",

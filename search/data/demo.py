@@ -14,8 +14,6 @@ to these coordinates. Shapes add density, then a tone curve and noise make an im
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +21,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from search.data.cache import Progress, cache_errors, locked, silent
+from search.data.cache import Progress, locked, silent
 from search.records import SYNTHETIC_NOTICE
+from search.run_directory import atomic
 
 Grid = np.ndarray
 """`float32` (H, W)."""
@@ -80,16 +79,8 @@ def write_demo(*, cache_dir: Path, seed: int, progress: Progress = silent) -> Pa
     root = cache_dir / "demo" / f"v{GENERATOR_VERSION}-seed{seed}" / "chest_xray"
     with locked(root.parent.with_suffix(".lock"), progress):
         if not all((root / planned.relative).is_file() for planned in plan_images(seed)):
-            shutil.rmtree(root, ignore_errors=True)  # what is left of a cache that was swept
-            with cache_errors(root):
-                root.parent.mkdir(parents=True, exist_ok=True)
-                temporary = Path(tempfile.mkdtemp(dir=root.parent, prefix=".demo-"))
-            try:
-                with cache_errors(root):
-                    _write(temporary, seed, progress)
-                    os.replace(temporary, root)
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
+            with atomic(root, option="--cache-dir") as temporary:
+                _write(temporary, seed, progress)
     return root
 
 

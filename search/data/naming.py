@@ -1,6 +1,6 @@
 """Reads the patient and the kind of pneumonia out of a file's name.
 
-The table of patterns is in the README's data section. `person12` alone is not a patient: bacteria
+The table of patterns is in this room's README.md. `person12` alone is not a patient: bacteria
 12 and virus 12 are different children. Knows no files, only their names.
 """
 

@@ -58,12 +58,20 @@ def usable_images(scan: Scan) -> list[UsableImage]:
     ]
 
 
-def fingerprint(images: Sequence[UsableImage]) -> str:
-    """Return SHA-256 over the sorted (path, content hash) of the images."""
-    digest = hashlib.sha256()
-    for path, content in sorted((image.file.relative, image.record.sha256) for image in images):
-        digest.update(f"{path}\0{content}\n".encode())
-    return digest.hexdigest()
+def fingerprint(images: Sequence[UsableImage], *, with_table: bool = False) -> str:
+    """Return SHA-256 over the sorted (path, content hash) of the images.
+
+    Args:
+        images: All usable images.
+        with_table: Whether label, patient and split come from a table, and not with the path;
+            then they count as well.
+    """
+    lines = []
+    for image in images:
+        file = image.file
+        said = f"\0{file.label}\0{file.patient}\0{file.folder}" if with_table else ""
+        lines.append(f"{file.relative}\0{image.record.sha256}{said}\n")
+    return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
 
 
 def class_weights(labels: Sequence[int]) -> dict[int, float]:
@@ -225,13 +233,19 @@ def with_alarms(report: DatasetReport) -> DatasetReport:
     return replace(report, alarms=tuple(found))
 
 
-def table(report: DatasetReport) -> list[tuple[str, str]]:
+def table(report: DatasetReport, *, brief: bool = False) -> list[tuple[str, str]]:
     """Return what a report says as pairs of a name and a text, in reading order.
 
     The one rendering of `dataset.json`: for the console, reports and `python -m search.data`.
+
+    Args:
+        report: What is known.
+        brief: Whether to say in six lines what a run begins with, and what must not be missed.
     """
-    rows = _origin(report)
+    rows = _origin(report, brief=brief)
     rows += [(title, _count(report, split)) for split, title in SPLIT_TITLES.items()]
+    if brief:
+        return [*rows, *(("warning", alarm) for alarm in report.alarms)]
     rows += _quality(report)
     lists = (
         ("cannot be used", [f"{file.path}: {file.reason}" for file in report.rejected]),
@@ -250,7 +264,7 @@ def table(report: DatasetReport) -> list[tuple[str, str]]:
     return rows
 
 
-def _origin(report: DatasetReport) -> list[tuple[str, str]]:
+def _origin(report: DatasetReport, *, brief: bool) -> list[tuple[str, str]]:
     how = {
         "folders": "validation is the folder val/",
         "notebook": f"as the notebook, {report.val_fraction:.0%} of train + val for validation",
@@ -260,10 +274,14 @@ def _origin(report: DatasetReport) -> list[tuple[str, str]]:
     colour = "gray" if report.channels == 1 else "colour"
     rows = [
         ("folder", report.source.root),
-        ("found by", report.source.origin),
-        ("fingerprint", report.fingerprint[:16]),
         ("classes", f"{report.classes[1]} (the finding) against {report.classes[0]}"),
         ("split", how[report.split]),
+    ]
+    if brief:
+        return rows
+    rows += [
+        ("found by", report.source.origin),
+        ("fingerprint", report.fingerprint[:16]),
         ("decoded", f"{report.image_size} × {report.image_size} pixels, {colour}"),
     ]
     if report.cache is not None:

@@ -32,7 +32,7 @@ from search.data.cache import (
     reserved_array,
 )
 from search.errors import ConfigurationError
-from search.records import StressedViews, Subset
+from search.records import PerturbedViews, Subset
 
 VIEWS_VERSION = 1
 """Part of the cache key; raise it when the same settings would give other pixels."""
@@ -125,7 +125,7 @@ class ViewParameters:
 
 def make_views(
     val: Subset, *, settings: ViewSettings, seed: int, cache_dir: Path
-) -> tuple[StressedViews, ArrayFile]:
+) -> tuple[PerturbedViews, ArrayFile]:
     """Make, or find in the cache, the perturbed copies of a validation set.
 
     Args:
@@ -163,7 +163,7 @@ def make_views(
                         pass
                 found = adopt_array(temporary, path, array, damaged=found)
     source = np.array([position for position, _ in jobs], dtype=np.int64)
-    views = StressedViews(
+    views = PerturbedViews(
         array_file=found.path,
         names=settings.kinds,
         view=np.array([settings.kinds.index(kind) for _, kind in jobs], dtype=np.int8),

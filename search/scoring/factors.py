@@ -11,14 +11,13 @@ Knows no Keras; what is trained is in `ablation`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from search.errors import ConfigurationError
 from search.records import Estimate, SeedDifference, Values
 from search.run_directory import RunDirectory
-from search.scoring.bootstrap import MEAN_METRICS, Outcome
+from search.scoring.bootstrap import Outcome
 
 FILE = "ablation.json"
 
@@ -35,8 +34,6 @@ DROPOUT = ("conv_dropout", "dense_dropout_1", "dense_dropout_2", "dense_dropout_
 
 INACTIVE: Values = {"batch_norm": True, "activation": "relu"}
 """What holds where these hyperparameters are not among the values, since others exclude them."""
-
-HEADINGS = ("change", "from", "validation", "test", "seeds")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -312,10 +309,10 @@ def read_report(run: RunDirectory) -> AblationReport | None:
     return directory.read(AblationReport, FILE)
 
 
-def sentences(report: AblationReport) -> list[tuple[str, str]]:
-    """Return each question that was asked, and one sentence that answers it."""
-    found = []
-    for name, question in QUESTIONS.items():
+def sentences(report: AblationReport) -> dict[str, str]:
+    """Return one sentence for each question that was asked, by its name in `QUESTIONS`."""
+    found = {}
+    for name in QUESTIONS:
         parts = []
         for one in (answer for answer in report.answers if answer.change.question == name):
             what = f"{one.change.factor} {one.change.before} → {one.change.after} ({one.base})"
@@ -325,30 +322,5 @@ def sentences(report: AblationReport) -> list[tuple[str, str]]:
             part = f"{what}: {one.validation_outcome.value} on validation"
             parts.append(f"{part}, {one.test_outcome.value} on test" if one.test else part)
         if parts:
-            found.append((question, "; ".join(parts) + "."))
+            found[name] = "; ".join(parts) + "."
     return found
-
-
-def answer_table(report: AblationReport) -> list[tuple[str, ...]]:
-    """Return a row of text per change, see `HEADINGS`."""
-    first = MEAN_METRICS[0]
-    rows: list[tuple[str, ...]] = []
-    for one in report.answers:
-        change = f"{one.change.factor} {one.change.before} → {one.change.after}"
-        if one.failure or one.validation is None:
-            rows.append((change, one.base, f"not trained: {one.failure}", "", ""))
-            continue
-        test = ""
-        if one.test:
-            test = f"{_signed(one.test[first].over_patients)} {one.test_outcome.value}"
-        validation = f"{_signed(one.validation)} {one.validation_outcome.value}"
-        rows.append((change, one.base, validation, test, str(len(one.scores))))
-    return rows
-
-
-def _signed(estimate: Estimate) -> str:
-    value, low, high = (
-        f"{number:+.3f}".replace("-", "−")
-        for number in (estimate.value, estimate.low, estimate.high)
-    )
-    return value if math.isnan(estimate.low) else f"{value} [{low}, {high}]"

@@ -55,14 +55,14 @@ GROUPS = ((1, False), (0, True), (1, True), (0, False))
 """(label, called positive) in that order."""
 
 
-def look(root: Path, *, warn: Callable[[str], None]) -> list[Heatmap]:
+def look(run: RunDirectory, *, warn: Callable[[str], None]) -> list[Heatmap]:
     """Return where the exported model found the reason for some of its decisions.
 
     The few images are decoded again from the data folder, so that this works as long as that and
     `model.keras` are there, however old the run is.
 
     Args:
-        root: The run directory.
+        run: The run.
         warn: Told why there are none, where the run has a model.
 
     Returns:
@@ -72,7 +72,7 @@ def look(root: Path, *, warn: Callable[[str], None]) -> list[Heatmap]:
     Raises:
         RunDirectoryError: A file of the run is damaged.
     """
-    run = RunDirectory(root)
+    root = run.root
     if not (root / KERAS.file).exists():
         return []
     by_split = read_predictions_csv(root / PREDICTION_FILES[WINNER])

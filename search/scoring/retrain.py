@@ -42,8 +42,7 @@ from search.records import (
 from search.run_directory import RunDirectory
 from search.scoring.predictions import BASELINE, WINNER
 from search.tuning import checkpoint
-from search.tuning.executors import Executor
-from search.tuning.messages import TrialMessage, TrialStarted
+from search.tuning.executors import Executor, TrialMessage, TrialStarted
 from search.tuning.model import Setting
 from search.tuning.selection import winners
 
