@@ -250,10 +250,6 @@ def history_rows(events: Iterable[Event], trained_as: dict[str, str]) -> list[di
 
     Of an epoch that was trained twice, because a kill fell between its checkpoint and its line,
     the later one stays.
-
-    Args:
-        events: The journal, oldest first.
-        trained_as: New names of roles, e.g. {"finalist_2": "winner"}.
     """
     rows: dict[tuple[str, int, int], dict[str, Any]] = {}
     for event in events:

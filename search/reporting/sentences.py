@@ -96,12 +96,7 @@ def _headline(comparison: Comparison, key: str) -> Headline:
 
 
 def outcome(differences: list[Estimate], better: str) -> str:
-    """Judge differences by their intervals: all of them must lie on one side of 0.
-
-    Args:
-        differences: The same difference with every kind of interval.
-        better: "min" or "max", which values are better.
-    """
+    """Judge differences by their intervals: all of them must lie on one side of 0."""
     if not differences or not all(usable(one.low) and usable(one.high) for one in differences):
         return "undecided"
     if all(one.low > 0 for one in differences):
