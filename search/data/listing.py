@@ -111,38 +111,24 @@ FROM_THE_FILES = Labelling()
 
 @dataclass(frozen=True, kw_only=True)
 class FoundFile:
-    """One image file, not yet opened.
+    """One image file, not yet opened."""
 
-    Attributes:
-        relative: Path relative to the data folder, posix.
-        folder: "train", "val" or "test"; "" where the layout does not say.
-        label: 0 negative or 1 positive.
-        patient: Identifier, unique over all ways to tell it, or "" if unknown.
-        subtype: "bacteria", "virus" or "".
-    """
-
-    relative: str
-    folder: str
-    label: int
-    patient: str = ""
-    subtype: str = ""
+    relative: str  # path relative to the data folder, posix
+    folder: str  # "train", "val" or "test"; "" where the layout does not say
+    label: int  # 0 negative or 1 positive
+    patient: str = ""  # identifier, unique over all ways to tell it, or "" if unknown
+    subtype: str = ""  # "bacteria", "virus" or ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """The image files of a data folder, in the order of the notebook's sorted glob.
+    """The image files of a data folder, in the order of the notebook's sorted glob."""
 
-    Attributes:
-        root: The data folder.
-        classes: Names of the negative and the positive class.
-        files: Train, then val, then test; the negative class first; by name within.
-        left_out: What lies there and is not used.
-    """
-
-    root: Path
-    classes: tuple[str, str]
+    root: Path  # the data folder
+    classes: tuple[str, str]  # names of the negative and the positive class
+    # train, then val, then test; the negative class first; by name within
     files: tuple[FoundFile, ...]
-    left_out: tuple[LeftOut, ...]
+    left_out: tuple[LeftOut, ...]  # what lies there and is not used
 
     def of(self, *folders: str) -> tuple[FoundFile, ...]:
         """Return the files of these folders."""
