@@ -54,7 +54,7 @@ class EventKind(StrEnum):
     """trials, failed, epochs, seconds, oracle_seconds (asking and telling the oracle, its files
     and the journal's lines about whole trials, in this process of the run)."""
     REFIT_STARTED = "refit_started"
-    """A worker took a retraining, anew or after another one was lost: role ("documented",
+    """A worker took a retraining, anew or after another one was lost: role ("baseline",
     "finalist_1", …; "winner_train+val" for the winner's second one), seed (repetition 0, 1, …),
     epochs, values, folder (under `refit/`; two trainings that differ in anything have two), worker,
     pid, all_epochs (of all retrainings together)."""

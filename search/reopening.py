@@ -16,9 +16,11 @@ from typing import Any
 from search.config import RunConfig
 from search.data.sources import Progress, Source, find_source
 from search.errors import DataError, RunDirectoryError
-from search.reporting.facts import mapping
-from search.reporting.integrity import Integrity, compare
-from search.run_directory import RunDirectory
+from search.records import Manifest
+from search.run_directory import RunDirectory, file_sha256
+
+DERIVED = ("trials.csv", "history.csv", "report.md", "report.html", "model_card.md")
+"""Files that a report makes again from the records."""
 
 
 def refuse_unfinished(run: RunDirectory) -> None:
@@ -34,22 +36,29 @@ def refuse_unfinished(run: RunDirectory) -> None:
         )
 
 
-def refuse_changed(run: RunDirectory) -> Integrity:
-    """Refuse a finished run whose records are not what its manifest lists.
+def refuse_changed(run: RunDirectory) -> tuple[str, ...]:
+    """Refuse a finished run whose records or models are not what its manifest lists.
 
     Returns:
-        What else the comparison found, such as the version that made the run.
+        Paths of weights that retrainings kept and that were changed: they can be trained again.
 
     Raises:
         RunDirectoryError: A record or a model was changed, or the manifest is damaged.
     """
-    found = compare(run, mapping(run.read_json("manifest.json")))
-    if found.records:
-        raise RunDirectoryError(
-            f"{run.root / found.records[0]}: changed since the run ended, by the checksums in "
-            "manifest.json; nothing is trained from it. Put the original back, or run again"
-        )
-    return found
+    weights = []
+    for name, entry in sorted(run.read(Manifest, "manifest.json").files.items()):
+        path = run.root / name
+        if name in DERIVED or name.startswith("plots/") or not path.exists():
+            continue
+        if file_sha256(path) == entry.sha256:
+            continue
+        if not name.startswith("refit/"):
+            raise RunDirectoryError(
+                f"{path}: changed since the run ended, by the checksums in manifest.json; nothing "
+                "is trained from it. Put the original back, or run again"
+            )
+        weights.append(name)
+    return tuple(weights)
 
 
 def stored_config(run: RunDirectory) -> RunConfig:

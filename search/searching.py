@@ -10,14 +10,15 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from functools import partial
 from pathlib import Path
 
 import keras_tuner as kt
 
+from search import backend
 from search.config import (
     BUDGET_IN_TIME,
     ExecutorKind,
+    Precision,
     RefitOn,
     RunConfig,
     SourceKind,
@@ -26,24 +27,25 @@ from search.config import (
 from search.data.prepare import with_validation_trained
 from search.errors import ConfigurationError
 from search.journal import EventKind
-from search.records import Dataset, TrialRecord, Values
+from search.records import Dataset, PlanRecord, TrialRecord, Values, from_json
 from search.reporting.console import Console
 from search.run_directory import RunDirectory
-from search.scoring.retrain import Crew
+from search.scoring.retrain import OpenExecutor
 from search.tuning import space as spaces
-from search.tuning.executors import Executor
+from search.tuning.devices import default_precision
+from search.tuning.executors import Executor, Pace, measure_pace
 from search.tuning.loop import SearchLoop
 from search.tuning.model import Setting, release_memory
 from search.tuning.oracle import ScheduleOracle
 from search.tuning.planning import PlannedSearch, plan_search
-from search.tuning.pooling import PoolLimits
-from search.tuning.ray_cluster import RayWishes
-from search.tuning.ray_executor import open_on_ray, staff_on_ray
+from search.tuning.pool import PoolLimits, open_executor
+from search.tuning.ray import RayRequest, open_on_ray
 from search.tuning.resume import Begun, finished_brackets, refuse_other_search
-from search.tuning.scaling import Staffing, Wishes, open_executor, staff
 from search.tuning.space import Belief, Prior
-from search.tuning.timing import Pace, measure_pace
 from search.tuning.trial import ShouldStop
+
+MANY = 10**6
+"""Trials, where their number is not known yet and is certainly no limit to that of workers."""
 
 
 class Searching:
@@ -104,7 +106,7 @@ class Searching:
         self._measured = known.pace if known else None
         self._begun = known.brackets if known else ()
         self.precision = known.precision if known else ""
-        self._staffing: Staffing | None = None
+        self._executor: Executor | None = None
         self._settle_horizon()
 
     def _prior(self) -> Prior:
@@ -188,7 +190,7 @@ class Searching:
             max_parameters=0,
         )
 
-    def crew(self, directory: RunDirectory, should_stop: ShouldStop) -> Crew:
+    def crew(self, directory: RunDirectory, should_stop: ShouldStop) -> OpenExecutor:
         """Return what hires workers for the retraining, as many as the search had.
 
         Args:
@@ -215,17 +217,24 @@ class Searching:
     def _open(
         self,
         setting: Setting,
-        workers: int,
+        workers: int | None,
         directory: RunDirectory,
         should_stop: ShouldStop,
         limits: PoolLimits,
+        *,
+        trials: int = MANY,
     ) -> Executor:
-        """Start workers where they were asked for; for none no cluster is bothered."""
-        if self.config.executor is ExecutorKind.RAY and workers:
+        """Start workers where they were asked for; for none no cluster is asked."""
+        if self.config.executor is ExecutorKind.RAY and workers != 0:
             return open_on_ray(
                 setting,
-                self._ray_wishes,
+                RayRequest(
+                    address=self.config.address,
+                    cpus=self.config.cpus_per_trial,
+                    gpus=self.config.gpus_per_trial,
+                ),
                 workers,
+                trials=trials,
                 log_dir=directory.logs_dir,
                 should_stop=should_stop,
                 limits=limits,
@@ -233,17 +242,10 @@ class Searching:
         return open_executor(
             setting,
             workers,
+            trials=trials,
             log_dir=directory.logs_dir,
             should_stop=should_stop,
             limits=limits,
-        )
-
-    @property
-    def _ray_wishes(self) -> RayWishes:
-        return RayWishes(
-            address=self.config.address,
-            cpus=self.config.cpus_per_trial,
-            gpus=self.config.gpus_per_trial,
         )
 
     @property
@@ -255,7 +257,7 @@ class Searching:
         )
 
     @contextmanager
-    def executor(self, directory: RunDirectory, should_stop: ShouldStop) -> Iterator[Staffing]:
+    def executor(self, directory: RunDirectory, should_stop: ShouldStop) -> Iterator[Executor]:
         """Hold what trials are trained by, for the plan's estimate and for the search.
 
         Args:
@@ -265,42 +267,44 @@ class Searching:
         Raises:
             WorkerError: No worker can be started.
         """
-        finished = self._finished(directory)
-        epochs, trials = self._expected()
-        wishes = Wishes(
-            workers=0 if finished else self.config.workers,
-            precision=self.precision or self.config.precision.value,
-            epochs=epochs,
-            trials=trials,
-            pace=self._measured,
-        )
-        on_ray = self.config.executor is ExecutorKind.RAY and not finished
-        staffing = (partial(staff_on_ray, ray_wishes=self._ray_wishes) if on_ray else staff)(
+        workers = 0 if self._finished(directory) else self.config.workers
+        self.precision = self.precision or self._precision()
+        executor = self._open(
             self.search_setting,
-            wishes,
-            documented=self.documented,
-            seed=self.config.seed,
-            log_dir=directory.logs_dir,
-            should_stop=should_stop,
-            limits=self._limits,
+            workers,
+            directory,
+            should_stop,
+            self._limits,
+            trials=self._expected_trials(),
         )
-        self.precision = staffing.precision
-        if self._measured is None:
-            self._measured = staffing.pace
-        self._staffing = staffing
         try:
-            if self._settle_horizon():
-                # The workers were told another one before they measured the pace that decides it.
-                staffing.executor.close()
-                workers = staffing.executor.workers if wishes.workers != 0 else 0
-                executor = self._open(
-                    self.search_setting, workers, directory, should_stop, self._limits
+            if self._measured is None:
+                self._measured = executor.pace(
+                    self.documented, seed=self.config.seed, precision=self.precision
                 )
-                self._staffing = staffing = dataclasses.replace(staffing, executor=executor)
-            yield staffing
+            if self._settle_horizon():
+                # The workers have the horizon from before the pace, which decides it, was known.
+                executor.close()
+                executor = self._open(
+                    self.search_setting,
+                    0 if workers == 0 else executor.workers,
+                    directory,
+                    should_stop,
+                    self._limits,
+                )
+            self._executor = executor
+            yield executor
         finally:
-            self._staffing = None
-            staffing.executor.close()
+            self._executor = None
+            executor.close()
+
+    def _precision(self) -> str:
+        """Return the precision of the trials, by a rule where none was asked for."""
+        if self.config.precision is not Precision.AUTO:
+            return self.config.precision.value
+        on_ray = self.config.executor is ExecutorKind.RAY
+        gpu = self.config.gpus_per_trial > 0 if on_ray else bool(backend.gpus())
+        return default_precision(gpu=gpu)
 
     def _finished(self, directory: RunDirectory) -> bool:
         """Return whether an earlier process of the run finished this very search."""
@@ -308,15 +312,11 @@ class Searching:
             return False
         return finished_brackets(directory.events()) == self.plan().schedule.brackets
 
-    def _expected(self) -> tuple[int, int]:
-        """Return about how many epochs the search trains, in how many trials."""
-        if not BUDGET_IN_TIME.match(self.config.budget):
-            planned = self.plan().schedule
-            return planned.epochs, planned.trials
-        # Whatever the pace, nobody gives a budget to a search of seconds.
-        planned = self._planned(dataclasses.replace(self.config, budget="")).schedule
-        epochs = 10**9
-        return epochs, round(epochs * planned.trials / planned.epochs)
+    def _expected_trials(self) -> int:
+        """Return how many trials there are; a budget in time tells only when the pace is known."""
+        if self._measured is None and BUDGET_IN_TIME.match(self.config.budget):
+            return MANY
+        return self.plan().schedule.trials
 
     def plan(self) -> PlannedSearch:
         """Return the schedule and where its configurations come from."""
@@ -369,11 +369,13 @@ class Searching:
             f"{self.pace.epoch * refit_epochs / 60:.0f} min more",
         ]
         planned["refit_epochs"] = refit_epochs
-        if self._staffing is not None:
-            planned["workers"] = self._staffing.executor.workers
+        if self._executor is not None:
+            planned["workers"] = self._executor.workers
             planned["precision"] = self.precision
-            planned["notes"].append(f"trained by {self._staffing.reason}")
-        console.show_plan(planned)
+            planned["notes"].append(
+                f"trained by {self._executor.description}, precision {self.precision}"
+            )
+        console.show_plan(from_json(PlanRecord, planned))
         if directory is not None:
             directory.append(EventKind.PLAN, **planned)
             console.listen({"event": EventKind.PLAN.value, "time": time.time(), **planned})

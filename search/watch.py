@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from search import cli
-from search.errors import RunDirectoryError, SearchError
+from search.config import RunConfig
+from search.errors import SearchError
 from search.journal import EventKind
+from search.records import Comparison, DatasetReport
 from search.reporting.console import Console
-from search.reporting.facts import mapping
 from search.reporting.following import Event, JournalTail, RunState, state_of, words
 from search.run_directory import RunDirectory, locate
 
@@ -149,35 +148,25 @@ class Watched:
 
     def _describe(self) -> None:
         """Take the objective and the data's description once they are written."""
-        if self._described:
+        if self._described or not (self.run.root / "dataset.json").exists():
             return
-        config = self._read("config.json")
-        if config.get("objective"):
-            self.console.follow(str(config["objective"]))
-        dataset = self._read("dataset.json")
-        self.console.know_data(dataset)
-        self._described = bool(config and dataset)
-
-    def _read(self, name: str) -> dict[str, Any]:
-        with contextlib.suppress(RunDirectoryError, OSError, UnicodeDecodeError):
-            return mapping(self.run.read_json(name))
-        return {}
+        self.console.follow(self.run.read(RunConfig, "config.json").objective)
+        self.console.know_data(self.run.read(DatasetReport, "dataset.json"))
+        self._described = True
 
     def _show_frame(self, state: RunState) -> None:
         running = state is RunState.RUNNING
         self.console.show_progress(
             name=self.run.name,
             note="" if running else state.value,
-            now=None if running else self.console.progress_state.last,
+            now=None if running else self.console.state.last,
         )
         if not running:
             self.console.info(words(self.run, state, last=self._last, started=self._started))
 
     def _show_end(self, state: RunState) -> int:
-        evaluation = self._read("evaluation.json")
-        if state is RunState.COMPLETE and evaluation:
-            self.console.show_verdict(evaluation)
-            self.console.info(f"Report: {self.run.root / 'report.html'}")
+        if state is RunState.COMPLETE:
+            self.console.show_end(self.run.read(Comparison, "evaluation.json"), self.run.root)
         else:
             self._show_frame(state)
         return 1 if state is RunState.DEAD else 0

@@ -12,29 +12,28 @@ import shlex
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from hypermodels import DocumentedCNN
-from search import backend, explaining
+from search import backend
 from search.config import RunConfig
 from search.data.prepare import SealedTest, default_cache_dir, prepare
 from search.data.sources import Source
 from search.data.views import ViewSettings
 from search.errors import ConfigurationError, DataError, StopRequestedError
 from search.journal import Event, EventKind, trial_records
-from search.records import SYNTHETIC_NOTICE, Dataset, to_json
+from search.records import SYNTHETIC_NOTICE, Dataset, Manifest, to_json
+from search.reporting import documents
 from search.reporting.console import Console
-from search.reporting.documents import write_reports
-from search.reporting.plots import draw_all, pictures
 from search.reporting.tensorboard import TensorBoardLog
-from search.reporting.trials import history_csv, refit_rows, trials_csv
-from search.run_directory import RunDirectory, new_run, write_text
-from search.scoring.retrain import Retraining, recipe
-from search.scoring.verdict import Judging
+from search.run_directory import RunDirectory, new_run
+from search.scoring import gradcam
+from search.scoring.retrain import retrain
+from search.scoring.verdict import decide
 from search.searching import Searching
 from search.tuning.resume import Begun, begun, check_same_backend, check_same_data, claim
 from search.tuning.space import ranges
@@ -85,7 +84,7 @@ def run(job: Job, console: Console, *, should_stop: ShouldStop) -> RunDirectory 
     if job.plan_only:
         with console.stage("Data"):
             dataset, _ = prepare_data(job, console)
-            console.show_data(to_json(dataset.report))
+            console.show_data(dataset.report)
         make_searching(job.config, dataset).show_plan(console)
         return None
     _views(job.config)  # what is wrong with the options is told before anything is written
@@ -129,54 +128,54 @@ def _run_locked(
             (directory.root / "manifest.json").unlink(missing_ok=True)
             directory.write_json("config.json", job.config)
             directory.write_json("dataset.json", dataset.report)
-            console.show_data(to_json(dataset.report))
-        directory.append(
-            EventKind.RUN_STARTED,
-            pid=os.getpid(),
-            host=socket.gethostname(),
-            resumed=resumed,
-            versions=backend.versions(),
-            backend=backend.name(),
-            device=backend.device(),
-        )
-        if job.config.tensorboard:
-            _show_in_tensorboard(directory, searching, console)
-        with searching.executor(directory, should_stop) as staffing:
+            console.show_data(dataset.report)
+        with ExitStack() as held:
             with clock.stage("plan", "Plan"):
+                # What loads the backend and starts workers takes seconds, under this heading.
+                directory.append(
+                    EventKind.RUN_STARTED,
+                    pid=os.getpid(),
+                    host=socket.gethostname(),
+                    resumed=resumed,
+                    versions=backend.versions(),
+                    backend=backend.name(),
+                    device=backend.device(),
+                )
+                if job.config.tensorboard:
+                    _show_in_tensorboard(directory, searching, console)
+                executor = held.enter_context(searching.executor(directory, should_stop))
                 searching.show_plan(console, directory)
             with clock.stage("search", "Search"):
-                records = searching.search(directory, console, staffing.executor)
+                records = searching.search(directory, console, executor)
         console.show_trials(records, objective=job.config.objective, direction=job.config.direction)
         with clock.stage("retrain", "Retrain with class weights"):
-            candidates = Retraining(
+            retraining = retrain(
                 job.config,
-                documented=searching.documented,
+                records,
+                defaults=searching.documented,
                 precision=searching.precision,
                 directory=directory,
                 listener=console.listen,
-            ).retrain(
-                records,
-                searching.crew(directory, should_stop),
+                open_executor=searching.crew(directory, should_stop),
                 setting=searching.refit_setting(),
                 final_setting=searching.refit_setting(on_everything=True),
             )
-        judging = Judging(
-            job.config,
-            dataset,
-            setting=searching.refit_setting(),
-            candidates=candidates,
-            retraining=recipe(job.config, candidates, precision=searching.precision),
-            directory=directory,
-            console=console,
-        )
         with clock.stage("score", "Threshold, test, export"):
-            judging.score(sealed)
+            comparison = decide(
+                job.config,
+                dataset,
+                sealed,
+                retraining,
+                setting=searching.refit_setting(),
+                directory=directory,
+                reporter=console,
+            )
         with clock.stage("report", "Report"):
-            about = _report(job, directory, dataset, judging, clock, console)
-        directory.write_manifest({**about, "seconds": clock.seconds()})
-        console.show_verdict(judging.evaluation)
-        console.info(f"Report: {directory.root / 'report.html'}")
-        console.info(f"Model:  {directory.root / 'model.keras'}")
+            heatmaps = gradcam.look(directory, warn=console.warn)
+            about = _about(job, directory, dataset, clock)
+            documents.write(directory, heatmaps, about)
+        directory.write_manifest(to_json(dataclasses.replace(about, seconds=clock.seconds())))
+        console.show_end(comparison, directory.root)
     except (StopRequestedError, KeyboardInterrupt) as error:
         directory.append(EventKind.STOPPED, reason=str(error) or type(error).__name__)
         raise StopRequestedError(
@@ -296,45 +295,17 @@ def _costs(events: list[Event]) -> dict[str, float]:
     return {name: round(seconds, 3) for name, seconds in found.items()}
 
 
-def _report(
-    job: Job,
-    directory: RunDirectory,
-    dataset: Dataset,
-    judging: Judging,
-    clock: _Clock,
-    console: Console,
-) -> dict[str, Any]:
-    """Write tables, plots and reports; return what the manifest says of the run."""
-    events = directory.events()
-    records = trial_records(events)
-    rows = refit_rows(events, evaluation=judging.evaluation)
-    write_text(directory.root / "trials.csv", trials_csv(records))
-    write_text(directory.root / "history.csv", history_csv(rows))
-    heatmaps = explaining.look(directory.root, warn=console.warn)
-    material = explaining.material(directory.root, heatmaps=heatmaps)
-    drawn = draw_all(directory.root, material, synthetic=dataset.synthetic)
-    plan = next(event for event in reversed(events) if event["event"] == EventKind.PLAN)
-    about = {
-        "name": directory.name,
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "synthetic": dataset.synthetic,
-        "notice": SYNTHETIC_NOTICE if dataset.synthetic else None,
-        "versions": backend.versions(),
-        "device": backend.device(),
-        "host": socket.gethostname(),
-        "seed": job.config.seed,
-        "seconds": clock.seconds(),
-        "costs": _costs(events),
-        "fingerprint": dataset.fingerprint,
-    }
-    write_reports(
-        directory.root,
-        config=to_json(job.config),
-        dataset=to_json(dataset.report),
-        plan=plan,
-        records=records,
-        evaluation=judging.evaluation,
-        plots=pictures(drawn),
-        manifest_like=about,
+def _about(job: Job, directory: RunDirectory, dataset: Dataset, clock: _Clock) -> Manifest:
+    """Return what the manifest says of the run, without its files."""
+    return Manifest(
+        name=directory.name,
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        synthetic=dataset.synthetic,
+        versions=backend.versions(),
+        device=backend.device(),
+        host=socket.gethostname(),
+        seed=job.config.seed,
+        seconds=clock.seconds(),
+        costs=_costs(directory.events()),
+        fingerprint=dataset.fingerprint,
     )
-    return about

@@ -22,8 +22,6 @@ STACK = (
 """What may be imported from above only; within a floor each other, but not in a circle."""
 
 STILL_ABOVE_THEIR_ROOM = {
-    "evidence",
-    "explaining",
     "reopening",
     "searching",
 }

@@ -11,10 +11,8 @@ from search.reporting.console import Console
 from search.run_directory import RunDirectory
 from search.searching import Searching
 from search.tuning import space as spaces
-from search.tuning.executors import InProcessExecutor
+from search.tuning.executors import InProcessExecutor, Pace
 from search.tuning.resume import Begun, begun
-from search.tuning.scaling import Staffing
-from search.tuning.timing import Pace
 from tests.tuning.fakes import FakeExecutor, TinyHyperModel
 from tests.tuning.replay import check_replay, outcome
 
@@ -124,16 +122,12 @@ def test_schedules_of_the_learning_rate_span_the_epochs_that_the_budget_leaves(
 def test_a_budget_in_time_settles_that_span_when_the_pace_is_known(
     tiny_dataset, tmp_path, monkeypatch
 ):
-    def staff(setting, wishes, **_):
-        executor = InProcessExecutor(setting, should_stop=lambda: False)
-        return Staffing(executor=executor, pace=KNOWN.pace, precision="float32", reason="a test")
-
-    monkeypatch.setattr(stage, "staff", staff)
-    made = make(tiny_dataset, None, max_epochs=27, budget="100s")
-    with made.executor(RunDirectory(tmp_path), lambda: False) as staffing:
+    monkeypatch.setattr(InProcessExecutor, "pace", lambda *_, **__: KNOWN.pace)
+    made = make(tiny_dataset, None, max_epochs=27, budget="100s", workers=0)
+    with made.executor(RunDirectory(tmp_path), lambda: False) as executor:
         planned = made.plan().schedule.max_epochs
         assert planned < 27
-        assert staffing.executor._setting.hypermodel.epochs == planned
+        assert executor._setting.hypermodel.epochs == planned
     # A resumed run knows the pace from its beginning.
     resumed = make(tiny_dataset, KNOWN, max_epochs=27, budget="100s")
     assert resumed.search_setting.hypermodel.epochs == planned
@@ -167,17 +161,16 @@ def test_a_partial_entry_of_the_queue_is_completed_with_what_is_fixed(tiny_datas
 
 
 @pytest.mark.parametrize("ended", [False, True])
-def test_workers_are_hired_until_a_search_has_ended_however_many_trials_failed(
+def test_workers_are_started_until_a_search_has_ended_however_many_trials_failed(
     tiny_dataset, tmp_path, monkeypatch, ended
 ):
-    hired = []
+    asked = []
 
-    def staff(setting, wishes, **_):
-        hired.append(wishes.workers)
-        executor = InProcessExecutor(setting, should_stop=lambda: False)
-        return Staffing(executor=executor, pace=KNOWN.pace, precision="float32", reason="a test")
+    def open_executor(setting, workers, **_):
+        asked.append(workers)
+        return InProcessExecutor(setting, should_stop=lambda: False)
 
-    monkeypatch.setattr(stage, "staff", staff)
+    monkeypatch.setattr(stage, "open_executor", open_executor)
     directory = RunDirectory(tmp_path / "run")
     directory.create()
     made = make(tiny_dataset, workers=3)
@@ -188,4 +181,4 @@ def test_workers_are_hired_until_a_search_has_ended_however_many_trials_failed(
     if ended:
         directory.append(EventKind.SEARCH_ENDED)
     with made.executor(directory, lambda: False):
-        assert hired == [0 if ended else 3]
+        assert asked == [0 if ended else 3]

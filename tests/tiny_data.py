@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from search.records import Dataset, StressedViews, Subset
+from search.records import Dataset, PerturbedViews, Subset
 
 SIZE = 32
 
@@ -41,7 +41,7 @@ def tiny_data(folder: Path, *, contrast: int) -> Dataset:
         classes=("NORMAL", "PNEUMONIA"),
         train=subset(np.arange(24, 60)),
         val=subset(np.arange(24)),
-        views=StressedViews(
+        views=PerturbedViews(
             array_file=views,
             names=("crop", "tone"),
             view=(np.arange(24) % 2).astype(np.int8),

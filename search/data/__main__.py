@@ -27,8 +27,8 @@ from search.data.prepare import default_cache_dir, prepare
 from search.data.report import table
 from search.data.sources import find_source
 from search.data.views import ViewSettings
-from search.errors import ConfigurationError, RunDirectoryError, SearchError
-from search.records import Dataset
+from search.errors import ConfigurationError, SearchError
+from search.records import BestHyperparameters, Dataset
 from search.run_directory import RunDirectory, write_json
 
 INTERRUPTED = 130
@@ -219,11 +219,7 @@ def augmentation_settings(arguments: argparse.Namespace) -> dict[str, Any]:
 def _best_values(place: Path) -> dict[str, Any]:
     """Return the hyperparameters of a run's best configuration."""
     run = RunDirectory(place if place.is_dir() else Path(RunConfig().results_dir) / place)
-    best = run.read_json("best_hyperparameters.json")
-    if not isinstance(best, dict) or not isinstance(best.get("values"), dict):
-        raise RunDirectoryError(f"{run.root}/best_hyperparameters.json: damaged, has no values")
-    values: dict[str, Any] = best["values"]
-    return values
+    return run.read(BestHyperparameters, "best_hyperparameters.json").values
 
 
 def _augmentation(settings: dict[str, Any], seed: int) -> Augment:

@@ -24,7 +24,8 @@ from pathlib import Path
 
 import numpy as np
 
-from search.errors import storage_errors
+from search.errors import ConfigurationError, storage_errors
+from search.run_directory import write_text
 
 Progress = Callable[[str, int, int], None]
 """Called from one thread with a stage's label, steps done, and steps in all (0: unknown)."""
@@ -39,23 +40,31 @@ def silent(_label: str, _done: int, _total: int) -> None:
 
 def default_cache_dir() -> Path:
     """Return `$XDG_CACHE_HOME/xray-search`, or `~/.cache/xray-search`."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "xray-search"
+    return expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "xray-search"
+
+
+def expanded(path: str) -> Path:
+    """Return a path with `~` replaced.
+
+    Raises:
+        ConfigurationError: The user it names has no home, as in a container without users.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ConfigurationError(
+            f"{path}: there is no such home folder; set HOME, or give --data and --cache-dir as "
+            "full paths"
+        ) from error
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArrayFile:
-    """One cached array.
+    """One cached array."""
 
-    Attributes:
-        path: The `.npy` file.
-        reused: Whether it was there, whole, before it was asked for.
-        damaged: Why the one that was there could not be used, or "".
-    """
-
-    path: Path
-    reused: bool
-    damaged: str
+    path: Path  # the `.npy` file
+    reused: bool  # whether it was there, whole, before it was asked for
+    damaged: str  # why the one that was there could not be used, or ""
 
 
 def cache_errors(place: Path) -> AbstractContextManager[None]:
@@ -134,13 +143,19 @@ def reserved_array(path: Path, shape: tuple[int, ...]) -> Iterator[tuple[Path, n
     Raises:
         StorageError: No space or no permission; says to choose another `--cache-dir`.
     """
-    with cache_errors(path), temporary_file(path) as temporary:
-        array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
-        if hasattr(os, "posix_fallocate"):
-            # A disk that fills up under a memory map kills the process; claim the space now.
-            with open(temporary, "rb+") as handle:
-                os.posix_fallocate(handle.fileno(), 0, temporary.stat().st_size)
-        yield temporary, array
+    with cache_errors(path):
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".tmp")
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
+            if hasattr(os, "posix_fallocate"):
+                # A disk that fills up under a memory map kills the process; claim the space now.
+                with open(temporary, "rb+") as file:
+                    os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
+            yield temporary, array
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def adopt_array(
@@ -153,23 +168,10 @@ def adopt_array(
     """Give a finished temporary array its name and write its checksum beside it."""
     # Not synced to disk: after a power failure the checksum tells, and the array is made again.
     content = json.dumps({"blake2b": _checksum(array), "shape": array.shape})
-    sidecar = path.with_suffix(".json")
-    with temporary_file(sidecar) as temporary_sidecar:
-        temporary_sidecar.write_text(content, encoding="utf-8")
-        os.replace(temporary, path)
-        os.replace(temporary_sidecar, sidecar)
+    path.with_suffix(".json").unlink(missing_ok=True)
+    os.replace(temporary, path)
+    write_text(path.with_suffix(".json"), content, option="--cache-dir")
     return ArrayFile(path=path, reused=False, damaged=damaged)
-
-
-@contextlib.contextmanager
-def temporary_file(path: Path) -> Iterator[Path]:
-    """Give an unused name beside `path`, removed at the end if it is still there."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".tmp")
-    os.close(handle)
-    try:
-        yield Path(name)
-    finally:
-        Path(name).unlink(missing_ok=True)
 
 
 def _checksum(array: np.ndarray) -> str:

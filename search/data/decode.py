@@ -88,7 +88,7 @@ class Decoded:
         width: Width of the original in pixels, upright.
         height: Height of the original in pixels, upright.
         mode: Pillow's mode of the original, e.g. "L", "RGB", "CMYK", "I;16"; for DICOM see
-            `dicom.read_dicom`.
+            `dicom.render`.
         colour: Whether it had real colour, beyond three equal channels.
         turned: Whether an EXIF orientation was applied.
         brightest: Of pixels of 9 to 16 bits whose number of bits in use the file does not tell,
@@ -139,20 +139,21 @@ def opened(path: Path) -> Iterator[bytes]:
         UnusableImageError: It cannot be read, is too large, or is a folder, a pipe or a device,
             which might never end.
     """
-    try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise UnusableImageError("not a regular file")
-        if status.st_size > MAX_BYTES:
-            raise UnusableImageError(f"too large ({status.st_size / 1e9:.1f} GB)")
-        with _room_to_read.of(status.st_size):
+    with contextlib.ExitStack() as stack:
+        try:
+            status = path.stat()
+            if not stat.S_ISREG(status.st_mode):
+                raise UnusableImageError("not a regular file")
+            if status.st_size > MAX_BYTES:
+                raise UnusableImageError(f"too large ({status.st_size / 1e9:.1f} GB)")
+            stack.enter_context(_room_to_read.of(status.st_size))
             # Should it have become a pipe since, opening it does not wait.
             descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
             with open(descriptor, "rb") as handle:
                 data = handle.read(MAX_BYTES)
-            yield data
-    except OSError as error:
-        raise UnusableImageError(f"cannot be read ({error.strerror or error})") from error
+        except OSError as error:
+            raise UnusableImageError(f"cannot be read ({error.strerror or error})") from error
+        yield data
 
 
 def load_image(
@@ -207,17 +208,7 @@ def begins_image(head: bytes) -> bool:
 
 
 def decode(data: bytes, image_size: int, *, channels: int = 1, bits: int = 0) -> Decoded:
-    """Decode the content of an image file and reduce it to S × S.
-
-    Args:
-        data: The content.
-        image_size: Side S in pixels.
-        channels: As for `load_image`.
-        bits: As for `load_image`.
-
-    Raises:
-        UnusableImageError: Empty, truncated, damaged, no image, too small or too large.
-    """
+    """As `load_image`, of a file's content; raises UnusableImageError."""
     if not data:
         raise UnusableImageError("empty file")
     try:
@@ -258,7 +249,7 @@ def _decode(
             ImageOps.exif_transpose(image, in_place=True)
         plain, colour, brightest = _plain(image, channels=channels, bits=bits)
         pixels = shrink(plain, image_size, blocks=not reduced)
-        if image.format == "JPEG":
+        if _is_jpeg(data):
             _refuse_damaged(data)
     return Decoded(
         pixels=_with_channels(pixels, channels),
@@ -305,9 +296,14 @@ def _refuse_extreme(width: int, height: int) -> None:
         raise UnusableImageError(f"too large ({width} × {height} pixels)")
 
 
+def _is_jpeg(data: bytes) -> bool:
+    """Return whether a file is a JPEG, under whatever name Pillow has for its kind."""
+    return data.startswith(b"\xff\xd8\xff")
+
+
 def _refuse_many_scans(data: bytes, image: Image.Image) -> None:
     packed = image.format == "TIFF" and image.info.get("compression") == "jpeg"
-    if image.format == "JPEG" or packed:
+    if _is_jpeg(data) or packed:
         # Inside a scan 0xFF is followed by other bytes than this marker's.
         scans = data.count(b"\xff\xda")
         strips = len(getattr(image, "tile", (1,))) if packed else 1
@@ -316,9 +312,9 @@ def _refuse_many_scans(data: bytes, image: Image.Image) -> None:
 
 
 def _refuse_damaged(data: bytes) -> None:
-    """Refuse a JPEG that Pillow would fill up with gray: it does not pass the decoder's warnings.
+    """Refuse a JPEG that Pillow fills up with gray: it does not pass the decoder's warnings on.
 
-    The smallest reduction is asked for, which leaves the reading of the compressed data.
+    Asked for at an eighth, little more is done than to read the compressed data.
     """
     try:
         simplejpeg.decode_jpeg(data, "GRAY", min_height=1, min_width=1, min_factor=8, strict=True)
@@ -336,16 +332,9 @@ def _bytes_needed(image: Image.Image, full: int) -> int:
 
 
 def shrink(image: Image.Image, image_size: int, *, blocks: bool = True) -> np.ndarray:
-    """Reduce an image to the network's input.
+    """Reduce an image of mode "L" or "RGB" to `uint8` (S, S, 1) or (S, S, 3).
 
-    Args:
-        image: Mode "L" or "RGB".
-        image_size: Side S in pixels.
-        blocks: Whether to average over blocks first; a JPEG decoder has done it already where it
-            decoded at reduced scale.
-
-    Returns:
-        `uint8` (S, S, 1) or (S, S, 3).
+    A JPEG decoder has averaged over blocks already where it decoded at reduced scale.
     """
     side = next((side for side in BLOCKS if min(image.size) >= side * image_size), 1)
     if blocks and side > 1:

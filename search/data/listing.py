@@ -111,38 +111,24 @@ FROM_THE_FILES = Labelling()
 
 @dataclass(frozen=True, kw_only=True)
 class FoundFile:
-    """One image file, not yet opened.
+    """One image file, not yet opened."""
 
-    Attributes:
-        relative: Path relative to the data folder, posix.
-        folder: "train", "val" or "test"; "" where the layout does not say.
-        label: 0 negative or 1 positive.
-        patient: Identifier, unique over all ways to tell it, or "" if unknown.
-        subtype: "bacteria", "virus" or "".
-    """
-
-    relative: str
-    folder: str
-    label: int
-    patient: str = ""
-    subtype: str = ""
+    relative: str  # path relative to the data folder, posix
+    folder: str  # "train", "val" or "test"; "" where the layout does not say
+    label: int  # 0 negative or 1 positive
+    patient: str = ""  # identifier, unique over all ways to tell it, or "" if unknown
+    subtype: str = ""  # "bacteria", "virus" or ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """The image files of a data folder, in the order of the notebook's sorted glob.
+    """The image files of a data folder, in the order of the notebook's sorted glob."""
 
-    Attributes:
-        root: The data folder.
-        classes: Names of the negative and the positive class.
-        files: Train, then val, then test; the negative class first; by name within.
-        left_out: What lies there and is not used.
-    """
-
-    root: Path
-    classes: tuple[str, str]
+    root: Path  # the data folder
+    classes: tuple[str, str]  # names of the negative and the positive class
+    # train, then val, then test; the negative class first; by name within
     files: tuple[FoundFile, ...]
-    left_out: tuple[LeftOut, ...]
+    left_out: tuple[LeftOut, ...]  # what lies there and is not used
 
     def of(self, *folders: str) -> tuple[FoundFile, ...]:
         """Return the files of these folders."""
@@ -160,12 +146,13 @@ class _Image:
     patient: str = ""
 
 
-def list_images(root: Path, labelling: Labelling = FROM_THE_FILES) -> Listing:
+def list_images(root: Path, labelling: Labelling = FROM_THE_FILES, *, place: str = "") -> Listing:
     """List a data folder.
 
     Args:
         root: The folder that directly holds `train/`, or the classes.
         labelling: What the user says of classes and patients.
+        place: What errors name: the archive where the folder was extracted from one.
 
     Raises:
         DataError: There are not two classes with images in train and val together, or a folder or
@@ -180,11 +167,12 @@ def list_images(root: Path, labelling: Labelling = FROM_THE_FILES) -> Listing:
         images = _by_folder(root, left)
     if table is not None:
         images = _joined(images, match_files(table, [i.relative for i in images], root), left)
-    classes = _choose(images, root, labelling)
+    place = place or str(root)
+    classes = _choose(images, place, labelling)
     images = _of_classes(images, classes, left)
     for name in classes:
         if not any(_same(i.class_name, name) and i.folder != "test" for i in images):
-            raise DataError(f"{root}: no {name} images to train on; they are all in the test")
+            raise DataError(f"{place}: no {name} images to train on; they are all in the test")
     files = _with_patients(images, classes, labelling)
     return Listing(root=root, classes=classes, files=files, left_out=left.rows())
 
@@ -306,12 +294,17 @@ def _by_folder(root: Path, left: LeftOutFiles) -> list[_Image]:
     if not _holds_train(root):
         return _classes_in(root, root, "", left)
     images = []
-    for place in subfolders(root):
-        if split := SPLITS.get(place.name.casefold()):
+    beside = "beside train/, in no split"
+    for entry in _entries(root):
+        place = Path(entry.path)
+        if not _is_folder(entry):
+            if may_be_image(place):
+                left.add(entry.name, beside)
+        elif split := SPLITS.get(entry.name.casefold()):
             images += _classes_in(root, place, split, left)
         else:
             for relative, _ in _walk(root, place):
-                left.add(relative, "beside train/, in no split", place=place.name)
+                left.add(relative, beside, place=entry.name)
     return images
 
 
@@ -319,8 +312,9 @@ def _classes_in(root: Path, place: Path, split: str, left: LeftOutFiles) -> list
     """Return the images of every class in a folder."""
     images = []
     for entry in _entries(place):
-        if not entry.is_dir():
-            left.add(_relative(root, entry), "in no class's folder")
+        if not _is_folder(entry):
+            if may_be_image(Path(entry.path)):
+                left.add(_relative(root, entry), "in no class's folder")
             continue
         for relative, reason in _walk(root, Path(entry.path)):
             if reason:
@@ -356,7 +350,7 @@ def _walk(root: Path, folder: Path) -> Iterator[tuple[str, str]]:
         relative = _relative(root, entry)
         if entry.is_dir(follow_symlinks=False):
             yield from _walk(root, Path(entry.path))
-        elif entry.is_dir():
+        elif _is_folder(entry):
             yield relative, "a link to a folder; links are not followed"
         elif not _is_text(entry.name):
             shown = os.fsencode(relative).decode(errors="backslashreplace")
@@ -378,6 +372,13 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
             return sorted((e for e in entries if not is_junk(e.name)), key=lambda e: e.name)
     except OSError as error:
         raise _not_listed(folder, error) from error
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # links that lead in a circle
+        return False
 
 
 def _not_listed(folder: Path, error: OSError) -> DataError:
@@ -402,7 +403,7 @@ def _same(first: str, second: str) -> bool:
     return first.casefold() == second.casefold()
 
 
-def _choose(images: Sequence[_Image], root: Path, labelling: Labelling) -> tuple[str, str]:
+def _choose(images: Sequence[_Image], place: str, labelling: Labelling) -> tuple[str, str]:
     """Return the names of the negative and the positive class."""
     names: dict[str, str] = {}
     for image in images:  # the spelling of the training images wins
@@ -412,12 +413,12 @@ def _choose(images: Sequence[_Image], root: Path, labelling: Labelling) -> tuple
         missing = [name for name in labelling.classes if name.casefold() not in names]
         if missing:
             raise ConfigurationError(
-                f"--classes {','.join(labelling.classes)}: {root} has no images of {missing[0]}; "
+                f"--classes {','.join(labelling.classes)}: {place} has no images of {missing[0]}; "
                 f"it has {_counted(images)}"
             )
         found = [names[name.casefold()] for name in labelling.classes]
     if len(found) != 2:
-        raise DataError(_not_two(images, root, found))
+        raise DataError(_not_two(images, place, found))
     positive = _positive(found, labelling)
     return (found[0] if positive == found[1] else found[1]), positive
 
@@ -434,12 +435,12 @@ def _positive(names: Sequence[str], labelling: Labelling) -> str:
     return findings[0] if len(findings) == 1 else names[1]
 
 
-def _not_two(images: Sequence[_Image], root: Path, names: Sequence[str]) -> str:
+def _not_two(images: Sequence[_Image], place: str, names: Sequence[str]) -> str:
     if not names:
-        return f"{root}: no images; looked for train/CLASS/ and CLASS/ with two classes"
+        return f"{place}: no images; looked for train/CLASS/ and CLASS/ with two classes"
     if len(names) == 1:
         return (
-            f"{root}: one class only, {_counted(images)}; two are needed. Put the images of the "
+            f"{place}: one class only, {_counted(images)}; two are needed. Put the images of the "
             "other one beside it, or give --data another folder"
         )
     splits = sorted({image.folder for image in images}, key=("train", "val", "test", "").index)
@@ -450,7 +451,7 @@ def _not_two(images: Sequence[_Image], root: Path, names: Sequence[str]) -> str:
         for split in splits
     )
     return (
-        f"{root}: {len(names)} classes, {', '.join(names)} ({by_split}), and two are needed. Name "
+        f"{place}: {len(names)} classes, {', '.join(names)} ({by_split}), and two are needed. Name "
         "a class alike in every split; or take two with --classes A,B and leave out the others"
     )
 
@@ -606,6 +607,6 @@ def _images_below(folder: Path) -> list[Path]:
         path = Path(entry.path)
         if entry.is_dir(follow_symlinks=False):
             found += _images_below(path)
-        elif not entry.is_dir() and may_be_image(path):
+        elif not _is_folder(entry) and may_be_image(path):
             found.append(path)
     return found

@@ -1,6 +1,6 @@
 """Reads the patient and the kind of pneumonia out of a file's name.
 
-The table of patterns is in the README's data section. `person12` alone is not a patient: bacteria
+The table of patterns is in this room's README.md. `person12` alone is not a patient: bacteria
 12 and virus 12 are different children. Knows no files, only their names.
 """
 
@@ -13,16 +13,12 @@ from pathlib import PurePosixPath
 
 @dataclass(frozen=True, kw_only=True)
 class NameParts:
-    """What a file's name tells.
+    """What a file's name tells."""
 
-    Attributes:
-        patient: Identifier, unique over all patterns; spelled alike whatever the name's case and
-            leading zeros; "" if no pattern fits.
-        subtype: "bacteria", "virus" or "".
-    """
-
+    # identifier, unique over all patterns; spelled alike whatever the name's case and leading
+    # zeros; "" if no pattern fits
     patient: str = ""
-    subtype: str = ""
+    subtype: str = ""  # "bacteria", "virus" or ""
 
 
 _PERSON = re.compile(r"^person(\d+)_(bacteria|virus)_\d+(?:_\d+)?$", re.IGNORECASE)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +47,7 @@ from search.records import (
     Split,
     Subset,
     ViewsReport,
+    to_json,
 )
 
 __all__ = [
@@ -113,11 +114,13 @@ class Labelled:
         subset: Its images.
         rejected: Image files that cannot be used.
         left_out: Other files that are not used.
+        notes: What was done that a reader might not expect, a sentence each.
     """
 
     subset: Subset
     rejected: tuple[Rejected, ...]
     left_out: tuple[LeftOut, ...]
+    notes: tuple[str, ...]
 
 
 def prepare(
@@ -152,10 +155,10 @@ def prepare(
         ConfigurationError: An option does not fit the files.
         StorageError: The cache cannot be written.
     """
-    listing = list_images(source.root, labelling)
+    listing = list_images(source.root, labelling, place=source.place)
     lock = cache_dir / "scan" / f"{folder_key(source.root)}.lock"
     with locked(lock, progress):
-        known_files, sealed_files, notes = _set_test_aside(listing, progress)
+        known_files, sealed_files, notes = _set_test_aside(listing, cache_dir, progress)
 
         def scan(files: Sequence[FoundFile], label: str, bits: int) -> Scan:
             return scan_files(
@@ -198,7 +201,7 @@ def prepare(
             synthetic=source.synthetic,
             notice=SYNTHETIC_NOTICE if source.synthetic else "",
         ),
-        fingerprint=reporting.fingerprint(everything),
+        fingerprint=reporting.fingerprint(everything, with_table=bool(labelling.table)),
         classes=classes,
         split=split.value,
         val_fraction=val_fraction,
@@ -223,7 +226,7 @@ def prepare(
         leakage=reporting.leakage(train_images, val_images, test_images),
         class_weights={classes[label]: weight for label, weight in weights.items()},
         prevalence=sum(image.file.label for image in images) / len(images),
-        views=ViewsReport(names=perturbed.names, settings=asdict(views), count=len(perturbed)),
+        views=ViewsReport(names=perturbed.names, settings=to_json(views), count=len(perturbed)),
         cache=CacheReport(
             dir=cache_dir.resolve().as_posix(),
             files=tuple(array.path.name for array in arrays),
@@ -316,11 +319,12 @@ def labelled_folder(
         subset=SealedTest(folder=folder, classes=classes, subset=subset).open(),
         rejected=reporting.rejected([scan]),
         left_out=listing.left_out,
+        notes=() if bits else tuple(_depth([scan])),
     )
 
 
 def _set_test_aside(
-    listing: Listing, progress: Progress
+    listing: Listing, cache_dir: Path, progress: Progress
 ) -> tuple[Sequence[FoundFile], Sequence[FoundFile], list[str]]:
     """Return the files to train and validate on, those of the test, and what to say of it.
 
@@ -330,7 +334,9 @@ def _set_test_aside(
     files = listing.of("")
     if not files:
         return listing.of("train", "val"), listing.of("test"), []
-    contents = file_hashes(listing.root, files, progress)
+    contents = file_hashes(
+        listing.root, files, cache_dir=cache_dir, labels=("train", "test"), progress=progress
+    )
     patients = [file.patient or f"file:{file.relative}" for file in files]
     # What cannot be read is identical to nothing.
     known = [content or file.relative for content, file in zip(contents, files, strict=True)]

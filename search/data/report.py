@@ -31,17 +31,11 @@ SPLIT_TITLES = {"train": "training", "val": "validation", "test": "test"}
 
 @dataclass(frozen=True, kw_only=True)
 class UsableImage:
-    """One usable image.
+    """One usable image."""
 
-    Attributes:
-        row: Its row in the array of its scan.
-        file: Where it was found, and what is known of it.
-        record: What opening it told.
-    """
-
-    row: int
-    file: FoundFile
-    record: FileRecord
+    row: int  # its row in the array of its scan
+    file: FoundFile  # where it was found, and what is known of it
+    record: FileRecord  # what opening it told
 
     @property
     def patient(self) -> str:
@@ -58,12 +52,17 @@ def usable_images(scan: Scan) -> list[UsableImage]:
     ]
 
 
-def fingerprint(images: Sequence[UsableImage]) -> str:
-    """Return SHA-256 over the sorted (path, content hash) of the images."""
-    digest = hashlib.sha256()
-    for path, content in sorted((image.file.relative, image.record.sha256) for image in images):
-        digest.update(f"{path}\0{content}\n".encode())
-    return digest.hexdigest()
+def fingerprint(images: Sequence[UsableImage], *, with_table: bool = False) -> str:
+    """Return SHA-256 over the sorted (path, content hash) of the images.
+
+    Label, patient and split count as well where they come from a table and not with the path.
+    """
+    lines = []
+    for image in images:
+        file = image.file
+        said = f"\0{file.label}\0{file.patient}\0{file.folder}" if with_table else ""
+        lines.append(f"{file.relative}\0{image.record.sha256}{said}\n")
+    return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
 
 
 def class_weights(labels: Sequence[int]) -> dict[int, float]:
@@ -120,12 +119,7 @@ def modes(images: Sequence[UsableImage]) -> dict[str, int]:
 
 
 def duplicates(images: Sequence[UsableImage], split_of: dict[str, Split]) -> Duplicates:
-    """Find byte-identical files.
-
-    Args:
-        images: All usable images.
-        split_of: The split of each image, by relative path.
-    """
+    """Find byte-identical files; `split_of` is the split of each image, by relative path."""
     by_content: dict[str, list[UsableImage]] = defaultdict(list)
     for image in images:
         by_content[image.record.sha256].append(image)
@@ -225,13 +219,19 @@ def with_alarms(report: DatasetReport) -> DatasetReport:
     return replace(report, alarms=tuple(found))
 
 
-def table(report: DatasetReport) -> list[tuple[str, str]]:
+def table(report: DatasetReport, *, brief: bool = False) -> list[tuple[str, str]]:
     """Return what a report says as pairs of a name and a text, in reading order.
 
     The one rendering of `dataset.json`: for the console, reports and `python -m search.data`.
+
+    Args:
+        report: What is known.
+        brief: Whether to say in six lines what a run begins with, and what must not be missed.
     """
-    rows = _origin(report)
+    rows = _origin(report, brief=brief)
     rows += [(title, _count(report, split)) for split, title in SPLIT_TITLES.items()]
+    if brief:
+        return [*rows, *(("warning", alarm) for alarm in report.alarms)]
     rows += _quality(report)
     lists = (
         ("cannot be used", [f"{file.path}: {file.reason}" for file in report.rejected]),
@@ -250,7 +250,7 @@ def table(report: DatasetReport) -> list[tuple[str, str]]:
     return rows
 
 
-def _origin(report: DatasetReport) -> list[tuple[str, str]]:
+def _origin(report: DatasetReport, *, brief: bool) -> list[tuple[str, str]]:
     how = {
         "folders": "validation is the folder val/",
         "notebook": f"as the notebook, {report.val_fraction:.0%} of train + val for validation",
@@ -260,10 +260,14 @@ def _origin(report: DatasetReport) -> list[tuple[str, str]]:
     colour = "gray" if report.channels == 1 else "colour"
     rows = [
         ("folder", report.source.root),
-        ("found by", report.source.origin),
-        ("fingerprint", report.fingerprint[:16]),
         ("classes", f"{report.classes[1]} (the finding) against {report.classes[0]}"),
         ("split", how[report.split]),
+    ]
+    if brief:
+        return rows
+    rows += [
+        ("found by", report.source.origin),
+        ("fingerprint", report.fingerprint[:16]),
         ("decoded", f"{report.image_size} × {report.image_size} pixels, {colour}"),
     ]
     if report.cache is not None:

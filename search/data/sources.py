@@ -9,20 +9,20 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import tempfile
 import zipfile
 import zlib
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
 
-from search.data.cache import Progress, cache_errors, locked, silent
+from search.data.cache import Progress, cache_errors, expanded, locked, silent
 from search.data.decode import MAX_BYTES, begins_image
 from search.data.demo import write_demo
 from search.data.listing import IMAGE_SUFFIXES, LeftOutFiles, find_root, is_junk
 from search.data.table import SPLITS
 from search.errors import DataError, StorageError
 from search.records import LeftOut
+from search.run_directory import atomic
 
 HANDLE = "paultimothymooney/chest-xray-pneumonia"
 MOUNT = Path("/kaggle/input")
@@ -46,21 +46,14 @@ class SourceKind(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Images that were found.
+    """Images that were found."""
 
-    Attributes:
-        kind: Where they come from.
-        root: The folder that directly holds `train/`, or the classes.
-        synthetic: Whether they are the demo's.
-        origin: How they were found, one line for the report.
-        left_out: What an archive holds and was not extracted.
-    """
-
-    kind: SourceKind
-    root: Path
-    synthetic: bool
-    origin: str
-    left_out: tuple[LeftOut, ...] = ()
+    kind: SourceKind  # where they come from
+    root: Path  # the folder that directly holds `train/`, or the classes
+    synthetic: bool  # whether they are the demo's
+    origin: str  # how they were found, one line for the report
+    place: str = ""  # the archive that the folder was extracted from, for errors; "" for a folder
+    left_out: tuple[LeftOut, ...] = ()  # what an archive holds and was not extracted
 
 
 def find_source(
@@ -87,7 +80,7 @@ def find_source(
         return _from_kaggle()
     if not data:
         raise DataError("--data '': give a folder, a .zip file, kaggle, demo or auto")
-    return _from_path(Path(data).expanduser(), f"--data {data}", cache_dir, table, progress)
+    return _from_path(expanded(data), f"--data {data}", cache_dir, table, progress)
 
 
 def _find_auto(cache_dir: Path, seed: int, table: str, progress: Progress) -> Source:
@@ -95,7 +88,7 @@ def _find_auto(cache_dir: Path, seed: int, table: str, progress: Progress) -> So
     if named:
         # Named explicitly, so a mistake in it must not end in the demo.
         option = f"$CHEST_XRAY_DIR={named}"
-        return _from_path(Path(named).expanduser(), option, cache_dir, table, progress)
+        return _from_path(expanded(named), option, cache_dir, table, progress)
     for folder in (Path("chest_xray"), Path("data/chest_xray")):
         if folder.is_dir():
             return _folder(SourceKind.FOLDER, folder, f"./{folder}", f"./{folder}, found by auto")
@@ -106,7 +99,11 @@ def _find_auto(cache_dir: Path, seed: int, table: str, progress: Progress) -> So
 
 
 def _from_path(path: Path, option: str, cache_dir: Path, table: str, progress: Progress) -> Source:
-    if not path.is_file():
+    try:
+        archive = path.is_file()
+    except OSError as error:  # a name that is too long, for one
+        raise DataError(f"{option}: cannot be read ({error.strerror}); check the path") from error
+    if not archive:
         return _folder(SourceKind.FOLDER, path, option, option, any_layout=bool(table))
     root, left_out = extract(path, cache_dir=cache_dir, any_layout=bool(table), progress=progress)
     return Source(
@@ -114,6 +111,7 @@ def _from_path(path: Path, option: str, cache_dir: Path, table: str, progress: P
         root=root,
         synthetic=False,
         origin=f"{option}, archive",
+        place=str(path),
         left_out=left_out,
     )
 
@@ -200,7 +198,7 @@ def earlier_downloads() -> list[Path]:
     own notebooks mount a data set (`/kaggle/input`).
     """
     base = os.environ.get("KAGGLEHUB_CACHE")
-    hub = Path(base).expanduser() if base else Path.home() / ".cache" / "kagglehub"
+    hub = expanded(base or "~/.cache/kagglehub")
     folder = hub / "datasets" / HANDLE
     versions = []
     if (folder / "versions").is_dir():
@@ -222,17 +220,13 @@ def extract(
 ) -> tuple[Path, tuple[LeftOut, ...]]:
     """Extract the images of an archive in any layout, or find what was extracted before.
 
-    The shallowest folder with `train/` is taken, or else the one that holds the classes. Names are
-    put together from the parts that name something, so that no member can leave the folder.
-
-    Args:
-        path: The archive.
-        cache_dir: It is extracted under `zip/`, in a folder named by the members' checksums.
-        any_layout: Whether a table makes up for a layout, so that every image is extracted.
-        progress: Told of every few members.
+    The shallowest folder with `train/` is taken, or else the one that holds the classes; all of it
+    where a table makes up for a layout. Names are put together from the parts that name something,
+    so that no member can leave the folder.
 
     Returns:
-        The folder that directly holds `train/` or the classes, and what was not extracted.
+        The folder that directly holds `train/` or the classes, under `zip/` in the cache and named
+        by the members' checksums; and what was not extracted.
 
     Raises:
         DataError: No zip archive, damaged, encrypted, or without a known layout.
@@ -243,9 +237,8 @@ def extract(
             members, left_out = _wanted_members(archive, path, any_layout=any_layout)
             root = cache_dir / "zip" / _key(members)
             with locked(root.with_suffix(".lock"), progress):
+                # Caches are swept by hand and by the system, and rarely all at once.
                 if not _is_whole(root, members):
-                    # Caches are swept by hand and by the system, and rarely all at once.
-                    shutil.rmtree(root, ignore_errors=True)
                     _extract(archive, members, root, progress)
             return root, left_out
     except UnicodeDecodeError as error:
@@ -357,22 +350,15 @@ def _extract(
             f"{root.parent}: the images need {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are "
             "free; free some, or choose another --cache-dir"
         )
-    with cache_errors(root):
-        temporary = Path(tempfile.mkdtemp(dir=root.parent, prefix=".extract-"))
-    try:
-        step = max(1, len(members) // 200)
+    step = max(1, len(members) // 200)
+    with atomic(root, option="--cache-dir") as temporary:
         for done, (target, info) in enumerate(members.items(), start=1):
             file = temporary / target
-            with cache_errors(file):
-                file.parent.mkdir(parents=True, exist_ok=True)
-                with archive.open(info) as source, open(file, "wb") as sink:
-                    shutil.copyfileobj(source, sink, _BLOCK)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with archive.open(info) as source, open(file, "wb") as sink:
+                shutil.copyfileobj(source, sink, _BLOCK)
             if done % step == 0 or done == len(members):
                 progress("Extracting the archive", done, len(members))
-        with cache_errors(root):
-            os.replace(temporary, root)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _is_whole(root: Path, members: dict[str, zipfile.ZipInfo]) -> bool:

@@ -1,7 +1,7 @@
 """The one reporter for a person: a live view on a terminal, dated plain lines everywhere else.
 
-Prints what others made: tables from `tables`, the screen from `live`, lines from `plain`. Nothing
-a run does depends on it, and no event, however strange, makes it raise.
+Prints what others made: tables from `tables`, the screen from `live`. Nothing a run does depends on
+it, and no event and no closed pipe makes it raise.
 """
 
 from __future__ import annotations
@@ -9,51 +9,53 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, TextIO, cast
 
 import rich.console
+from rich.live import Live
 from rich.panel import Panel
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.rule import Rule
+from rich.segment import ControlType, Segment, Segments
 from rich.text import Text
 
-from search.errors import RunDirectoryError
-from search.journal import EventKind
-from search.records import TrialRecord
-from search.reporting import facts, tables
-from search.reporting.ablation import ablation_view
-from search.reporting.live import LiveView
-from search.reporting.plain import PlainLog, milestone, standing
-from search.reporting.progress import RunProgress
-from search.reporting.screen import REFRESH_SECONDS, Screen
-from search.reporting.terminal import LastingFile, is_terminal
-from search.reporting.verdict import read_verdict
-from search.reporting.wording import duration, one_line, stamp, whole
-
-PROGRESS_STEP = 0.1
-PROGRESS_INTERVAL = 2.0
-LIVE_EVENTS = frozenset(
-    {
-        EventKind.TRIAL_CREATED,
-        EventKind.TRIAL_STARTED,
-        EventKind.EPOCH,
-        EventKind.TRIAL_ENDED,
-        EventKind.REFIT_STARTED,
-        EventKind.REFIT_EPOCH,
-    }
+from search.journal import Event, EventKind
+from search.records import Comparison, DatasetReport, PlanRecord, TrialRecord, TrialStatus
+from search.reporting import tables
+from search.reporting.format import (
+    described,
+    duration,
+    metric,
+    one_line,
+    plural,
+    reason,
+    stamp,
+    whole,
 )
-"""Events that open the live view when it is closed."""
+from search.reporting.live import LiveView
+from search.reporting.progress import STAGE_WORDS, RunProgress
+
+REFRESH_PER_SECOND = 4
+LINE_WIDTH = 118
+"""Longest plain line, date included."""
+
+EPOCH_SECONDS, NOTEBOOK_SECONDS = 5.0, 10.0
+"""Least seconds between two plain lines about epochs, and about anything in a notebook."""
+
+SIGN_SECONDS, SLOW_SIGN_SECONDS, MANY_DOTS = 2.5, 30.0, 24
+"""Seconds of silence after which a log gets a dot, longer after many of them in a row."""
 
 
 class Console:
-    """Tells a person what a run does.
+    """Tells a person what a run does; a `records.Reporter`.
 
     Attributes:
         live: Whether there is a live view; else plain lines.
-        quiet: Whether only notices, warnings, errors and the verdict are printed.
-        progress_state: What the events so far add up to.
+        quiet: Whether only notices, warnings, errors and the end are printed.
+        state: What the events so far add up to.
     """
 
     def __init__(
@@ -67,32 +69,32 @@ class Console:
         """Choose how to print.
 
         Args:
-            live: Live view or not; None: on a terminal that can, unless `quiet`.
-            quiet: Print only notices, warnings, errors and the verdict.
-            file: Where to print; standard output by default.
+            live: Live view or not; None: on a terminal and in a kernel, unless `quiet`.
+            quiet: Print only notices, warnings, errors and the end.
+            file: Where to print; standard output by default, nowhere if that is closed.
             dated: Begin plain lines with date and time, as a log; a report does not.
         """
-        target = sys.stdout if file is None else file
-        if live is None:
-            # Not rich's own test: FORCE_COLOR in CI must colour lines, not start a live view.
-            live = is_terminal(target) and os.environ.get("TERM") not in ("dumb", "unknown")
+        target = file or sys.stdout or cast(TextIO, _Nowhere())
+        self._kernel = file is None and _kernel_display() is not None
         self.quiet = quiet
-        self.live = live and not quiet
+        self.live = (self._kernel or is_terminal(target)) if live is None else live
+        self.live = self.live and not quiet
+        self.state = RunProgress()
         self._dated = dated and not self.live
-        self.progress_state = RunProgress()
         self._rich = rich.console.Console(
             file=cast(TextIO, LastingFile(target)),
-            force_terminal=True if self.live else None,
+            force_terminal=True if self.live and not self._kernel else None,
+            force_jupyter=False,
             highlight=False,
         )
-        self._display: Screen | Progress | None = None
-        self._tasks: dict[str, Any] = {}
-        self._plain_log = PlainLog()
-        self._plain_progress: dict[str, tuple[float, float]] = {}
+        self._view: Live | _KernelView | None = None
+        self._log = _PlainLog(NOTEBOOK_SECONDS if in_notebook() else EPOCH_SECONDS)
+        self._shown: dict[str, float] = {}
+        self._spoke, self._dots = time.monotonic(), False
         self._notices: list[str] = []
-        self._data = ""
-        self._watched = ""
-        self._also: list[Callable[[dict[str, Any]], None]] = []
+        self._data = self._name = self._note = self._doing = ""
+        self._now: float | None = None
+        self._also: list[Callable[[Event], None]] = []
 
     @property
     def width(self) -> int:
@@ -101,100 +103,127 @@ class Console:
 
     def follow(self, objective: str) -> None:
         """Name the metric that the search ranks by; the live view and the lines show it."""
-        self.progress_state.objective = objective
+        self.state.objective = objective
 
-    def also(self, listener: Callable[[dict[str, Any]], None]) -> None:
+    def also(self, listener: Callable[[Event], None]) -> None:
         """Pass every further event on to another listener, which must not raise."""
         self._also.append(listener)
 
     def notice(self, text: str) -> None:
-        """Print a banner nobody can miss, and again with the verdict."""
+        """Print a banner that cannot be missed, and again at the end."""
         if text not in self._notices:
             self._notices.append(text)
         self._banner(text)
 
     @contextlib.contextmanager
     def stage(self, title: str) -> Iterator[None]:
-        """Print the heading of a stage, and the time it took when it ends well."""
-        start = time.monotonic()
+        """Announce a stage, show that it lives, and print the time it took when it ends well."""
+        start, over = time.monotonic(), threading.Event()
         self.heading(title)
+        self._doing = title
+        if self.live:
+            self._open()
+        elif not self.quiet:
+            threading.Thread(target=self._signs, args=(title, over), daemon=True).start()
         try:
             yield
         finally:
-            self._close_display()
-        if not self.quiet:
-            self._line(f"{title}: done in {duration(time.monotonic() - start)}", style="dim")
+            over.set()
+            self._doing = ""
+            self.close()
+        self.info(f"{title}: done in {duration(time.monotonic() - start)}")
 
     def heading(self, title: str) -> None:
         """Print the heading of what follows."""
-        self._close_display()
+        self.close()
         if self.quiet:
             return
         if self._dated:
             self._line(f"== {title}")
         else:
-            self._rich.print(Rule(Text(title, style="bold"), align="left", style="dim"))
+            self._print(Rule(Text(title, style="bold"), align="left", style="dim"))
 
-    def progress(self, label: str, done: int, total: int) -> None:
+    def progress(self, text: str, done: int, total: int) -> None:
         """Show how far a long piece of work is; a total of 0 announces one of unknown length."""
-        if self.quiet:
-            return
-        if self.live:
-            self._live_progress(label, done, total)
-        else:
-            self._sparse_progress(label, done, total)
+        share = f" {whole(done)} of {whole(total)}" if total else " …"
+        self._doing = f"{text}{share}"
+        now, before = time.monotonic(), self._shown.get(text)
+        due = before is None or now - before >= EPOCH_SECONDS or (total and done >= total)
+        if due and not self.quiet and not self.live:
+            self._shown[text] = now
+            self._line(self._doing)
 
-    def know_data(self, report: dict[str, Any]) -> None:
-        """Take a few words on the data from `dataset.json`, for the header of the live view."""
-        self._data = facts.data_words(report)
+    def know_data(self, report: DatasetReport) -> None:
+        """Take a few words on the data for the header of the live view."""
+        images = sum(report.counts["train"].values())
+        kind = "SYNTHETIC images" if report.source.synthetic else "images"
+        self._data = f"{images:,} {kind}"
 
-    def show_data(self, report: dict[str, Any]) -> None:
-        """Print the summary of `dataset.json`."""
+    def show_data(self, report: DatasetReport) -> None:
+        """Print the data in six lines, and the alarms."""
         self.know_data(report)
-        self._show(lambda: tables.data_table(report))
+        self._show(tables.data_view(report))
 
-    def show_plan(self, plan: dict[str, Any]) -> None:
-        """Print brackets, rungs, totals, the estimated time and the notes of a PLAN event."""
-        self.progress_state.plan = dict(plan)
-        self._show(lambda: tables.plan_table(plan))
+    def show_plan(self, plan: PlanRecord) -> None:
+        """Print the plan in eight lines."""
+        self.state.plan = plan
+        self._show(tables.plan_view(plan))
 
-    def listen(self, event: dict[str, Any]) -> None:
+    def show_trials(
+        self, records: Sequence[TrialRecord], *, objective: str, direction: str, limit: int = 5
+    ) -> None:
+        """Print the best trials by epochs trained, and how many failed."""
+        self._show(
+            tables.trials_view(records, objective=objective, direction=direction, limit=limit)
+        )
+
+    def show_end(self, comparison: Comparison, root: Path) -> None:
+        """Print the end of a run: the result, where things are, and what one can type next."""
+        self.close()
+        for text in self._notices:
+            self._banner(text)
+        self._print(tables.end_view(comparison, width=self.width))
+        for name, file in (("report", "report.html"), ("model", "model.keras")):
+            if (root / file).exists():
+                self._print(Text(f"{name:<8}{root / file}"), soft_wrap=True)
+        for arguments in ("predict {} IMAGE...", "evaluate {} --data FOLDER", "report {} --html"):
+            command = Text(f"        python -m search.{arguments.format(root)}", style="cyan")
+            self._print(command, soft_wrap=True)
+
+    def show(self, view: rich.console.RenderableType) -> None:
+        """Print what a command made, also when quiet."""
+        self.close()
+        self._print(view)
+
+    def listen(self, event: Event) -> None:
         """Take in a journal event, and show it live or as a line; never raises."""
-        known = self.progress_state.apply(event)
+        known = self.state.apply(event)
         for listener in self._also:
             listener(event)
         if self.quiet or not known:
             return
-        kind = event.get("event")
-        # A display must not end a search, whatever an event of another version holds.
-        with contextlib.suppress(Exception):
-            if self.live:
-                self._listen_live(kind, event)
-            else:
-                text = self._plain_log.line(event, self.progress_state)
-                if text is not None:
-                    self._line(text)
+        text = self._log.milestone(event, self.state)
+        if text is None and not self.live:
+            text = self._log.line(event, self.state)
+        if text is not None:
+            self._line(text)
 
-    def replay(self, events: Iterable[dict[str, Any]]) -> None:
+    def replay(self, events: Iterable[Event]) -> None:
         """Take in the events of earlier processes, silently, before a resumed run goes on."""
         for event in events:
-            self.progress_state.apply(event)
+            self.state.apply(event)
 
     def watch(self, name: str) -> None:
-        """Show a run that another process has: the live view stays open until `close`.
-
-        Args:
-            name: The run's name, for the header.
-        """
-        self._watched = name
+        """Show a run that another process has: the live view stays open until `close`."""
+        self._name = name
         if self.live:
-            self._open_screen()
+            self._open()
         else:
-            self.info(f"watching {name}: {standing(self.progress_state)}")
+            self.info(f"watching {name}: {standing(self.state)}")
 
     def begin_again(self) -> None:
-        """Forget every event: the run is begun anew."""
-        self.progress_state = RunProgress(self.progress_state.objective)
+        """Forget every event: the run begins from nothing."""
+        self.state = RunProgress(self.state.objective)
 
     def show_progress(self, *, name: str, note: str = "", now: float | None = None) -> None:
         """Print where the run stands: the live view once, or in a log a line.
@@ -204,36 +233,12 @@ class Console:
             note: What it is in a word if it does not run.
             now: Unix time; None: the present.
         """
-        self._close_display()
-        self._watched = name
+        self.close()
+        self._name, self._note, self._now = name, note, now
         if self._dated:
-            self._line(f"{name}: {standing(self.progress_state)}")
+            self._line(f"{name}: {standing(self.state)}")
         else:
-            self._rich.print(self._view(note=note, now=now))
-
-    def show_trials(self, records: list[TrialRecord], *, objective: str, direction: str) -> None:
-        """Print the table of trials, best first at equal budget, failures last."""
-        self._show(
-            lambda: tables.trials_table(
-                records, objective=objective, direction=direction, width=self.width
-            )
-        )
-
-    def show_verdict(self, evaluation: dict[str, Any]) -> None:
-        """Print the content of `evaluation.json`, with the notices again."""
-        self._close_display()
-        said = str(evaluation.get("notice") or "")
-        notices = [*self._notices, *([said] if said and said not in self._notices else [])]
-        for text in notices:
-            self._banner(text)
-        self._rich.print(tables.verdict_view(read_verdict(evaluation)))
-        for text in notices:
-            self._banner(text)
-
-    def show_answers(self, ablation: dict[str, Any]) -> None:
-        """Print the content of `ablation.json`, also when quiet."""
-        self._close_display()
-        self._rich.print(ablation_view(ablation))
+            self._print(self._frame(None))
 
     def info(self, text: str) -> None:
         """Print a line."""
@@ -242,119 +247,345 @@ class Console:
 
     def warn(self, text: str) -> None:
         """Print a warning, also when quiet."""
-        self._line(f"warning: {text}", style="yellow")
+        self._line(f"warning: {text}", style="yellow", cut=False)
 
     def error(self, text: str) -> None:
         """Print an error, also when quiet."""
-        self._line(f"error: {text}", style="bold red")
+        self._line(f"error: {text}", style="bold red", cut=False)
 
     def close(self) -> None:
         """Take the live view off the screen; the console can go on printing."""
-        self._close_display()
+        view, self._view = self._view, None
+        if view is not None:
+            view.stop()
 
-    def _line(self, text: str, style: str = "") -> None:
-        words = Text(text, style=style)
-        if self._dated:
-            words = Text(f"{stamp(time.time())}  ", style="dim") + words
+    def _line(self, text: str, *, style: str = "", cut: bool = True) -> None:
+        if not self._dated:
+            self._print(Text(text, style=style))
+            return
+        date = stamp(time.time()) + "  "
+        text = one_line(text, LINE_WIDTH - len(date)) if cut else text
         # A log line is not wrapped: whoever reads the pipe may want to search it.
-        self._rich.print(words, soft_wrap=self._dated)
+        self._print(Text(date, style="dim") + Text(text, style=style), soft_wrap=True)
 
     def _banner(self, text: str) -> None:
-        self._rich.print(Panel(Text(text, justify="center"), style="bold yellow", expand=True))
+        self._print(Panel(Text(text, justify="center"), style="bold yellow", expand=True))
 
-    def _show(self, build: Callable[[], rich.console.RenderableType]) -> None:
-        """Print what a builder returns; a dictionary of another version costs only this table."""
+    def _show(self, view: rich.console.RenderableType) -> None:
         if self.quiet:
             return
-        self._close_display()
-        try:
-            self._rich.print(build())
-        except (KeyError, TypeError, ValueError, AttributeError, RunDirectoryError) as problem:
-            self.warn(f"this summary cannot be shown: {one_line(repr(problem))}")
+        reopen = self._view is not None
+        self.close()
+        self._print(view)
+        if reopen:
+            self._open()
 
-    def _listen_live(self, kind: Any, event: dict[str, Any]) -> None:
-        if kind in LIVE_EVENTS and not isinstance(self._display, Screen):
-            self._open_screen()
-        if kind == EventKind.SEARCH_ENDED:
-            if not self._watched:
-                self._close_display()
-            # The view showed them while it was there; what follows has no place for them.
-            for loss in self.progress_state.workers.losses:
-                self._line(str(loss), style="red")
-        elif kind == EventKind.WORKER_LOST and self.progress_state.search_ended:
-            self._line(str(self.progress_state.workers.losses[-1]), style="red")
-        # Of the rest, what the view shows leaves no line behind.
-        if kind not in (EventKind.RUNG_CLOSED, EventKind.REFIT_STARTED, EventKind.WORKER_LOST):
-            text = milestone(event, self.progress_state)
-            if text is not None:
-                self._line(text)
+    def _signs(self, title: str, over: threading.Event) -> None:
+        """Add a dot to the last line whenever a stage has been silent for long."""
+        dots = 0
+        while not over.wait(0.1):
+            dots = dots if self._dots else 0
+            silence = time.monotonic() - self._spoke
+            if silence >= (SIGN_SECONDS if dots < MANY_DOTS else SLOW_SIGN_SECONDS):
+                words = "." if self._dots else f"{stamp(time.time())}  {self._doing or title} ."
+                self._rich.print(Text(words), end="", soft_wrap=True)
+                self._dots, self._spoke = True, time.monotonic()
+                dots += 1
 
-    def _view(
-        self, height: int | None = None, *, note: str = "", now: float | None = None
-    ) -> LiveView:
+    def _print(self, *views: Any, **options: Any) -> None:
+        """Print, on a line of its own."""
+        if self._dots:
+            self._dots = False
+            self._rich.print()
+        self._spoke = time.monotonic()
+        self._rich.print(*views, **options)
+
+    def _frame(self, height: int | None) -> LiveView:
+        doing = "" if self._doing == STAGE_WORDS.get(self.state.stage) else self._doing
         return LiveView(
-            progress=self.progress_state,
-            now=time.time() if now is None else now,
+            progress=self.state,
+            now=self._now or time.time(),
             data=self._data,
-            name=self._watched,
-            note=note,
+            name=self._name,
+            note=self._note or doing,
             height=height,
         )
 
-    def _open_screen(self) -> None:
-        self._open(Screen(self._rich, self._view))
-
-    def _open(self, display: Screen | Progress) -> None:
-        self._close_display()
-        self._display = display
-        display.start()
-
-    def _close_display(self) -> None:
-        display, self._display = self._display, None
-        self._tasks = {}
-        if isinstance(display, Progress):
-            # It stays on the screen: what was of unknown length must not look unfinished.
-            for task in display.tasks:
-                if task.total is None:
-                    display.update(task.id, total=1, completed=1)
-        if display is not None:
-            display.stop()
-
-    def _live_progress(self, label: str, done: int, total: int) -> None:
-        if not isinstance(self._display, Progress):
-            self._open(
-                Progress(
-                    TextColumn("{task.description}", markup=False),
-                    BarColumn(bar_width=24),
-                    TextColumn("{task.fields[count]}", markup=False),
-                    TimeRemainingColumn(),
-                    console=self._rich,
-                    refresh_per_second=1 / REFRESH_SECONDS,
-                )
-            )
-        if isinstance(self._display, Progress):
-            if label not in self._tasks:
-                # Unknown until it is said: rich would take 100 for it.
-                self._tasks[label] = self._display.add_task(
-                    one_line(label, 36), total=None, count=""
-                )
-            self._display.update(
-                self._tasks[label],
-                completed=done,
-                total=total or None,
-                count=f"{whole(done)}/{whole(total)}" if total else "",
-            )
-
-    def _sparse_progress(self, label: str, done: int, total: int) -> None:
-        now = time.monotonic()
-        if total <= 0:
-            if label not in self._plain_progress:
-                self._plain_progress[label] = (now, 0.0)
-                self._line(f"{label} …")
+    def _open(self) -> None:
+        self.close()
+        frame = _Frame(self._frame)
+        if self._kernel:
+            self._view = _KernelView(frame)
             return
-        last, reached = self._plain_progress.get(label, (float("-inf"), 0.0))
-        share = done / total
-        finished = done >= total and reached < 1
-        if finished or (share >= reached + PROGRESS_STEP and now - last >= PROGRESS_INTERVAL):
-            self._plain_progress[label] = (now, share)
-            self._line(f"{label}: {whole(done)} of {whole(total)} ({share:.0%})")
+        self._view = _SteadyLive(
+            frame, console=self._rich, refresh_per_second=REFRESH_PER_SECOND, transient=True
+        )
+        self._view.start(refresh=True)
+
+
+class _PlainLog:
+    """Words events, few enough for a log that people read."""
+
+    def __init__(self, interval: float) -> None:
+        self._interval = interval
+        self._last = float("-inf")
+
+    def line(self, event: Event, state: RunProgress) -> str | None:
+        """Return a line about a trial or an epoch, None where it is not worth one."""
+        kind, now = event["event"], float(event["time"])
+        ended = kind == EventKind.TRIAL_ENDED and self._interval < NOTEBOOK_SECONDS
+        if not ended and now - self._last < self._interval:
+            return None
+        words = {
+            EventKind.EPOCH: _epoch,
+            EventKind.TRIAL_ENDED: _ended,
+            EventKind.REFIT_EPOCH: _refit_epoch,
+            EventKind.TRIAL_STARTED: _started,
+        }.get(kind)
+        text = words(event, state) if words else None
+        if text is not None:
+            self._last = now
+        return text
+
+    def milestone(self, event: Event, state: RunProgress) -> str | None:
+        """Return a line about the events that a live view leaves behind on the screen too."""
+        kind = event["event"]
+        if kind == EventKind.WORKER_LOST:
+            return state.problems[-1]
+        if kind == EventKind.SEARCH_ENDED:
+            failed = f" ({event['failed']} failed)" if event["failed"] else ""
+            return (
+                f"search ended: {plural(event['trials'], 'trial')}{failed}, "
+                f"{plural(event['epochs'], 'epoch')} in {duration(event['seconds'])}{_best(state)}"
+            )
+        if kind == EventKind.REFIT_ENDED:
+            return _retrained(event, state)
+        if kind == EventKind.TEST_SCORED:
+            return f"evaluated on the test set: {plural(len(event['scorings']), 'network')}"
+        return f"stopped: {event['reason']}" if kind == EventKind.STOPPED else None
+
+
+def standing(state: RunProgress) -> str:
+    """Return where a run stands on one line."""
+    if state.stage in STAGE_WORDS:
+        return STAGE_WORDS[state.stage]
+    done, left = state.epochs
+    doing = "retraining" if state.stage == "retrain" else "search"
+    failed = len(state.with_status(TrialStatus.FAILED))
+    seconds = state.seconds_left()
+    parts = [
+        f"{doing}: {whole(done)}/{whole(done + left)} epochs",
+        f"{plural(failed, 'trial')} failed" if failed else "",
+        "" if seconds is None else f"{duration(seconds)} left",
+    ]
+    return ", ".join(part for part in parts if part) + _best(state)
+
+
+def _best(state: RunProgress) -> str:
+    if not state.top:
+        return ""
+    best = state.top[0]
+    return f"; best {metric(best.score)} ({best.trial_id} @{best.epochs})"
+
+
+def _started(event: Event, state: RunProgress) -> str | None:
+    """Word that a trial goes on after a kill or a lost worker."""
+    record = state.trials[event["trial_id"]]
+    if state.starts[record.trial_id] < 2:
+        return None
+    return (
+        f"trial {record.trial_id} goes on after epoch {record.epochs} in worker {event['worker']}"
+    )
+
+
+def _epoch(event: Event, state: RunProgress) -> str:
+    record = state.trials[event["trial_id"]]
+    value = metric(record.metrics.get(state.objective))
+    where = f"trial {record.trial_id} epoch {record.epochs}/{record.target_epochs}"
+    return f"{where}: {state.objective} {value}{_left(state)}"
+
+
+def _ended(event: Event, state: RunProgress) -> str:
+    record = state.trials[event["trial_id"]]
+    if record.status is TrialStatus.FAILED:
+        return f"trial {record.trial_id} failed{_best(state)}: {reason(record)}"
+    if record.status is TrialStatus.LEARNED_NOTHING:
+        return f"trial {record.trial_id} learned nothing @{record.epochs}{_best(state)}"
+    score = f"{state.objective} {metric(record.score)}"
+    tries = described(record, state.baseline, short=True)
+    return f"trial {record.trial_id} @{record.epochs} {score}{_best(state)}: {tries}"
+
+
+def _refit_epoch(event: Event, state: RunProgress) -> str:
+    run = state.retraining[event["role"], event["seed"]]
+    where = f"retraining {_who(event)} epoch {run.epoch}/{run.epochs}"
+    return f"{where}: {state.objective} {metric(run.scores[-1])}{_left(state)}"
+
+
+def _retrained(event: Event, state: RunProgress) -> str:
+    if event["failure"] is not None:
+        return f"retraining {_who(event)} failed: {one_line(event['failure']['message'])}"
+    run, kept = state.retraining[event["role"], event["seed"]], event["kept_epoch"]
+    value = metric(run.scores[kept - 1]) if 0 < kept <= run.epoch else ""
+    took = duration(event["seconds"])
+    return f"retrained {_who(event)}: epoch {kept} kept, {state.objective} {value}, {took}"
+
+
+def _who(event: Event) -> str:
+    return f"{event['role'].replace('_', ' ')}, seed {event['seed']}"
+
+
+def _left(state: RunProgress) -> str:
+    done, left = state.epochs
+    seconds = state.seconds_left()
+    text = f"; {whole(done)}/{whole(done + left)} epochs"
+    return text if seconds is None else f"{text}, {duration(seconds)} left"
+
+
+class LastingFile:
+    """A text file that never raises: a search does not end because `head` or a log's disk did.
+
+    What its encoding cannot write is replaced; after the reader of a pipe has left, or the disk of
+    a redirected output is full, everything is dropped.
+    """
+
+    def __init__(self, file: TextIO) -> None:
+        """Wrap a file."""
+        self._file = file
+        self._lost = False
+
+    def write(self, text: str) -> int:
+        """Write, or drop."""
+        encoding = getattr(self._file, "encoding", None) or "utf-8"
+        self._try(lambda: self._file.write(text.encode(encoding, "replace").decode(encoding)))
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush, or drop."""
+        self._try(self._file.flush)
+
+    def _try(self, act: Callable[[], Any]) -> None:
+        if self._lost:
+            return
+        try:
+            act()
+        except (OSError, ValueError):
+            self._lost = True
+            if self._file is sys.stdout:
+                # What is buffered would raise again when the interpreter flushes it at exit.
+                with contextlib.suppress(OSError, ValueError):
+                    os.dup2(os.open(os.devnull, os.O_WRONLY), self._file.fileno())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+class _Nowhere:
+    """In place of a standard output that was closed before the process began."""
+
+    encoding = "utf-8"
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+    def flush(self) -> None:
+        pass
+
+    def isatty(self) -> bool:
+        return False
+
+
+def is_terminal(file: TextIO) -> bool:
+    """Return whether a file is a terminal that can redraw; a notebook's `!command` cannot.
+
+    Not rich's own test: FORCE_COLOR in CI must colour lines, not start a live view.
+    """
+    if os.environ.get("TERM") in ("dumb", "unknown") or in_notebook():
+        return False
+    with contextlib.suppress(AttributeError, ValueError, OSError):
+        return file.isatty()
+    return False
+
+
+def in_notebook() -> bool:
+    """Return whether this is a command that a notebook's kernel started: `!command`."""
+    return "JPY_PARENT_PID" in os.environ and _kernel_display() is None
+
+
+def _kernel_display() -> Callable[..., Any] | None:
+    """Return IPython's `display` inside a kernel, None elsewhere; imports nothing new."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    if shell is None or not hasattr(shell, "kernel"):
+        return None
+    from IPython.display import display
+
+    found: Callable[..., Any] = display
+    return found
+
+
+class _Frame:
+    """The lines of the view; those of before if an event changes the state while they are made."""
+
+    def __init__(self, draw: Callable[[int | None], LiveView]) -> None:
+        self.draw = draw
+        self._lines: list[list[Segment]] = []
+
+    def __rich_console__(
+        self, console: rich.console.Console, options: rich.console.ConsoleOptions
+    ) -> rich.console.RenderResult:
+        # No lock, since a signal handler that prints could wait for it forever. The last line of
+        # a terminal is left free: a full screen would scroll.
+        with contextlib.suppress(Exception):
+            self._lines = console.render_lines(self.draw(console.height - 1), options, pad=False)
+        for line in self._lines:
+            yield from line
+            yield Segment.line()
+
+
+class _SteadyLive(Live):
+    """Asks the terminal to show each redrawing at once, where it can (DEC private mode 2026).
+
+    Rich erases the old lines and writes the new ones; a terminal that paints in between flickers.
+    """
+
+    def process_renderables(
+        self, renderables: list[rich.console.ConsoleRenderable]
+    ) -> list[rich.console.ConsoleRenderable]:
+        drawn = super().process_renderables(renderables)
+        return [_control("\x1b[?2026h"), *drawn, _control("\x1b[?2026l")]
+
+
+def _control(code: str) -> Segments:
+    # Rich prints the text of a control segment as it is; the kind named here has no effect.
+    codes: Sequence[Any] = [(ControlType.CARRIAGE_RETURN,)]
+    return Segments([Segment(code, None, codes)])
+
+
+class _KernelView:
+    """The live view in the output of a notebook's cell, updated in place once a second."""
+
+    def __init__(self, frame: _Frame) -> None:
+        self._frame = frame
+        self._over = threading.Event()
+        display = _kernel_display()
+        assert display is not None, "opened inside a kernel only"
+        self._handle = display(self._text(), raw=True, display_id=True)
+        threading.Thread(target=self._refresh, daemon=True).start()
+
+    def stop(self) -> None:
+        """Leave the last state in the cell."""
+        self._over.set()
+        self._handle.update(self._text(), raw=True)
+
+    def _refresh(self) -> None:
+        while not self._over.wait(1.0):
+            with contextlib.suppress(Exception):
+                self._handle.update(self._text(), raw=True)
+
+    def _text(self) -> dict[str, str]:
+        page = rich.console.Console(
+            width=100, height=40, file=cast(TextIO, _Nowhere()), record=True, force_jupyter=False
+        )
+        page.print(self._frame.draw(None))
+        return {"text/plain": page.export_text()}

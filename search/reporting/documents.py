@@ -1,73 +1,320 @@
-"""Writes the papers a run leaves behind: `report.md`, `report.html` and `model_card.md`."""
+"""Writes what a run leaves behind for people: tables, charts, reports and the model card."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import base64
+import csv
+import dataclasses
+import hashlib
+import io
+import json
+import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from search.config import RunConfig
-from search.records import TrialRecord
-from search.reporting.card import render_card
-from search.reporting.content import RunContent, gather
-from search.reporting.html import render_html
-from search.reporting.markdown import render_markdown
-from search.run_directory import write_text
+import jinja2
+from markupsafe import Markup
+
+from search.data import report as data_report
+from search.records import Manifest, TrialRecord
+from search.reporting import contents as gathered
+from search.reporting import format, sentences, tables
+from search.reporting.contents import RunContents
+from search.reporting.plots import course, failures, hyperparameters, scores, style
+from search.run_directory import RunDirectory, write_text
+from search.scoring.curves import Heatmap
+
+HERE = Path(__file__).parent
+TEMPLATES = HERE / "templates"
+SHOWN_MISSES = 8
+TRIAL_COLUMNS = (
+    "trial_id", "configuration", "iteration", "bracket", "rung", "parent", "status",
+    "initial_epoch", "epochs", "seconds", "score", "parameters", "failure", "notes",
+)  # fmt: skip
+"""The first columns of `trials.csv`; metrics and `hp_…` columns follow."""
+EMPTY_STYLE = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="
+"""SHA-256 of nothing: plotly makes an empty style element and fills it by script."""
 
 
-def write_reports(
-    root: Path,
-    *,
-    config: RunConfig | dict[str, Any],
-    dataset: dict[str, Any],
-    plan: dict[str, Any],
-    records: Sequence[TrialRecord],
-    evaluation: dict[str, Any],
-    plots: Sequence[Path],
-    manifest_like: dict[str, Any],
+def write(
+    directory: RunDirectory, heatmaps: Sequence[Heatmap] = (), about: Manifest | None = None
 ) -> list[Path]:
-    """Write `report.md`, `report.html` and, of a scored model, `model_card.md`.
+    """Write everything that is made from a run's records.
 
     Args:
-        root: The run directory.
-        config: The RunConfig, or the content of `config.json`.
-        dataset: The content of `dataset.json`, {} if there is none yet.
-        plan: Fields of the PLAN event, {} if there is none yet.
-        records: The trials.
-        evaluation: The content of `evaluation.json`, {} if there is none yet.
-        plots: PNG files under `root`, as `plots.draw_all` returns them.
-        manifest_like: What the manifest will say: versions, device, seeds, stages.
+        directory: A run, finished or not.
+        heatmaps: What the winner looked at, for the local report; () keeps those of before.
+        about: What the manifest is going to say, which is written last.
 
     Returns:
-        The files written.
+        The files: `trials.csv`, `history.csv`, `plots/`, the reports, of a scored run the card.
 
     Raises:
+        RunDirectoryError: A record is damaged.
         StorageError: The disk is full or read-only.
     """
-    return write_content(
-        gather(
-            root,
-            config=config,
-            dataset=dataset,
-            plan=plan,
-            records=records,
-            evaluation=evaluation,
-            plots=plots,
-            manifest_like=manifest_like,
+    root = directory.root
+    contents = gathered.read(directory)
+    if about is not None:
+        contents = dataclasses.replace(contents, manifest=about, missing=())
+    if heatmaps:
+        failures.keep_pictures(root, heatmaps)
+    written = [write_text(root / "trials.csv", trials_csv(contents.trials))]
+    roles = {
+        key[0]: run.role
+        for key, run in zip(contents.state.retraining, contents.retrainings, strict=True)
+    }
+    rows = gathered.history_rows(contents.events, roles)
+    if rows:
+        written.append(write_text(root / "history.csv", as_csv(rows)))
+    written += draw(contents)
+    written.append(write_text(root / "report.html", page(contents)))
+    written.append(write_text(root / "report.md", markdown(contents)))
+    if contents.comparison is not None:
+        written.append(write_text(root / "model_card.md", card(contents)))
+    return written
+
+
+def share(contents: RunContents, path: Path) -> None:
+    """Write the report without images of the data and without names of folders.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
+    write_text(path, page(contents, local=False), option="--share")
+
+
+def draw(contents: RunContents) -> list[Path]:
+    """Draw every chart into `plots/`; those of an earlier pass that are no more are removed."""
+    folder = contents.directory.plots_dir
+    charts = dict(contents.charts)
+    if contents.parallel is not None:
+        charts["parallel"] = hyperparameters.parallel_chart(contents.parallel)
+    for chart in charts.values():
+        style.draw(chart, folder / f"{chart.name}.png", synthetic=bool(contents.notice))
+    for path in folder.glob("*.png"):
+        if path.stem not in charts:
+            path.unlink()
+    return [folder / f"{name}.png" for name in charts]
+
+
+def page(contents: RunContents, *, local: bool = True) -> str:
+    """Return the report as one HTML document that opens offline."""
+    charts = {name: style.page_data(chart) for name, chart in contents.charts.items()}
+    trials = contents.state.trials
+    ranked = {"objective": contents.objective, "direction": contents.direction}
+    data = {
+        "charts": charts,
+        "parallel": contents.parallel,
+        "curves": course.curves(trials, **ranked),
+        "objective": contents.objective,
+    }
+    scripts = [(TEMPLATES / name).read_text("utf-8") for name in ("plotly-basic.min.js", "page.js")]
+    styles = (TEMPLATES / "page.css").read_text("utf-8")
+    policy = "; ".join(
+        (
+            "default-src 'none'",
+            "script-src " + " ".join(f"'sha256-{digest(text)}'" for text in scripts),
+            f"style-src-elem 'sha256-{digest(styles)}' 'sha256-{EMPTY_STYLE}'",
+            "style-src-attr 'unsafe-inline'",  # plotly sets the attribute of its own elements
+            "img-src data:",
+            "base-uri 'none'",
+            "form-action 'none'",
         )
+    )
+    table = trials_csv(contents.trials)
+    return _environment(contents, html=True, local=local).get_template("page.html.j2").render(
+        **_common(contents, local=local),
+        policy=policy,
+        scripts=[Markup(text) for text in scripts],
+        styles=Markup(styles),
+        data=Markup(json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")),
+        trials_csv=base64.b64encode(
+            (table if local else contents.without_folders(table)).encode()
+        ).decode(),
+        trial_columns=list(dict.fromkeys(name for r in contents.trials for name in r.values)),
+        pictures=contents.pictures if local else (),
+        claim=claim_rows(),
+        local=local,
+    )  # fmt: skip
+
+
+def markdown(contents: RunContents) -> str:
+    """Return the short report as Markdown; like the card, to be passed on."""
+    environment = _environment(contents, html=False, local=False)
+    return environment.get_template("report.md.j2").render(**_common(contents, local=False))
+
+
+def card(contents: RunContents) -> str:
+    """Return the model card of a run that was scored, in Hugging Face's form.
+
+    Metrics go into its front matter for real images only: a leaderboard must not rank the demo.
+    """
+    comparison = contents.comparison
+    assert comparison is not None, "a card is written of scored runs only"
+    network = comparison.winner.exported
+    found = []
+    for key in ("accuracy", "auc", "recall", "specificity"):
+        estimate = sentences.value(network, key)
+        found.append(
+            {
+                "type": {"auc": "roc_auc"}.get(key, key),
+                "name": f"{format.metric_name(key)} (95% interval {format.interval(estimate)})",
+                "value": round(estimate.value, 4),
+            }
+        )
+    environment = _environment(contents, html=False, local=False)
+    return environment.get_template("model_card.md.j2").render(
+        **_common(contents, local=False),
+        model_index=[
+            {
+                "name": contents.name,
+                "results": [
+                    {
+                        "task": {"type": "image-classification"},
+                        "dataset": {"name": " / ".join(comparison.classes), "type": "images"},
+                        "metrics": found,
+                    }
+                ],
+            }
+        ]
+        if network.split == "test" and not contents.notice
+        else None,
     )
 
 
-def write_content(content: RunContent) -> list[Path]:
-    """Write what `write_reports` does from content that is gathered already.
+def _common(contents: RunContents, *, local: bool) -> dict[str, Any]:
+    """Return what all templates know."""
+    comparison, dataset = contents.comparison, contents.dataset
+    found: dict[str, Any] = {
+        "run": contents,
+        "comparison": comparison,
+        "dataset": dataset,
+        "f": format,
+        "say": sentences,
+        "charts": contents.charts,
+        "misses": contents.misses[:SHOWN_MISSES],
+        "baseline": format.baseline_values(contents.trials),
+    }
+    if dataset is not None:
+        limits = sentences.limits(dataset, contents.trials, comparison)
+        found["limits"] = limits
+        found["split_rows"] = tables.split_rows(dataset)
+        found["data_rows"] = [
+            row for row in data_report.table(dataset) if local or row[0] not in ("folder", "cache")
+        ]
+        found["method"] = sentences.method(contents.config, dataset, contents.plan, comparison)
+    found["ablation"] = tables.ablation_rows(contents.ablation) if contents.ablation else []
+    found["ablation_columns"] = tables.ABLATION_COLUMNS
+    if contents.plan is not None:
+        found["plan_sentence"] = tables.plan_sentence(contents.plan)
+        found["bracket_rows"] = tables.bracket_rows(contents.plan)
+    if contents.manifest is not None:
+        found["environment"] = gathered.environment_rows(contents.manifest, local=local)
+    found["options"] = gathered.option_rows(contents.config, local=local)
+    found["exports"] = gathered.export_rows(contents.exports)
+    if comparison is not None:
+        found["headlines"] = sentences.headlines(comparison)
+        found["verdict"] = sentences.verdict(comparison)
+        found["remarks"] = sentences.remarks(comparison)
+        found["settings"] = gathered.setting_rows(comparison)
+        found["metrics"] = gathered.metric_rows(comparison)
+        found["confusion"] = scores.confusion_rows(comparison)
+        found["network"] = comparison.winner.exported
+        found["misses_sentence"] = failures.misses_sentence(
+            contents.misses, comparison.winner.exported.count, comparison.classes
+        )
+    return found
 
-    Raises:
-        StorageError: The disk is full or read-only.
+
+def _environment(contents: RunContents, *, html: bool, local: bool) -> jinja2.Environment:
+    """Return the templates' environment; what is passed on loses the names of folders."""
+
+    def shown(value: Any) -> Any:
+        if value is None:
+            return ""
+        if local or not isinstance(value, str) or isinstance(value, Markup):
+            return value
+        return contents.without_folders(value)
+
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=html,
+        finalize=shown,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    made.filters["md"] = escaped
+    made.filters["caption"] = failures.caption
+    return made
+
+
+def escaped(text: object) -> str:
+    """Escape what Markdown and HTML would take for markup, in a cell of a table too."""
+    plain = format.one_line(text, 500)
+    for sign in "\\`*_[]<>|#":
+        plain = plain.replace(sign, f"\\{sign}")
+    return plain
+
+
+def digest(text: str) -> str:
+    """Return the SHA-256 of a script or style as a content security policy has it."""
+    return base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")
+
+
+def claim_rows() -> list[list[str]]:
+    """Return the rows of the table in `CLAIM.md`, cells as text."""
+    lines = (HERE / "CLAIM.md").read_text("utf-8").splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines
+            if line.startswith("|")]  # fmt: skip
+    return [row for row in rows if not row[0].startswith("-")]
+
+
+def trials_csv(records: Sequence[TrialRecord]) -> str:
+    """Write one row per trial, in the order given, with every metric and hyperparameter.
+
+    A metric of the last epoch has its own name as the column, a hyperparameter `hp_<name>`;
+    inactive ones are empty.
     """
-    files = [
-        write_text(content.root / "report.md", render_markdown(content)),
-        write_text(content.root / "report.html", render_html(content)),
+    rows = [
+        {
+            "trial_id": record.trial_id,
+            "configuration": record.configuration,
+            "iteration": record.iteration,
+            "bracket": record.bracket,
+            "rung": record.rung,
+            "parent": record.parent or "",
+            "status": record.status.value,
+            "initial_epoch": record.initial_epoch,
+            "epochs": record.epochs,
+            "seconds": round(record.seconds, 3),
+            "score": record.score,
+            "parameters": record.parameters,
+            "failure": format.reason(record),
+            "notes": "; ".join(record.notes),
+            **record.metrics,
+            **{f"hp_{name}": value for name, value in record.values.items()},
+        }
+        for record in records
     ]
-    if content.evaluation:
-        files.append(write_text(content.root / "model_card.md", render_card(content)))
-    return files
+    return as_csv(rows, first=TRIAL_COLUMNS)
+
+
+def as_csv(rows: Iterable[dict[str, Any]], *, first: Sequence[str] = ()) -> str:
+    """Write rows under all their columns; what is missing or not finite is left empty."""
+    rows = list(rows)
+    columns = list(dict.fromkeys([*first, *(name for row in rows for name in row)]))
+    metrics = [name for name in columns if not name.startswith("hp_")]
+    text = io.StringIO()
+    ordered = [*metrics, *(name for name in columns if name.startswith("hp_"))]
+    writer = csv.DictWriter(text, ordered, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({name: "" if _empty(value) else value for name, value in row.items()})
+    return text.getvalue()
+
+
+def _empty(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and not math.isfinite(value))

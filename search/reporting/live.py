@@ -1,4 +1,4 @@
-"""The live view of a run: one screen from a RunProgress; pure, the caller refreshes it.
+"""The live view of a run: one screen from a RunProgress; pure, `console` refreshes it.
 
 Made for 80 columns and 24 lines. Wider terminals show more of the hyperparameters and longer
 sparklines, higher ones more rows; lower ones lose rows of every section before they lose a section.
@@ -6,23 +6,63 @@ sparklines, higher ones more rows; lower ones lose rows of every section before 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from search.reporting import occupancy, panels
-from search.reporting.panels import line
-from search.reporting.progress import RunProgress
-from search.reporting.stages import STAGE_WORDS
-from search.reporting.tables import HEAD, RUNNING
-from search.reporting.wording import clock, duration, fitting, plural, whole
+from search.records import PlannedBracket, TrialStatus
+from search.reporting.format import (
+    clock,
+    described,
+    duration,
+    fitting,
+    metric,
+    one_line,
+    plural,
+    sparkline,
+    stopwatch,
+    whole,
+)
+from search.reporting.progress import STAGE_WORDS, Retraining, RunProgress, Worker
+from search.reporting.tables import (
+    BAD,
+    BASELINE,
+    DIM,
+    GOOD,
+    HEAD,
+    RUNNING,
+    best_row,
+    best_table,
+    line,
+    live_table,
+)
 
-SHOWN_TOP = 5
 HEADER_LINES = 3
+SHOWN_BEST, SHOWN_BRACKETS, SHOWN_WORKERS, SHOWN_PROBLEMS = 6, 5, 8, 3
+NARROW, WIDE = 72, 120
+EPOCH_WIDTH = 9
+
+Draw = Callable[[int], RenderableType]
+"""Draws a section in so many lines."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A part of the screen.
+
+    Attributes:
+        wanted: Lines it takes when there is room.
+        least: Lines it never gives up.
+        draw: Draws it.
+    """
+
+    wanted: int
+    least: int
+    draw: Draw
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,149 +89,224 @@ class LiveView:
         """Yield the sections from top to bottom."""
         progress, width = self.progress, options.max_width
         yield from self._header(width)
-        training = progress.stage in ("data", "plan", "search") or not progress.retraining.runs
-        needs = _search_needs(progress) if training else _retraining_needs(progress)
-        rows, spaced = allot(needs, None if self.height is None else self.height - HEADER_LINES)
-        for name, count in rows.items():
-            if not count:
-                continue
-            if spaced:
-                yield Text("")
-            if name == "brackets":
-                yield occupancy.occupancy_table(progress, rows=count)
-            elif name == "workers":
-                yield panels.workers_table(progress, now=self.now, width=width, rows=count)
-            elif name == "top":
-                yield panels.top_table(progress, rows=count)
-            elif name == "retraining":
-                yield panels.retraining_table(progress, width=width, rows=count)
-            else:
-                yield from panels.problem_lines(progress, rows=count)
+        if progress.stage == "retrain" and progress.retraining:
+            sections = [_section(len(progress.retraining), 2, lambda n: self._retrained(width, n))]
+        else:
+            sections = [
+                _section(min(len(progress.brackets), SHOWN_BRACKETS), 2, self._brackets),
+                _section(min(len(self._workers()), SHOWN_WORKERS), 2, self._training(width)),
+                _section(min(len(progress.top), SHOWN_BEST), 2, self._best),
+            ]
+        problems = min(len(progress.problems) + self._dead(), SHOWN_PROBLEMS)
+        sections.append(Section(wanted=problems, least=min(1, problems), draw=self._problems))
+        space = None if self.height is None else self.height - HEADER_LINES
+        counts, spaced = allot(sections, space)
+        for section, count in zip(sections, counts, strict=True):
+            if count:
+                if spaced:
+                    yield Text("")
+                yield section.draw(count)
 
     def _header(self, width: int) -> Iterator[RenderableType]:
         """Yield what runs, the progress bar, and the times."""
-        progress = self.progress
+        progress, plan = self.progress, self.progress.plan
         arrow = "↓" if progress.direction == "min" else "↑"
-        count = len(progress.workers.rows())
-        words = [
-            self.name,
-            str(progress.plan.get("tuner", "")),
-            f"{progress.objective} {arrow}",
-            self.data,
-            plural(count, "worker") if count > 1 else "",
-            progress.device,
-        ]
+        workers = plural(plan.workers, "worker") if plan and plan.workers > 1 else ""
+        tuner = plan.tuner if plan else ""
+        objective = f"{progress.objective} {arrow}" if progress.objective else ""
+        words = [self.name, tuner, objective, self.data, workers, progress.device]
         text = " · ".join(word for word in words if word)
         # Of "CPU, 2 cores (tensorflow)" the backend is what is missed least.
         yield line(text if len(text) <= width else text.partition(" (")[0], style=HEAD)
+        elapsed = f"{clock(progress.elapsed(self.now))} elapsed"
         if progress.stage in STAGE_WORDS:
-            elapsed = f"{clock(progress.elapsed(self.now))} elapsed"
-            doing = STAGE_WORDS[progress.stage]
-            yield line(" · ".join(word for word in (doing, self.note, elapsed) if word))
+            parts = (STAGE_WORDS[progress.stage], self.note, elapsed)
+            yield line(" · ".join(part for part in parts if part))
             return
-        done, left = _epochs(progress)
+        done, left = progress.epochs
+        total = max(done + left, 1)
         bar = Table.grid(expand=True, padding=(0, 1))
         bar.add_column(ratio=1)
         bar.add_column(justify="right", no_wrap=True)
-        total = max(done + left, 1)
         doing = "retraining" if progress.stage == "retrain" else "search"
         bar.add_row(
             ProgressBar(total=total, completed=done, complete_style=RUNNING),
             f"{doing} {done / total:.0%}",
         )
         yield bar
-        yield line(fitting(self._times(done, left), width))
-
-    def _times(self, done: int, left: int) -> list[tuple[int, str]]:
-        """Return the words on epochs and times, each with its importance for `fitting`."""
-        progress = self.progress
-        pace, then = progress.seconds_per_epoch, progress.retraining_seconds()
-        times = [(0, f"{whole(done)}/{whole(done + left)} epochs")]
-        if self.note:
-            times.append((0, self.note))
-        if pace is not None:
-            times.append((4, f"{duration(pace)} each"))
-        times.append((2, f"{clock(progress.elapsed(self.now))} elapsed"))
-        if progress.plan or progress.search_ended:
-            times.append((1, f"{clock(progress.seconds_left(self.now))} left"))
+        times = [(0, f"{whole(done)}/{whole(done + left)} epochs"), (0, self.note), (2, elapsed)]
+        if not progress.search_ended and progress.pace is not None:
+            times.insert(2, (4, f"{duration(progress.pace[0])} each"))
+        times.append((1, f"{clock(progress.seconds_left(self.now))} left"))
+        then = progress.retraining_seconds()
         if then and not progress.search_ended:
-            times.append((3, f"retraining {clock(then)}"))
-        return times
+            times.append((3, f"then {clock(then)} retraining"))
+        yield line(fitting([part for part in times if part[1]], width))
+
+    def _brackets(self, rows: int) -> RenderableType:
+        """Return a line for each bracket and a column for each number of epochs."""
+        progress = self.progress
+        brackets = progress.brackets
+        steps = sorted({rung.epochs for bracket in brackets for rung in bracket.rungs})
+        rounds = len({bracket.iteration for bracket in brackets}) > 1
+        finished = [
+            all(self._closed(bracket, n) for n in range(len(bracket.rungs))) for bracket in brackets
+        ]
+        first = next((i for i, done in enumerate(finished) if not done), len(finished) - 1)
+        # Keep one finished bracket above the first open one, for orientation.
+        start = max(0, min(first - 1, len(brackets) - (rows - 1)))
+        shown = brackets[start : start + rows - 1]
+        legend = "done + training / planned"
+        if len(shown) < len(brackets):
+            legend = f"{sum(finished)} of {len(brackets)} brackets finished; {legend}"
+        table = live_table("bracket", *(f"@{epochs}" for epochs in steps), legend)
+        for bracket in shown:
+            name = f"{bracket.bracket}, round {bracket.iteration + 1}" if rounds else None
+            cells = [self._cell(bracket, epochs) for epochs in steps]
+            table.add_row(Text(name or str(bracket.bracket)), *cells)
+        return table
+
+    def _closed(self, bracket: PlannedBracket, number: int) -> bool:
+        key = (bracket.iteration, bracket.bracket, number)
+        ended = self.progress.counted(TrialStatus.COMPLETED)[key]
+        return key in self.progress.closed or ended >= bracket.rungs[number].count
+
+    def _cell(self, bracket: PlannedBracket, epochs: int) -> Text:
+        numbers = {rung.epochs: n for n, rung in enumerate(bracket.rungs)}
+        if epochs not in numbers:
+            return Text("")
+        key = (bracket.iteration, bracket.bracket, numbers[epochs])
+        ended = self.progress.counted(TrialStatus.COMPLETED, TrialStatus.LEARNED_NOTHING)[key]
+        training = self.progress.counted(TrialStatus.RUNNING)[key]
+        planned = str(bracket.rungs[numbers[epochs]].count)
+        closed = self._closed(bracket, numbers[epochs])
+        style = GOOD if closed else RUNNING if training or ended else DIM
+        text = f"{ended}{f'+{training}' if training else ''}/{planned}"
+        # Of one width whatever is being trained, so that the columns beside it stand still.
+        return Text(f"{text:<{2 * len(planned) + 3}}", style=style)
+
+    def _workers(self) -> list[Worker]:
+        """Return the workers by number; where no process is named, one for every running trial."""
+        found = sorted(self.progress.workers.values(), key=lambda w: (len(w.name), w.name))
+        running = self.progress.with_status(TrialStatus.RUNNING)
+        return found or [Worker(name="", trial_id=record.trial_id) for record in running]
+
+    def _training(self, width: int) -> Draw:
+        """Return what draws one line per worker: trial, epoch, time in it, objective so far."""
+
+        def draw(rows: int) -> RenderableType:
+            workers = self._workers()
+            named = len(workers) > 1 and any(worker.name for worker in workers)
+            arrow = "↓" if self.progress.direction == "min" else "↑"
+            heads = [*(["worker"] if named else []), "trial", "epoch"]
+            objective = f"{self.progress.objective} {arrow}"
+            table = live_table(*heads, objective, "differs from baseline")
+            busy_first = sorted(workers, key=lambda worker: worker.trial_id is None)
+            fits = rows - 1 if len(workers) < rows else max(1, rows - 2)
+            kept = {worker.name + (worker.trial_id or "") for worker in busy_first[:fits]}
+            devices = len({worker.device for worker in workers if worker.device}) > 1
+            for worker in workers:
+                if worker.name + (worker.trial_id or "") in kept:
+                    name = f"{worker.name} {worker.device}" if devices else worker.name
+                    table.add_row(*([name] if named else []), *self._doing(worker, width))
+            if len(workers) > fits:
+                table.add_row(Text(f"+{len(workers) - fits} more", style=DIM))
+            return table
+
+        return draw
+
+    def _doing(self, worker: Worker, width: int) -> list[Text]:
+        """Return the cells of what a worker does."""
+        progress = self.progress
+        record = progress.trials.get(worker.trial_id or "")
+        if record is None:
+            if worker.lost:
+                return [Text("restarting", style=BAD)]
+            return [Text("starting" if worker.pid is None else "idle", style=DIM)]
+        epoch = Text(f"{min(record.epochs + 1, record.target_epochs)}/{record.target_epochs}")
+        begun = progress.begun.get(record.trial_id)
+        if width >= NARROW and begun is not None:
+            # Of one width however long it takes, so that the columns beside it stand still.
+            epoch.append(f" {stopwatch(self.now - begun):<{EPOCH_WIDTH - len(epoch)}}", style=DIM)
+        style = BASELINE if record.configuration == 0 else ""
+        tries = described(record, progress.baseline, short=True)
+        scores = _scores(progress.scores(record), width)
+        return [Text(record.trial_id), epoch, scores, line(tries, style=style)]
+
+    def _best(self, rows: int) -> RenderableType:
+        """Return the best configurations by epochs trained, and the baseline."""
+        top = self.progress.top
+        shown = top[: rows - 1]
+        baseline = next((record for record in top if record.configuration == 0), None)
+        if baseline is not None and baseline not in shown:
+            shown[-1] = baseline
+        table = best_table(self.progress.objective)
+        for record in shown:
+            best_row(table, record, self.progress.baseline)
+        return table
+
+    def _retrained(self, width: int, rows: int) -> RenderableType:
+        """Return one line per retraining, the latest ones."""
+        table = live_table("retraining", "epoch", self.progress.objective, "time left")
+        for run in list(self.progress.retraining.values())[-(rows - 1) :]:
+            style = BAD if run.failed else GOOD if run.ended else RUNNING
+            name = Text(f"{run.role.replace('_', ' ')}, seed {run.seed}", style=style)
+            table.add_row(
+                name, f"{run.epoch}/{run.epochs}", _scores(run.scores, width), _time_left(run)
+            )
+        return table
+
+    def _dead(self) -> int:
+        return len(self.progress.with_status(TrialStatus.LEARNED_NOTHING))
+
+    def _problems(self, rows: int) -> RenderableType:
+        """Return how many trials learned nothing, and the latest failures and lost workers."""
+        problems, dead = self.progress.problems, self._dead()
+        lines = []
+        if dead:
+            lines.append(line(f"{plural(dead, 'trial')} learned nothing", style=BASELINE))
+        shown = problems[-(rows - len(lines)) :] if rows > len(lines) else []
+        lines += [line(one_line(text), style=BAD) for text in shown]
+        if len(shown) < len(problems):
+            lines[-1] = line(f"{plural(len(problems), 'problem')}, last: {problems[-1]}", style=BAD)
+        return Group(*lines)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Need:
-    """Lines of a section, its heading included.
-
-    Attributes:
-        wanted: What it takes when there is room; 0 where it is absent.
-        useful: What it gives up only after every other section is down to this.
-        least: What it never gives up.
-    """
-
-    wanted: int
-    useful: int
-    least: int
+def _section(rows: int, least: int, draw: Draw) -> Section:
+    """Return a section of a heading and so many rows, none of both for no row."""
+    return Section(wanted=rows + 1 if rows else 0, least=least if rows else 0, draw=draw)
 
 
-def need(rows: int, *, useful: int, least: int, heading: int = 1) -> Need:
-    """Return the lines of a section with so many rows."""
-    if not rows:
-        return Need(wanted=0, useful=0, least=0)
-    return Need(
-        wanted=rows + heading, useful=min(rows, useful) + heading, least=min(rows, least) + heading
-    )
-
-
-def allot(needs: dict[str, Need], space: int | None) -> tuple[dict[str, int], bool]:
+def allot(sections: list[Section], space: int | None) -> tuple[list[int], bool]:
     """Divide the lines of a screen.
 
     Args:
-        needs: Lines by section.
+        sections: What there is to show.
         space: Lines there are; None for as many as are wanted.
 
     Returns:
         Lines of each section, and whether empty lines fit between them.
     """
-    given = {name: section.wanted for name, section in needs.items()}
-    gaps = sum(1 for count in given.values() if count)
-    if space is None or sum(given.values()) + gaps <= space:
+    given = [section.wanted for section in sections]
+    gaps = sum(1 for count in given if count)
+    if space is None or sum(given) + gaps <= space:
         return given, True
-    for floor in ("useful", "least"):
-        while sum(given.values()) > space:
-            name = max(given, key=lambda name: given[name] - getattr(needs[name], floor))
-            if given[name] <= getattr(needs[name], floor):
-                break
-            given[name] -= 1
+    while sum(given) > space:
+        spare = [count - section.least for count, section in zip(given, sections, strict=True)]
+        if max(spare) <= 0:
+            break
+        given[spare.index(max(spare))] -= 1
     return given, False
 
 
-def _search_needs(progress: RunProgress) -> dict[str, Need]:
-    """Return the lines of each section while trials are trained."""
-    workers = min(len(panels.worker_rows(progress)), panels.SHOWN_WORKERS + 1)
-    return {
-        "brackets": need(occupancy.lines(progress), useful=4, least=2),
-        "workers": need(workers, useful=6, least=2),
-        "top": need(min(SHOWN_TOP, len(progress.top)), useful=3, least=1),
-        "problems": _problem_needs(progress),
-    }
+def _scores(scores: list[float], width: int) -> Text:
+    """Return a curve of the objective and its last value, of one width for any number of epochs."""
+    sparks = 8 if width < NARROW else 12 if width < WIDE else 24
+    text = Text(f"{sparkline(scores, sparks):<{sparks}}", style=RUNNING)
+    return text.append(f" {metric(scores[-1]) if scores else '':<5}", style="default")
 
 
-def _retraining_needs(progress: RunProgress) -> dict[str, Need]:
-    runs = len(progress.retraining.runs)
-    return {
-        "retraining": need(runs, useful=3, least=1),
-        "problems": _problem_needs(progress),
-    }
-
-
-def _problem_needs(progress: RunProgress) -> Need:
-    rows = min(len(progress.problems), panels.SHOWN_PROBLEMS + 1)
-    return need(rows, useful=2, least=1, heading=0)
-
-
-def _epochs(progress: RunProgress) -> tuple[int, int]:
-    """Return the epochs done and left of the search, or of the retraining after it."""
-    if progress.stage == "retrain":
-        return progress.retraining.epochs_done, progress.retraining.epochs_left
-    return progress.epochs_done, progress.epochs_left
+def _time_left(run: Retraining) -> str:
+    if run.ended:
+        return "failed" if run.failed else "done"
+    return clock(sum(run.seconds) / run.epoch * run.left) if run.epoch else ""

@@ -1,32 +1,90 @@
-"""Where a run stands, from its events: what the live view, the plain log and reports look at.
+"""Where a run stands, from its events: what the live view, the plain log and `watch` look at.
 
-Feeding it every line of a journal gives the same state as listening from the start. A strange
-event is counted and skipped: a display must never stop a search. What is costly to add up is kept
-until the next event, so that a screen that is redrawn in between costs next to nothing.
+Feeding it every line of a journal gives the same state as listening from the start.
 """
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections import Counter
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
-from search import journal
 from search.config import direction
 from search.errors import RunDirectoryError
-from search.journal import EventKind
-from search.records import TrialRecord, TrialStatus, Values
-from search.reporting import remaining, stages
-from search.reporting.facts import mapping
-from search.reporting.retraining import Retrainings
-from search.reporting.throughput import Throughput
-from search.reporting.trials import finalists, reason
-from search.reporting.wording import documented_values, is_number
-from search.reporting.workers import Workers
+from search.journal import Event, EventKind, created, ended, with_epoch
+from search.records import PlannedBracket, PlanRecord, TrialRecord, TrialStatus, Values, from_json
+from search.reporting.format import baseline_values, one_line, reason
 
-Event = dict[str, Any]
-RungKey = remaining.RungKey
-T = TypeVar("T")
+RungKey = tuple[int, int, int]
+"""Iteration, bracket and rung."""
+
+STAGES = ("data", "plan", "search", "retrain", "score", "report", "done")
+"""Stages of a run, in order; "done" is after the last."""
+
+STAGE_WORDS = {
+    "data": "reading the data",
+    "plan": "planning",
+    "score": "choosing thresholds, evaluating on the test set, exporting",
+    "report": "writing the report",
+    "done": "finished",
+}
+"""What is done in the stages that have no epochs to count."""
+
+
+@dataclass(kw_only=True)
+class Worker:
+    """A process that trains trials, or its place while it is replaced.
+
+    Attributes:
+        name: Its number, "" where there is one worker without a process of its own.
+        pid: Its process, None before it took a trial.
+        device: What it trains on, "" if unknown.
+        trial_id: The trial it trains, None when it has none.
+        lost: Whether it was lost and its replacement has not taken a trial yet.
+    """
+
+    name: str
+    pid: int | None = None
+    device: str = ""
+    trial_id: str | None = None
+    lost: bool = False
+
+
+@dataclass(kw_only=True)
+class Retraining:
+    """One configuration being retrained with one seed, or done.
+
+    Attributes:
+        role: "baseline", "finalist_1", …
+        seed: The repetition.
+        epochs: Epochs it is to train.
+        values: Its hyperparameters.
+        scores: The objective epoch by epoch.
+        seconds: Wall time of each epoch.
+        ended: Whether it is done.
+        failed: Whether it ended without a usable model.
+    """
+
+    role: str
+    seed: int
+    epochs: int
+    values: Values = field(default_factory=dict)
+    scores: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    ended: bool = False
+    failed: bool = False
+
+    @property
+    def epoch(self) -> int:
+        """Return the epochs done."""
+        return len(self.scores)
+
+    @property
+    def left(self) -> int:
+        """Return the epochs to come; one that ended early needs no more."""
+        return 0 if self.ended else max(0, self.epochs - self.epoch)
 
 
 class RunProgress:
@@ -34,260 +92,311 @@ class RunProgress:
 
     Attributes:
         objective: The metric shown; set it before the first event.
-        plan: Fields of the PLAN event.
+        plan: The PLAN event, None before it.
         trials: Trials by id, in the order of creation.
-        closed: Rungs (iteration, bracket, rung) that are closed.
-        workers: What each worker does.
-        retraining: Where the retraining stands.
+        closed: Rungs that are closed.
+        workers: What each worker does, by name.
+        losses: How many workers were lost.
+        retraining: Retrainings by (role, seed), in the order in which they began.
         device: What the run computes on, "" if unknown.
-        stage: The stage the run is in, of `stages.STAGES`.
-        search_ended: Whether the search is over.
+        stage: The stage the run is in, of `STAGES`.
         problems: A line for every failed trial and lost worker, in order.
         begun: Unix time of the last event of each running trial.
+        starts: How often each trial was taken by a worker.
         strange: Events that could not be read.
         started: Unix time when this process took the run.
         last: Unix time of the latest event.
         version: Grows with every event; what is shown changes only with it and with the time.
     """
 
-    def __init__(self, objective: str = "robust_loss") -> None:
+    def __init__(self, objective: str = "") -> None:
         """Start before the first event."""
         self.objective = objective
-        self.plan: dict[str, Any] = {}
+        self.plan: PlanRecord | None = None
         self.trials: dict[str, TrialRecord] = {}
         self.closed: set[RungKey] = set()
-        self.workers = Workers()
-        self.retraining = Retrainings()
+        self.workers: dict[str, Worker] = {}
+        self.losses = 0
+        self.retraining: dict[tuple[str, int], Retraining] = {}
         self.device = ""
-        self.stage = stages.STAGES[0]
-        self.search_ended = False
+        self.stage = STAGES[0]
         self.problems: list[str] = []
         self.begun: dict[str, float] = {}
+        self.starts: Counter[str] = Counter()
         self.strange = 0
         self.started: float | None = None
         self.last: float | None = None
         self.version = 0
-        self._throughput = Throughput()
-        self._kept: dict[str, tuple[int, Any]] = {}
-
-    @property
-    def direction(self) -> str:
-        """Return "min" or "max", for the objective."""
-        return direction(self.objective)
+        self._planned_retraining = 0
 
     def apply(self, event: Event) -> bool:
-        """Take one event in.
-
-        Returns:
-            Whether it could be read.
-        """
+        """Take one event in."""
         try:
             self._apply(event)
         except (KeyError, TypeError, ValueError, AttributeError, RunDirectoryError):
             self.strange += 1
             return False
         finally:
-            # Last, so that what another thread added up meanwhile is not kept.
             self.version += 1
         return True
 
     def _apply(self, event: Event) -> None:
-        kind, time = event["event"], event.get("time")
-        if is_number(time):
-            self.last = float(time)
-            if self.started is None:
-                self.started = self.last
+        kind = event["event"]
+        self.last = float(event["time"])
+        if self.started is None:
+            self.started = self.last
         if kind == EventKind.RUN_STARTED:
-            self._take(event)
+            self.started, self.stage = self.last, "plan"
+            self.device = str(event["device"])
+            self.workers.clear()
+            self.begun.clear()
         elif kind == EventKind.PLAN:
-            self.plan = dict(event)
-            self.workers.plan(event.get("workers"))
-        elif kind == EventKind.STAGE:
-            self.stage = stages.after(event["name"])
+            fields = {name: item for name, item in event.items() if name not in ("event", "time")}
+            self.plan = from_json(PlanRecord, fields)
+            if self.plan.workers > 1:
+                self.workers = {str(n): Worker(name=str(n)) for n in range(self.plan.workers)}
+        elif kind == EventKind.STAGE and event["name"] in STAGES:
+            self.stage = STAGES[STAGES.index(event["name"]) + 1]
         elif kind in (EventKind.TRIAL_CREATED, EventKind.TRIAL_STARTED, EventKind.EPOCH):
-            self._apply_training(kind, event)
+            self._train(kind, event)
         elif kind == EventKind.TRIAL_ENDED:
-            self._end_trial(event)
+            record = ended(self.trials[event["trial_id"]], event)
+            self.trials[record.trial_id] = record
+            self.begun.pop(record.trial_id, None)
+            self._release(record.trial_id)
+            if record.status is TrialStatus.FAILED:
+                self.problems.append(f"trial {record.trial_id} failed, {reason(record)}")
         elif kind == EventKind.WORKER_LOST:
-            self.workers.lose(event)
-            self.problems.append(str(self.workers.losses[-1]))
+            self._lose(event)
         elif kind == EventKind.RUNG_CLOSED:
             self.closed.add((event["iteration"], event["bracket"], event["rung"]))
         elif kind == EventKind.SEARCH_ENDED:
-            self.search_ended, self.stage = True, "retrain"
-            self._throughput.forget()
-            self.workers.dismiss()
+            self.stage = "retrain"
+            self.workers.clear()
         elif kind in (EventKind.REFIT_STARTED, EventKind.REFIT_EPOCH, EventKind.REFIT_ENDED):
-            self._apply_refit(kind, event)
+            self._retrain(kind, event)
 
-    def _take(self, event: Event) -> None:
-        """Take in that a process took the run, the first or one that resumes."""
-        # The time between a kill and the resumption is nobody's work.
-        self._throughput.pause()
-        self.started, self.stage = self.last, "plan"
-        self.device = _device(event.get("device")) or self.device
-        self.workers.dismiss()
-        self.workers.plan(event.get("workers"))
-        self.begun.clear()
-
-    def _apply_training(self, kind: str, event: Event) -> None:
-        seconds: float | None = None
+    def _train(self, kind: str, event: Event) -> None:
+        self.stage = "search"
         if kind == EventKind.TRIAL_CREATED:
-            record = journal.created(event)
-            self.workers.start(event)
+            record = created(event)
         elif kind == EventKind.TRIAL_STARTED:
             record = self.trials[event["trial_id"]]
-            self.workers.start(event)
+            self.starts[record.trial_id] += 1
+            self._release(record.trial_id)
+            name = str(event["worker"])
+            self.workers[name] = Worker(
+                name=name, pid=event["pid"], device=event["device"], trial_id=record.trial_id
+            )
         else:
-            record = journal.with_epoch(self.trials[event["trial_id"]], event)
-            seconds = float(event["seconds"])
+            record = with_epoch(self.trials[event["trial_id"]], event)
         self.trials[record.trial_id] = record
-        self.stage = "search"
-        if self.last is not None:
-            self.begun[record.trial_id] = self.last
-        self._throughput.count(self.last, epoch_seconds=seconds)
+        self.begun[record.trial_id] = float(event["time"])
 
-    def _end_trial(self, event: Event) -> None:
-        record = journal.ended(self.trials[event["trial_id"]], event)
-        self.trials[record.trial_id] = record
-        self.workers.release(record.trial_id)
-        self.begun.pop(record.trial_id, None)
-        if record.status is TrialStatus.FAILED:
-            self.problems.append(f"failed {record.trial_id} {reason(record)}")
-        self._throughput.count(self.last)
+    def _release(self, trial_id: str) -> None:
+        for worker in self.workers.values():
+            if worker.trial_id == trial_id:
+                worker.trial_id = None
 
-    def _apply_refit(self, kind: str, event: Event) -> None:
-        self.retraining.apply(event, self.objective)
+    def _lose(self, event: Event) -> None:
+        name, trial = str(event["worker"]), event["trial_id"]
+        self.losses += 1
+        self.workers[name] = Worker(name=name, lost=True)
+        text = f"lost worker {name} (process {event['pid']}): {one_line(event['reason'])}"
+        after = "goes on in another worker" if event["retry"] else "is given up"
+        self.problems.append(f"{text}; trial {trial} {after}" if trial else text)
+
+    def _retrain(self, kind: str, event: Event) -> None:
         self.stage = "retrain"
-        done = kind == EventKind.REFIT_EPOCH
-        self._throughput.count(self.last, epoch_seconds=float(event["seconds"]) if done else None)
+        key = (event["role"], event["seed"])
+        if kind == EventKind.REFIT_STARTED:
+            self._planned_retraining = event["all_epochs"]
+            fresh = Retraining(
+                role=key[0], seed=key[1], epochs=event["epochs"], values=event["values"]
+            )
+            known = self.retraining.get(key)
+            # A resumed one goes on where it was, unless another configuration has its name now.
+            if known is None or (known.values, known.epochs) != (fresh.values, fresh.epochs):
+                self.retraining[key] = fresh
+            return
+        run = self.retraining[key]
+        if kind == EventKind.REFIT_ENDED:
+            run.ended, run.failed = True, event["failure"] is not None
+            return
+        # Of an epoch that was trained again after a kill, the later result stays.
+        done, value = event["epoch"] - 1, event["metrics"].get(self.objective)
+        run.scores = [*run.scores[:done], math.nan if value is None else value]
+        run.seconds = [*run.seconds[:done], event["seconds"]]
 
     @property
-    def records(self) -> list[TrialRecord]:
-        """Return the trials in the order of creation."""
-        return list(self.trials.values())
+    def direction(self) -> str:
+        """Return "min" or "max", for the objective."""
+        return direction(self.objective)
 
     @property
-    def running(self) -> list[TrialRecord]:
-        """Return the trials that are being trained or wait for a worker."""
-        return self._keep("running", lambda: self._with_status(TrialStatus.RUNNING))
+    def baseline(self) -> Values:
+        """Return the baseline's values, as far as known."""
+        return baseline_values(self.trials.values())
 
     @property
-    def failed(self) -> list[TrialRecord]:
-        """Return the trials that failed."""
-        return self._keep("failed", lambda: self._with_status(TrialStatus.FAILED))
+    def brackets(self) -> tuple[PlannedBracket, ...]:
+        """Return the plan's brackets."""
+        return self.plan.brackets if self.plan else ()
+
+    @property
+    def search_ended(self) -> bool:
+        """Return whether the search is over."""
+        return STAGES.index(self.stage) > STAGES.index("search")
+
+    def with_status(self, *statuses: TrialStatus) -> list[TrialRecord]:
+        """Return the trials of some statuses, in the order of creation."""
+        return [record for record in self.trials.values() if record.status in statuses]
 
     @property
     def top(self) -> list[TrialRecord]:
-        """Return each configuration's furthest completed trial, best first."""
-        return self._keep("top", lambda: finalists(self.trials.values(), self.direction))
+        """Return each configuration's furthest completed trial, best first by epochs trained."""
+        return finalists(self.trials.values(), self.direction)
 
-    @property
-    def documented(self) -> Values:
-        """Return the documented configuration's values, as far as known."""
-        return documented_values(self.trials.values())
+    def counted(self, *statuses: TrialStatus) -> Counter[RungKey]:
+        """Return how many trials of some statuses each rung has."""
+        found = self.with_status(*statuses)
+        return Counter((record.iteration, record.bracket, record.rung) for record in found)
 
-    @property
-    def epochs_done(self) -> int:
-        """Return the epochs trained, those of failed trials included."""
-        return self._keep("epochs", self._count_epochs)[0]
-
-    @property
-    def epochs_left(self) -> int:
-        """Return the epochs the plan still needs; what a failed trial spent is trained again."""
-        if self.search_ended:
-            return 0
-        planned, useful = self.plan.get("epochs"), self._keep("epochs", self._count_epochs)[1]
-        started = sum(max(0, r.target_epochs - r.epochs) for r in self.running)
-        return max(int(planned) - useful if is_number(planned) else 0, started)
-
-    def _count_epochs(self) -> tuple[int, int]:
-        """Return the epochs trained, in all and without those of failed trials."""
-        done = useful = 0
-        for record in self.trials.values():
-            trained = record.epochs - record.initial_epoch
-            done += trained
-            useful += trained if record.status is not TrialStatus.FAILED else 0
-        return done, useful
-
-    @property
-    def seconds_per_epoch(self) -> float | None:
-        """Return wall time per epoch, all workers together: measured lately, else the plan's."""
-        measured = self._throughput.per_epoch
-        return remaining.planned_pace(self.plan) if measured is None else measured
-
-    def seconds_left(self, now: float | None = None) -> float | None:
-        """Return the time the search, or after it the retraining, still needs; None if unknown.
-
-        Args:
-            now: Unix time; what passed since the last event is taken off.
-        """
-        pace = self.seconds_per_epoch
-        if pace is None:
-            return None
-        over, retraining = self.search_ended, self.retraining
-        return remaining.seconds_left(
-            epochs=retraining.epochs_left if over else self.epochs_left,
-            in_a_row=retraining.in_a_row if over else self._keep("chain", self._longest_chain),
-            pace=pace,
-            within_worker=self._throughput.within_worker,
-            passed=0.0 if now is None or self.last is None else max(0.0, now - self.last),
-        )
-
-    def retraining_seconds(self) -> float | None:
-        """Return what the retraining after the search will take, None if unknown."""
-        return remaining.planned_retraining(self.plan, pace=self.seconds_per_epoch)
-
-    def _longest_chain(self) -> int:
-        return remaining.longest_chain(self.brackets, self.trials.values(), self.closed)
-
-    @property
-    def brackets(self) -> list[dict[str, Any]]:
-        """Return the plan's brackets."""
-        found = self.plan.get("brackets")
-        return [mapping(bracket) for bracket in found] if isinstance(found, list) else []
+    def scores(self, record: TrialRecord) -> list[float]:
+        """Return a configuration's objective epoch by epoch, its parents' epochs first."""
+        epochs = [epoch for link in lineage(record, self.trials) for epoch in link.history]
+        return [epoch.metrics.get(self.objective, math.nan) for epoch in epochs]
 
     def elapsed(self, now: float) -> float:
         """Return the time since this process took the run."""
         return 0.0 if self.started is None else max(0.0, now - self.started)
 
-    def occupancy(self) -> Counter[RungKey]:
-        """Return how many trials completed each (iteration, bracket, rung)."""
-        return self._keep("occupancy", lambda: self._by_rung(TrialStatus.COMPLETED))
+    @property
+    def epochs(self) -> tuple[int, int]:
+        """Return the epochs done and left, of the search or after it of the retraining."""
+        if self.search_ended:
+            done = sum(run.epoch for run in self.retraining.values())
+            known = sum(run.epoch + run.left for run in self.retraining.values())
+            spared = sum(r.epochs - r.epoch for r in self.retraining.values() if r.ended)
+            return done, max(known, self._planned_retraining - spared) - done
+        done = sum(record.epochs - record.initial_epoch for record in self.trials.values())
+        # What a failed trial spent is trained again.
+        failed = self.with_status(TrialStatus.FAILED)
+        useful = done - sum(record.epochs - record.initial_epoch for record in failed)
+        started = sum(r.target_epochs - r.epochs for r in self.with_status(TrialStatus.RUNNING))
+        return done, max((self.plan.epochs if self.plan else 0) - useful, started, 0)
 
-    def training(self) -> Counter[RungKey]:
-        """Return how many trials are running in each (iteration, bracket, rung)."""
-        return self._keep("training", lambda: self._by_rung(TrialStatus.RUNNING))
+    @property
+    def pace(self) -> tuple[float, float] | None:
+        """Return the seconds of an epoch and what a trial costs besides; None while unknown.
 
-    def scores(self, record: TrialRecord) -> list[float]:
-        """Return a configuration's objective epoch by epoch, its parents' epochs first."""
-        chain = [record]
-        while chain[-1].parent is not None and chain[-1].parent in self.trials:
-            chain.append(self.trials[chain[-1].parent])
-        return [
-            epoch.metrics.get(self.objective, float("nan"))
-            for link in reversed(chain)
-            for epoch in link.history
-        ]
+        The first epoch of a trial compiles its network, and counts for the trial: early in a
+        search most trials have one epoch, and taking that for the pace promises far too much time.
+        """
+        trained = [r for r in self.trials.values() if r.history]
+        later = [epoch.seconds for r in trained for epoch in r.history[1:]]
+        finished = [r for r in trained if r.status is not TrialStatus.RUNNING and r.seconds]
+        planned: tuple[float, float] | None = None
+        if self.plan and self.plan.seconds_per_epoch is not None:
+            planned = self.plan.seconds_per_epoch, self.plan.seconds_per_trial or 0.0
+        if not later and (planned is None or not finished):
+            first = [r.history[0].seconds for r in trained]
+            return planned or ((statistics.fmean(first), 0.0) if first else None)
+        if not later and planned is not None:
+            # Trials of one epoch do not tell the two apart: their sum does, in the plan's shares.
+            scale = statistics.fmean(r.seconds for r in finished) / (sum(planned) or 1.0)
+            return planned[0] * scale, planned[1] * scale
+        each = statistics.fmean(later)
+        besides = []
+        for record in trained:
+            own = [epoch.seconds for epoch in record.history[1:]]
+            mean = statistics.fmean(own) if own else each
+            if record in finished:
+                besides.append(record.seconds - len(record.history) * mean)
+            elif own:
+                besides.append(record.history[0].seconds - mean)
+        return each, max(0.0, statistics.fmean(besides))
 
-    def _with_status(self, status: TrialStatus) -> list[TrialRecord]:
-        return [record for record in self.trials.values() if record.status is status]
+    def seconds_left(self, now: float | None = None) -> float | None:
+        """Return the time the search, or after it the retraining, still needs; None if unknown."""
+        workers = max(1, self.plan.workers if self.plan else 1)
+        passed = 0.0 if now is None or self.last is None else max(0.0, now - self.last)
+        _, left = self.epochs
+        if self.search_ended:
+            seconds = [s for run in self.retraining.values() for s in run.seconds[1:]]
+            seconds = seconds or [s for run in self.retraining.values() for s in run.seconds]
+            if not seconds:
+                return self.retraining_seconds()
+            each, besides, waiting = statistics.fmean(seconds), 0.0, 0
+            chain = max((run.left for run in self.retraining.values()), default=0)
+        elif self.pace is None:
+            return None
+        else:
+            each, besides = self.pace
+            begun = sum(bool(r.history) or r.failure is not None for r in self.trials.values())
+            waiting = max(0, (self.plan.trials if self.plan else 0) - begun)
+            chain = self._chain()
+        # Epochs of one configuration follow one another, however many workers are idle.
+        needed = max((left * each + waiting * besides) / workers, chain * each)
+        return max(needed - min(passed, each), 0.0)
 
-    def _by_rung(self, status: TrialStatus) -> Counter[RungKey]:
-        return Counter((r.iteration, r.bracket, r.rung) for r in self._with_status(status))
+    def retraining_seconds(self) -> float | None:
+        """Return what the retraining after the search will take, None if unknown."""
+        if self.plan is None or self.plan.refit_epochs is None or self.pace is None:
+            return None
+        return self.plan.refit_epochs * self.pace[0] / max(1, self.plan.workers)
 
-    def _keep(self, name: str, compute: Callable[[], T]) -> T:
-        """Return what was computed since the last event, or compute it."""
-        version = self.version
-        kept = self._kept.get(name)
-        if kept is None or kept[0] != version:
-            kept = (version, compute())
-            self._kept[name] = kept
-        value: T = kept[1]
-        return value
+    def _chain(self) -> int:
+        """Return the most epochs that any bracket must still train one after another."""
+        trials = list(self.trials.values())
+        longest = 0
+        for bracket in self.brackets:
+            for number, rung in enumerate(bracket.rungs):
+                key = (bracket.iteration, bracket.bracket, number)
+                here = [r for r in trials if (r.iteration, r.bracket, r.rung) == key]
+                reached = [r.epochs for r in here if r.status is TrialStatus.RUNNING]
+                if len(here) < rung.count:
+                    reached.append(rung.initial_epoch)
+                if reached and key not in self.closed:
+                    longest = max(longest, bracket.rungs[-1].epochs - min(reached))
+                    break
+        return longest
 
 
-def _device(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(str(item) for item in value.values() if isinstance(item, str | int))
-    return str(value) if value else ""
+RANKS = {TrialStatus.COMPLETED: 0, TrialStatus.RUNNING: 1, TrialStatus.LEARNED_NOTHING: 2}
+"""Order of the statuses in a table; failed trials come last."""
+
+
+def ordered(records: Iterable[TrialRecord], direction: str) -> list[TrialRecord]:
+    """Sort trials for reading: most epochs first, best score first among equals, failures last."""
+
+    def key(record: TrialRecord) -> tuple[int, int, float, int, str]:
+        score = math.inf
+        if record.score is not None and math.isfinite(record.score):
+            score = record.score if direction == "min" else -record.score
+        # Of equal scores the smaller model comes first, as in the selection.
+        rank = RANKS.get(record.status, 3)
+        return rank, -record.epochs, score, record.parameters, record.trial_id
+
+    return sorted(records, key=key)
+
+
+def finalists(records: Iterable[TrialRecord], direction: str) -> list[TrialRecord]:
+    """Return each configuration's furthest completed trial, in reading order."""
+    furthest: dict[tuple[int, int], TrialRecord] = {}
+    for record in records:
+        key = (record.iteration, record.configuration)
+        known = furthest.get(key)
+        if record.status is TrialStatus.COMPLETED and (
+            known is None or record.epochs > known.epochs
+        ):
+            furthest[key] = record
+    return ordered(furthest.values(), direction)
+
+
+def lineage(record: TrialRecord, trials: dict[str, TrialRecord]) -> list[TrialRecord]:
+    """Return a trial with the trials it continues, the first of them first."""
+    chain = [record]
+    while chain[0].parent is not None:
+        chain.insert(0, trials[chain[0].parent])
+    return chain

@@ -5,39 +5,57 @@ Every table fits 80 columns. Text from outside goes into `Text`, never into mark
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 
 from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from search.records import TrialRecord, TrialStatus
-from search.reporting import facts
-from search.reporting.trials import ordered, reason
-from search.reporting.verdict import COLUMNS, Cell, Verdict
-from search.reporting.wording import (
+from search.records import (
+    Comparison,
+    DatasetReport,
+    Estimate,
+    PlanRecord,
+    TrialRecord,
+    TrialStatus,
+)
+from search.reporting.format import (
     MISSING,
-    clock,
+    baseline_values,
+    compact,
     described,
-    documented_values,
+    differing,
+    duration,
+    interval,
     metric,
+    one_line,
+    plural,
+    reason,
+    signed,
     thousands,
     whole,
 )
+from search.reporting.progress import ordered
+from search.reporting.sentences import headlines, seeds_sentence, verdict
+from search.scoring.factors import QUESTIONS, AblationReport, sentences
 
-GOOD, BAD, DIM, HEAD, DOCUMENTED = "green", "red", "dim", "bold", "yellow"
-RUNNING = "cyan"
-OUTCOME_STYLES = {"better": GOOD, "worse": BAD, "mixed": DOCUMENTED}
-SHOWN_FAILURES = 5
+GOOD, BAD, DIM, HEAD, BASELINE, RUNNING = "green", "red", "dim", "bold", "yellow", "cyan"
+OUTCOME_STYLES = {"better": GOOD, "worse": BAD}
+SHOWN_FAILURES = 3
+SHOWN_BRACKETS = 5
+ABLATION_COLUMNS = ("from", "change", "objective, validation (95%)", "AUC, test (95%)")
+SPLITS = {"train": "training", "val": "validation", "test": "test"}
 
 
 def simple_table(*columns: str, numbers: Sequence[str] = ()) -> Table:
     """Return an empty table in the house style; the columns in `numbers` align right."""
-    table = Table(box=box.SIMPLE_HEAD, header_style=HEAD, pad_edge=False, padding=(0, 1))
+    table = Table(box=None, header_style=DIM, pad_edge=False, padding=(0, 2, 0, 0))
     for name in columns:
-        table.add_column(name, justify="right" if name in numbers else "left", overflow="fold")
+        table.add_column(
+            Text(name), justify="right" if name in numbers else "left", overflow="fold"
+        )
     return table
 
 
@@ -50,165 +68,186 @@ def live_table(*columns: str) -> Table:
     return table
 
 
-def fact_table(rows: Sequence[tuple[str, str]], *, padding: int = 2, style: str = "") -> Table:
-    """Return names and texts side by side, without lines."""
-    table = Table.grid(padding=(0, padding))
-    table.add_column(style=DIM, max_width=18, overflow="fold")
-    table.add_column(style=style, overflow="fold")
-    for name, text in rows:
-        table.add_row(Text(name), Text(text))
-    return table
+def line(text: str, *, style: str = "") -> Text:
+    """Return a text that is cut at the end of the line and never wrapped."""
+    return Text(text, style=style, no_wrap=True, overflow="ellipsis")
 
 
-def bullet_table(lines: Sequence[str], *, mark: str = "·", style: str = "") -> Table:
-    """Return lines behind a mark, wrapped beside it and not under it."""
-    return fact_table([(mark, line) for line in lines], padding=1, style=style)
+def data_view(report: DatasetReport) -> RenderableType:
+    """Return the data in six lines, and the alarms, which must not be missed."""
+    table = simple_table(
+        "split", *report.classes, "images", "patients", numbers=(*report.classes, "images",
+                                                                 "patients")
+    )  # fmt: skip
+    for name, *counts in split_rows(report):
+        table.add_row(name, *counts)
+    weights = ", ".join(f"{name} {weight:.3g}" for name, weight in report.class_weights.items())
+    how = f"split by {report.split}, seed {report.seed}; class weights {weights}"
+    out = sum(one.files for one in report.left_out) + len(report.rejected)
+    left_out = f"; {plural(out, 'file')} left out" if out else ""
+    source = f"{report.source.root} ({report.source.origin}), {report.image_size} px{left_out}"
+    marks = [Text(f"! {alarm}", style=BASELINE) for alarm in report.alarms]
+    return Group(line(source), table, line(how, style=DIM), *marks)
 
 
-def data_table(report: dict[str, Any]) -> RenderableType:
-    """Return counts by split and class, the facts, the alarms and what was left out."""
-    counted = ("NORMAL", "PNEUMONIA", "images", "patients")
-    table = simple_table("split", *counted, numbers=counted)
-    for row in facts.class_counts(report):
-        table.add_row(*row)
-    parts: list[RenderableType] = [table, fact_table(facts.data_facts(report))]
-    parts.append(bullet_table(facts.data_alarms(report), mark="!", style=DOCUMENTED))
-    parts.append(bullet_table(facts.rejected_files(report), style=DIM))
-    return Group(*parts)
+def split_rows(report: DatasetReport) -> list[tuple[str, ...]]:
+    """Return (split, negative, positive, images, patients) for every split there is."""
+    return [
+        (
+            title,
+            *(whole(report.counts[split][name]) for name in report.classes),
+            whole(sum(report.counts[split].values())),
+            whole(report.patients[split]["total"]) if report.patients_known else "unknown",
+        )
+        for split, title in SPLITS.items()
+        if split in report.counts
+    ]
 
 
-def plan_table(plan: dict[str, Any]) -> RenderableType:
-    """Return brackets and rungs, the totals, the estimated time and the notes."""
-    rows = facts.plan_rows(plan)
+def plan_view(plan: PlanRecord) -> RenderableType:
+    """Return the plan in eight lines: the totals, the brackets, the first note."""
+    rows = bracket_rows(plan)
     table = simple_table(
         "bracket", "configurations × epochs", "trials", "epochs", numbers=("trials", "epochs")
     )
-    for name, path, trials, epochs in rows:
-        table.add_row(name, path, whole(trials), whole(epochs))
-    notes = bullet_table(facts.plan_notes(plan), style=DIM)
-    return Group(table, Text(facts.plan_sentence(plan)), notes)
+    shown = rows if len(rows) <= SHOWN_BRACKETS else rows[: SHOWN_BRACKETS - 1]
+    for row in shown:
+        table.add_row(*row)
+    if len(shown) < len(rows):
+        table.add_row("…", f"and {plural(len(rows) - len(shown), 'bracket')} more")
+    notes = [line(note, style=DIM) for note in plan.notes[:1]]
+    return Group(Text(plan_sentence(plan)), table, *notes)
 
 
-def trials_table(
-    records: Sequence[TrialRecord],
-    *,
-    objective: str,
-    direction: str,
-    width: int = 80,
-    limit: int = 15,
+def bracket_rows(plan: PlanRecord) -> list[tuple[str, str, str, str]]:
+    """Return (bracket, rungs, trials, epochs trained); rungs read "27 × 1 → 9 × 3"."""
+    rounds = len({bracket.iteration for bracket in plan.brackets}) > 1
+    return [
+        (
+            f"{bracket.bracket}, round {bracket.iteration + 1}" if rounds else str(bracket.bracket),
+            " → ".join(f"{rung.count} × {rung.epochs}" for rung in bracket.rungs),
+            whole(sum(rung.count for rung in bracket.rungs)),
+            whole(sum(rung.count * (rung.epochs - rung.initial_epoch) for rung in bracket.rungs)),
+        )
+        for bracket in plan.brackets
+    ]
+
+
+def plan_sentence(plan: PlanRecord) -> str:
+    """Return the plan's totals and estimated time as one sentence."""
+    text = (
+        f"{plan.tuner}: {plural(plan.configurations, 'configuration')}, "
+        f"{plural(plan.trials, 'trial')}, {plural(plan.epochs, 'epoch')}"
+    )
+    if plan.workers > 1:
+        text += f", {plan.workers} workers"
+    if plan.estimated_seconds is not None:
+        text += f"; about {duration(plan.estimated_seconds / max(1, plan.workers))}"
+        if plan.refit_epochs and plan.seconds_per_epoch is not None:
+            seconds = plan.refit_epochs * plan.seconds_per_epoch / max(1, plan.workers)
+            text += f", then {duration(seconds)} to retrain"
+    return f"{text}."
+
+
+def trials_view(
+    records: Sequence[TrialRecord], *, objective: str, direction: str, limit: int = 5
 ) -> RenderableType:
-    """Return the table of trials with what each configuration changes.
-
-    Args:
-        records: Trials in any order.
-        objective: Name of the score.
-        direction: "min" or "max".
-        width: Columns of the terminal; from 130 on the hyperparameters are a column.
-        limit: Most trials shown; the documented configuration's best is always among them.
-    """
+    """Return the best trials grouped by epochs trained, with what each configuration changes."""
     if not records:
         return Text("no trials yet", style=DIM)
-    shown, hidden = shortlist(records, direction=direction, limit=limit)
-    documented = documented_values(records)
-    wide = width >= 130
-    numbers = ("epochs", objective, "val AUC", "stress AUC", "params", "time")
-    table = simple_table(
-        "trial", "b/r", *numbers, *(["differs from documented"] if wide else []), numbers=numbers
-    )
-    for record in shown:
-        table.add_row(*trial_cells(record), *([described(record, documented)] if wide else []))
-        if record.configuration == 0:
-            table.rows[-1].style = DOCUMENTED
-    parts: list[RenderableType] = [table]
-    if hidden:
-        parts.append(Text(f"… {hidden} more in trials.csv", style=DIM))
-    if not wide:
-        parts.append(differences_list(shown, documented))
-    parts.extend(failure_lines(records))
-    return Group(*parts)
+    baseline = baseline_values(records)
+    table = best_table(objective)
+    kept = [r for r in ordered(records, direction) if r.status is TrialStatus.COMPLETED]
+    for _, group in groupby(kept, key=lambda record: record.epochs):
+        members = list(group)
+        shown = [r for i, r in enumerate(members) if i < limit or r.configuration == 0]
+        for record in shown:
+            best_row(table, record, baseline)
+    return Group(table, *status_lines(records))
 
 
-def shortlist(
-    records: Sequence[TrialRecord], *, direction: str, limit: int
-) -> tuple[list[TrialRecord], int]:
-    """Return the trials to show, best first at equal budget, and how many are not.
-
-    Failed ones are not among either; `failure_lines` has them.
-    """
-    usable = [r for r in ordered(records, direction) if r.status is not TrialStatus.FAILED]
-    shown = usable[:limit]
-    control = next((r for r in usable if r.configuration == 0), None)
-    if control is not None and control not in shown:
-        shown = [*shown[: limit - 1], control]
-    return shown, len(usable) - len(shown)
+def best_table(objective: str) -> Table:
+    """Return the empty table of the best configurations."""
+    return live_table("epochs", "trial", objective, "val AUC", "params", "differs from baseline")
 
 
-def trial_cells(record: TrialRecord) -> list[str]:
-    """Return a trial's row: id, bracket/rung, epochs, score, AUCs, parameters, time."""
-    running = record.status is TrialStatus.RUNNING
-    return [
+def best_row(table: Table, record: TrialRecord, baseline: dict[str, object]) -> None:
+    """Add a configuration to the table of the best."""
+    style = BASELINE if record.configuration == 0 else ""
+    table.add_row(
+        str(record.epochs),
         record.trial_id,
-        f"{record.bracket}/{record.rung}",
-        f"{record.epochs}/{record.target_epochs}" if running else str(record.epochs),
-        "running" if running else metric(record.score),
+        Text(metric(record.score), style=HEAD),
         metric(record.metrics.get("val_auc")),
-        metric(record.metrics.get("stress_auc")),
         thousands(record.parameters) if record.parameters else MISSING,
-        clock(record.seconds).removeprefix("0:") if record.seconds else MISSING,
-    ]
+        line(described(record, baseline, short=True), style=style),
+    )
 
 
-def differences_list(shown: Sequence[TrialRecord], documented: dict[str, Any]) -> RenderableType:
-    """Return what each configuration shown changes, once however many trials it has."""
-    by_configuration: dict[tuple[int, int], list[TrialRecord]] = {}
-    for record in shown:
-        by_configuration.setdefault((record.iteration, record.configuration), []).append(record)
-    rows = [
-        (" ".join(record.trial_id for record in group), described(group[0], documented))
-        for group in by_configuration.values()
-    ]
-    heading = Text("what differs from the documented configuration", style=HEAD)
-    return Group(Text(""), heading, fact_table(rows))
+def status_lines(records: Sequence[TrialRecord]) -> Iterator[Text]:
+    """Yield how many trials failed or learned nothing, and why the first of them failed."""
+    dead = [r for r in records if r.status is TrialStatus.LEARNED_NOTHING]
+    failed = [r for r in records if r.status is TrialStatus.FAILED]
+    if dead:
+        names = ", ".join(r.trial_id for r in dead[:8]) + (", …" if len(dead) > 8 else "")
+        yield line(f"{plural(len(dead), 'trial')} learned nothing: {names}", style=BASELINE)
+    for record in failed[:SHOWN_FAILURES]:
+        yield line(f"trial {record.trial_id} failed, {reason(record)}", style=BAD)
+    if len(failed) > SHOWN_FAILURES:
+        yield line(f"{len(failed) - SHOWN_FAILURES} more failed, see trials.csv", style=BAD)
 
 
-def failure_lines(records: Sequence[TrialRecord], limit: int = SHOWN_FAILURES) -> list[Text]:
-    """Return a line a failed trial with its reason, the first few of them."""
-    failed = [record for record in records if record.status is TrialStatus.FAILED]
-    lines = [Text(f"failed {r.trial_id}: {reason(r)}", style=BAD) for r in failed[:limit]]
-    if len(failed) > limit:
-        lines.append(Text(f"… {len(failed) - limit} more failed, in trials.csv", style=BAD))
-    return lines
-
-
-def verdict_table(verdict: Verdict) -> Table:
-    """Return metrics × (documented, winner) × (0.5, threshold), intervals under the values."""
-    table = simple_table("test", *(name.replace(" at ", "\nat ") for name in COLUMNS))
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for name, cells in verdict.rows:
-        table.add_row(Text(name), *(_cell_text(cell) for cell in cells))
-    return table
-
-
-def verdict_view(verdict: Verdict) -> RenderableType:
-    """Return the table, the sentence and the remarks."""
-    parts: list[RenderableType] = [verdict_table(verdict)]
-    if verdict.spread:
-        spread = simple_table("at threshold", "documented", "winner", numbers=())
-        spread.title = "mean (range) over seeds"
-        spread.title_justify = "left"
-        spread.title_style = DIM
-        for row in verdict.spread:
-            spread.add_row(*row)
-        parts.append(spread)
-    style = OUTCOME_STYLES.get(verdict.outcome, "")
-    parts.append(Text(verdict.sentence, style=f"bold {style}".strip()))
-    parts.append(bullet_table(verdict.remarks))
+def end_view(comparison: Comparison, *, width: int = 100) -> RenderableType:
+    """Return the end of a run: one table, what the winner changes, one sentence."""
+    different = differing(comparison.winner.values, comparison.baseline.values)
+    where = "test" if comparison.winner.test else "validation"
+    sides = ("baseline", "winner", "difference (95% interval)") if different else ("baseline",)
+    table = Table(box=box.SIMPLE_HEAD, header_style=HEAD, pad_edge=False, padding=(0, 1))
+    for name in (where, *sides):
+        table.add_column(Text(name), justify="left" if name == where else "right")
+    for one in headlines(comparison):
+        cells = [Text(one.name), Text(metric(one.baseline))]
+        if different:
+            ranges = interval(one.difference, sign=True)
+            text = signed(one.difference.value) + (f" ({ranges})" if ranges else "")
+            cells.append(Text(metric(one.winner), style=HEAD))
+            cells.append(Text(text, style=OUTCOME_STYLES.get(one.outcome, "")))
+        table.add_row(*cells)
+    parts: list[RenderableType] = [table, Text(verdict(comparison), style=HEAD)]
+    parts.append(line(seeds_sentence(comparison), style=DIM))
+    if different:
+        words = compact(different, short=width < 100)
+        parts.append(Text(one_line(f"The winner changes: {words}", 2 * width), style=DIM))
     return Group(*parts)
 
 
-def _cell_text(cell: Cell) -> Text:
-    text = Text(cell.value, justify="right")
-    if cell.interval:
-        text.append(f"\n{cell.interval}", style=DIM)
-    return text
+def ablation_view(report: AblationReport) -> RenderableType:
+    """Return a table for each question of an ablation: every change with its effects."""
+    parts: list[RenderableType] = []
+    for question, sentence, rows in ablation_rows(report):
+        table = simple_table(*ABLATION_COLUMNS)
+        for row in rows:
+            table.add_row(*map(Text, row))
+        parts += [Text(question, style=HEAD), Text(sentence), table, Text("")]
+    parts += [Text(note, style=DIM) for note in report.notes]
+    return Group(*parts)
+
+
+def ablation_rows(report: AblationReport) -> list[tuple[str, str, list[tuple[str, ...]]]]:
+    """Return (question, answer in words, rows under `ABLATION_COLUMNS`) of an ablation."""
+    found = []
+    for name, sentence in sentences(report).items():
+        rows: list[tuple[str, ...]] = []
+        for item in (one for one in report.answers if one.change.question == name):
+            change = f"{item.change.factor} {item.change.before} → {item.change.after}"
+            if item.validation is None:
+                rows.append((item.base, change, f"not trained: {one_line(item.failure)}", ""))
+                continue
+            on_test = _effect(item.test["auc"].over_patients) if item.test else MISSING
+            rows.append((item.base, change, _effect(item.validation), on_test))
+        found.append((QUESTIONS[name], sentence, rows))
+    return found
+
+
+def _effect(estimate: Estimate) -> str:
+    return f"{signed(estimate.value)} ({interval(estimate, sign=True) or 'no interval'})"

@@ -16,8 +16,7 @@ from typing import Any
 from search.errors import ConfigurationError
 from search.journal import EventKind
 from search.records import TrialStatus
-from search.reporting.facts import mapping
-from search.reporting.wording import is_number
+from search.reporting.format import usable
 
 SCORE = "score"
 SHOWN = ("val_auc", "stress_auc", "val_loss", "test/accuracy", "test/auc")
@@ -99,27 +98,27 @@ class TensorBoardLog:
             self._warn(f"--tensorboard: {self.folder} cannot be written any more ({problem!r})")
 
     def _listen(self, event: Event) -> None:
-        kind, time = event.get("event"), float(event.get("time") or 0.0)
+        kind, time = event["event"], float(event["time"])
         if not self._begun:
             self._begun = True
             self._describe(time)
         if kind == EventKind.TRIAL_CREATED:
-            self._begin(f"trials/{event['trial_id']}", mapping(event["values"]), time)
+            self._begin(f"trials/{event['trial_id']}", event["values"], time)
         elif kind == EventKind.EPOCH:
             self._scalars(f"trials/{event['trial_id']}", event["metrics"], event["epoch"], time)
         elif kind == EventKind.TRIAL_ENDED:
             name = f"trials/{event['trial_id']}"
-            self._scalars(name, {SCORE: event.get("score")}, event["epochs"], time)
+            self._scalars(name, {SCORE: event["score"]}, event["epochs"], time)
             self._end(name, ok=event["status"] == TrialStatus.COMPLETED, time=time)
         elif kind == EventKind.REFIT_STARTED:
-            self._begin(_retraining(event), mapping(event["values"]), time)
+            self._begin(_retraining(event), event["values"], time)
         elif kind == EventKind.REFIT_EPOCH:
             self._scalars(_retraining(event), event["metrics"], event["epoch"], time)
         elif kind == EventKind.REFIT_ENDED:
-            self._end(_retraining(event), ok=not event.get("failure"), time=time)
+            self._end(_retraining(event), ok=event["failure"] is None, time=time)
         elif kind == EventKind.TEST_SCORED:
-            for scoring in event.get("scorings") or ():
-                found = {f"test/{name}": scoring.get(name) for name in ("accuracy", "auc")}
+            for scoring in event["scorings"]:
+                found = {f"test/{name}": scoring[name] for name in ("accuracy", "auc")}
                 self._scalars(_retraining(scoring), found, 0, time)
 
     def _describe(self, time: float) -> None:
@@ -184,7 +183,7 @@ class TensorBoardLog:
         values = [
             Summary.Value(tag=name, simple_value=value)
             for name, value in metrics.items()
-            if is_number(value)
+            if usable(value)
         ]
         if values:
             self._write(run, Summary(value=values), time, step)

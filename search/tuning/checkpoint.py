@@ -20,19 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import numpy as np
 
 from search.errors import storage_errors
 from search.journal import drop_cut_line
 from search.records import EpochRecord, from_json, to_json
 from search.run_directory import KEPT_WEIGHTS
-from search.tuning import footprint
 
 EPOCH_ATTRIBUTE = "xray_search_epoch"
-PARTS_ATTRIBUTE = "xray_search_parts"
-BEGUN_ATTRIBUTE = "xray_search_begun"
-"""Places, among the optimizer's variables, of the gradients of a batch that is not computed to its
-last part; see `footprint.py`."""
 LAST = "checkpoint.weights.h5"
 BEST = KEPT_WEIGHTS
 LOG = "epochs.jsonl"
@@ -59,9 +53,6 @@ def save(model: Any, path: Path, *, epoch: int) -> None:
                 model.save_weights(temporary)
                 with h5py.File(temporary, "r+") as file:
                     file.attrs[EPOCH_ATTRIBUTE] = epoch
-                    file.attrs[PARTS_ATTRIBUTE] = footprint.parts_of(model.optimizer)
-                    begun = footprint.begun_gradients(model.optimizer)
-                    file.attrs[BEGUN_ATTRIBUTE] = np.array(begun, np.int64)
             with open(temporary, "rb") as handle:
                 os.fsync(handle.fileno())
             os.replace(temporary, path)
@@ -99,8 +90,8 @@ def load(model: Any, path: Path, *, steps: int | None = None) -> None:
     Args:
         model: A compiled Keras model of the same configuration.
         path: The checkpoint.
-        steps: Where training goes on, so that the optimizer must be whole: how many batches, or
-            parts of batches, the epochs behind it hold as training goes on with them.
+        steps: Where training goes on, so that the optimizer must be whole: how many of the batches
+            that training goes on with are in the epochs behind it.
 
     Raises:
         ValueError: Training cannot go on from it: it holds the state of another optimizer.
@@ -112,43 +103,18 @@ def load(model: Any, path: Path, *, steps: int | None = None) -> None:
         # It leaves an optimizer out that has another number of variables; seen to below.
         warnings.filterwarnings("ignore", message="Skipping variable loading for optimizer")
         model.load_weights(path)
-    if steps is not None:
-        _load_optimizer(model.optimizer, path, steps)
-
-
-def _load_optimizer(optimizer: Any, path: Path, steps: int) -> None:
-    """Give an optimizer the state that was saved, also where batches were others.
-
-    They were half as large where memory ran out, or computed in another number of parts on another
-    kind of device. Moments and averages are then taken over, the gradients of a batch that was
-    begun are dropped, and the count that the learning rate's schedule follows is that of the same
-    epochs in the present batches.
-
-    Raises:
-        ValueError: The state is that of another optimizer.
-    """
-    variables, parts = optimizer.variables, footprint.parts_of(optimizer)
-    begun = footprint.begun_gradients(optimizer)
-    with h5py.File(path, "r") as file:
-        stored = file["optimizer"]["vars"]
-        saved = [stored[str(place)][()] for place in range(len(stored))]
-        same = file.attrs.get(PARTS_ATTRIBUTE, parts) == parts
-        dropped = file.attrs.get(BEGUN_ATTRIBUTE, begun if len(saved) == len(variables) else ())
-    kept = [value for place, value in enumerate(saved) if place not in dropped]
-    own = [variable for place, variable in enumerate(variables) if place not in begun]
-    if len(kept) != len(own):
-        raise ValueError(
-            f"{path}: holds the state of another optimizer, {len(kept)} arrays where this one has "
-            f"{len(own)}; it was kept by another configuration, or by another version"
-        )
-    # The first variable counts the steps.
-    if same and int(kept[0]) == steps:
+    if steps is None:
         return
-    for variable, value in zip(own, kept, strict=True):
-        variable.assign(value)
-    for place in begun:
-        variables[place].assign(np.zeros(variables[place].shape))
-    optimizer._iterations.assign(steps - steps % parts)
+    with h5py.File(path, "r") as file:
+        saved, own = len(file["optimizer"]["vars"]), len(model.optimizer.variables)
+    if saved != own:
+        raise ValueError(
+            f"{path}: holds the state of another optimizer, {saved} arrays where this one has "
+            f"{own}; it was kept by another configuration, or by another version"
+        )
+    # Others where memory ran out and batches were halved: the learning rate's schedule follows the
+    # count, so it must be that of the same epochs in the present batches.
+    model.optimizer.iterations.assign(steps)
 
 
 def append_epoch(directory: Path, record: EpochRecord) -> None:

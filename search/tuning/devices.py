@@ -1,4 +1,7 @@
-"""What each of several workers gets of this machine: its threads, its GPU, its share of memory.
+"""This machine: its cores, GPUs and memory, and what each of several workers gets of them.
+
+By rules, not by measuring: how many workers train at once, and in which precision. Limits of
+containers and batch jobs (Linux control groups) count as the machine's.
 
 Knows no Keras: it only makes environment variables, which a worker sets before a backend is loaded.
 Imports nothing but the standard library, for that worker's sake.
@@ -9,10 +12,9 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-
-from search.tuning import cgroups
+from pathlib import Path
 
 GPU_MEMORY_VARIABLE = "XRAY_SEARCH_GPU_MEMORY_MB"
 """Tells a worker on TensorFlow its share; JAX has a variable of its own."""
@@ -26,6 +28,23 @@ GPU_SHARE = 0.9
 LEAST_GPU_SHARE = 0.5
 CONTEXT_MB = 500
 """GPU memory that a process takes besides, for CUDA itself; so does the one that has the run."""
+
+WORKER_MEMORY_MB = 2500
+"""Main memory of a worker, at 180 × 180 on TensorFlow."""
+
+GPU_WORKER_MEMORY_MB = 8000
+MOST_PER_GPU = 4
+"""A GPU gets a worker for each so many MiB, and at most so many: beyond that they only take turns
+at computing."""
+
+MIXED = "mixed_bfloat16"
+BFLOAT16_FLAGS = frozenset({"amx_bf16", "avx512_bf16"})
+"""What Linux calls a processor's instructions that multiply in bfloat16."""
+
+CPU_INFO = Path("/proc/cpuinfo")
+MEMORY_INFO = Path("/proc/meminfo")
+CGROUP_ROOT = Path("/sys/fs/cgroup")
+CGROUP_OWN = Path("/proc/self/cgroup")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,20 +94,61 @@ def find_gpus() -> tuple[Gpu, ...]:
     return tuple(chosen)
 
 
+def default_workers(trials: int, *, gpus: Sequence[Gpu] = ()) -> int:
+    """Return how many workers train at once where no number was asked for.
+
+    On a CPU min(trials, max(2, cores / 2), memory / 2.5 GB): a network of this size keeps two cores
+    busy, not more. On GPUs one worker for every 8 GB of each, at most four on one.
+
+    Args:
+        trials: How many there are to train.
+        gpus: The GPUs to use; none means the CPU.
+    """
+    if gpus:
+        most = sum(min(MOST_PER_GPU, gpu.memory_mb // GPU_WORKER_MEMORY_MB) or 1 for gpu in gpus)
+    else:
+        most = max(2, usable_cores() // 2)
+    memory = available_memory_mb()
+    if memory is not None:
+        most = min(most, memory // WORKER_MEMORY_MB)
+    return max(1, min(trials, most))
+
+
+def default_precision(*, gpu: bool) -> str:
+    """Return the Keras dtype policy of trials where none was asked for.
+
+    Args:
+        gpu: Whether they train on GPUs, all of which compute in bfloat16.
+    """
+    return MIXED if gpu or _multiplies_in_bfloat16() else "float32"
+
+
+def _multiplies_in_bfloat16() -> bool:
+    for line in _text(CPU_INFO).splitlines():
+        name, _, flags = line.partition(":")
+        if name.strip() == "flags":
+            return not BFLOAT16_FLAGS.isdisjoint(flags.split())
+    return False
+
+
 def worker_environments(
     workers: int, *, gpus: Sequence[Gpu] = (), cores: int | None = None
 ) -> list[dict[str, str]]:
     """Return the environment variables of each worker.
 
-    On a CPU the cores are divided, so that workers do not fight over them; on GPUs the workers are
-    dealt out in turn and share each GPU's memory.
+    On a CPU the cores are divided, so that workers do not compete for them; on GPUs the workers are
+    distributed in turn and share each GPU's memory.
+
+    A trial's sums depend on the threads that compute them. So scores are the same, bit for bit, for
+    the same number of threads per worker on the same kind of processor; between others, one worker
+    and two on two cores for example, a metric may differ by some 0.001.
 
     Args:
         workers: How many there are.
         gpus: The GPUs to use; none means the CPU.
         cores: CPU cores to divide; those of this process by default.
     """
-    threads = max(1, (cores or usable_cores()) // workers)
+    threads = threads_per_worker(workers, cores=cores)
     environments: list[dict[str, str]] = []
     for number in range(workers):
         environment = {}
@@ -104,6 +164,16 @@ def worker_environments(
             environment |= thread_variables(threads)
         environments.append(environment)
     return environments
+
+
+def threads_per_worker(workers: int, *, cores: int | None = None) -> int:
+    """Return how many threads compute in each of some workers.
+
+    Args:
+        workers: How many there are.
+        cores: CPU cores to divide; those of this process by default.
+    """
+    return max(1, (cores or usable_cores()) // workers)
 
 
 def thread_variables(threads: int) -> dict[str, str]:
@@ -156,22 +226,97 @@ def usable_cores() -> int:
         cores = len(os.sched_getaffinity(0))
     except AttributeError:  # macOS
         cores = os.cpu_count() or 1
-    limit = cgroups.cpu_limit()
+    limit = cpu_limit()
     return cores if limit is None else max(1, min(cores, int(limit)))
 
 
 def available_memory_mb() -> int | None:
     """Return the main memory that is free for use, in MiB; None where the system does not say."""
-    known = [mb for mb in (_system_memory_mb(), cgroups.free_memory_mb()) if mb is not None]
+    known = [mb for mb in (_system_memory_mb(), free_memory_mb()) if mb is not None]
     return min(known, default=None)
 
 
 def _system_memory_mb() -> int | None:
-    try:
-        with open("/proc/meminfo", encoding="ascii") as handle:
-            for line in handle:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) // 1024
-    except OSError:
-        pass
+    for line in _text(MEMORY_INFO).splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) // 1024
     return None
+
+
+def resident_mb() -> int:
+    """Return the main memory this process holds, in MB, mapped files included; 0 if unknown."""
+    fields = _text(Path("/proc/self/statm")).split()
+    if len(fields) < 2:  # not Linux
+        return 0
+    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") // 1_000_000
+
+
+def cpu_limit(*, root: Path = CGROUP_ROOT, own: Path = CGROUP_OWN) -> float | None:
+    """Return how many cores' time the control groups leave, None without a limit.
+
+    A limit binds all groups inside, so the smallest from the process's own group upwards counts.
+
+    Args:
+        root: Where the groups are.
+        own: The file that names this process's groups.
+    """
+    found = []
+    for group in _groups("cpu", root, own):
+        both = _text(group / "cpu.max").split()
+        quota, period = both or (
+            _text(group / "cpu.cfs_quota_us"),
+            _text(group / "cpu.cfs_period_us"),
+        )
+        if quota.isdigit() and period.isdigit():  # else "max", or -1
+            found.append(int(quota) / int(period))
+    return min(found, default=None)
+
+
+def free_memory_mb(*, root: Path = CGROUP_ROOT, own: Path = CGROUP_OWN) -> int | None:
+    """Return the main memory that the control groups leave, in MiB, None without a limit.
+
+    What is kept of files that were read counts as free, as in the system's own "available".
+
+    Args:
+        root: Where the groups are.
+        own: The file that names this process's groups.
+    """
+    found = []
+    for group in _groups("memory", root, own):
+        for limit, used, cache in (
+            ("memory.max", "memory.current", "inactive_file"),
+            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+        ):
+            most, now = _text(group / limit), _text(group / used)
+            if most.isdigit() and now.isdigit():
+                stated = (line.split() for line in _text(group / "memory.stat").splitlines())
+                kept = next((int(value) for name, value in stated if name == cache), 0)
+                found.append(max(0, int(most) - int(now) + kept) // 2**20)
+    return min(found, default=None)
+
+
+def _groups(controller: str, root: Path, own: Path) -> Iterator[Path]:
+    """Yield the folders of this process's groups that a controller limits, and of those above.
+
+    Linux has two interfaces, of which a machine may have both.
+    """
+    for line in _text(own).splitlines():
+        _, controllers, inside = line.split(":", 2)
+        if not controllers:
+            bases = {root, root / "unified"}
+        elif controller in controllers.split(","):
+            bases = {root / controllers, root / controller}
+        else:
+            continue
+        for base in bases:
+            group = base / inside.lstrip("/")
+            yield group
+            yield from (above for above in group.parents if above.is_relative_to(base))
+
+
+def _text(path: Path) -> str:
+    """Return what a file says, "" where it is not there or not to be read."""
+    try:
+        return path.read_text(encoding="ascii", errors="replace").strip()
+    except OSError:
+        return ""

@@ -3,17 +3,77 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
-from search.records import TrialResult, TrialSpec, Values
-from search.tuning.messages import TrialMessage, TrialStarted
-from search.tuning.model import Setting
-from search.tuning.timing import Pace, measure_pace
+from search.records import EpochRecord, TrialResult, TrialSpec, Values
+from search.tuning.model import Setting, build_model, release_memory, training_feed
 from search.tuning.trial import ShouldStop, train_trial
+from search.tuning.validation import Validator
+
+WARM_STEPS = 2
+MEASURED_STEPS = 6
+MEASURED_SECONDS = 2.0
+"""Steps are timed for so long, and at least so many: workers that share a machine then step at the
+same time for most of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialStarted:
+    """A worker took a trial.
+
+    Attributes:
+        trial_id: The trial.
+        worker: Number of the worker, 0 for the first.
+        pid: Its process.
+        device: What it trains on, in words.
+    """
+
+    trial_id: str
+    worker: int
+    pid: int
+    device: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerLost:
+    """A worker died, hung or took too long, in the middle of a trial.
+
+    Attributes:
+        trial_id: The trial it was training.
+        worker: Number of the worker.
+        pid: Its process.
+        reason: One line, e.g. "killed by SIGKILL".
+        retry: Whether the trial goes on elsewhere, from its last epoch.
+    """
+
+    trial_id: str
+    worker: int
+    pid: int
+    reason: str
+    retry: bool
+
+
+TrialMessage = EpochRecord | TrialStarted | WorkerLost
+"""What an executor reports of trials that have not ended."""
 
 OnMessage = Callable[[TrialMessage], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """What a configuration costs.
+
+    Attributes:
+        epoch: Seconds of an epoch, validation included.
+        trial: Seconds a trial takes besides its epochs: building and compiling.
+    """
+
+    epoch: float
+    trial: float
 
 
 class Executor(Protocol):
@@ -21,9 +81,11 @@ class Executor(Protocol):
 
     Attributes:
         workers: How many trials it trains at once.
+        description: What it is, for the plan, e.g. "2 workers, each with 1 of 2 CPU cores".
     """
 
     workers: int
+    description: str
 
     @property
     def free(self) -> int:
@@ -41,7 +103,12 @@ class Executor(Protocol):
         """
 
     def pace(self, values: Values, *, seed: int, precision: str = "float32") -> Pace:
-        """Measure what a configuration costs here, while every worker trains it."""
+        """Measure what a configuration costs the whole executor while all of it is busy.
+
+        Raises:
+            StopRequestedError: The user asked to stop.
+            WorkerError: No worker can be started.
+        """
 
     def close(self) -> None:
         """Free what it holds; trials that are running are abandoned."""
@@ -51,6 +118,7 @@ class InProcessExecutor:
     """Trains one trial after another in this process."""
 
     workers = 1
+    description = "this process"
 
     def __init__(self, setting: Setting, *, should_stop: ShouldStop) -> None:
         """Train with a setting until asked to stop."""
@@ -85,3 +153,41 @@ class InProcessExecutor:
 
     def close(self) -> None:
         """Do nothing; there is nothing to free."""
+
+
+def measure_pace(
+    setting: Setting, values: Values, *, seed: int, precision: str = "float32"
+) -> Pace:
+    """Time a few training steps and validation batches, and scale them to an epoch.
+
+    Args:
+        setting: Data and HyperModel.
+        values: The configuration, usually the baseline's.
+        seed: Any seed.
+        precision: Keras dtype policy.
+    """
+    start = time.perf_counter()
+    model = build_model(setting, values, seed, precision=precision)
+    feed = training_feed(setting, values, seed)
+    validator = Validator(setting.dataset, prevalence=setting.prevalence)
+    # The last batch may be a smaller one, which would be compiled in the middle.
+    whole = max(1, feed.num_batches - 1)
+
+    def step(index: int) -> None:
+        images, labels, weights = feed[index % whole]
+        model.train_on_batch(images, labels, sample_weight=weights)
+
+    step(0)
+    compiled = time.perf_counter() - start
+    for index in range(1, WARM_STEPS):
+        step(index)
+    validator.seconds(model)
+    begin, steps = time.perf_counter(), 0
+    while steps < MEASURED_STEPS or time.perf_counter() - begin < MEASURED_SECONDS:
+        step(steps)
+        steps += 1
+    # The mean: where workers take turns on a GPU, some steps are long and the others quick.
+    each = (time.perf_counter() - begin) / steps
+    validation = validator.seconds(model)
+    release_memory()
+    return Pace(epoch=each * feed.num_batches + validation, trial=compiled)

@@ -28,8 +28,7 @@ from search.records import (
 )
 from search.run_directory import RunDirectory
 from search.tuning import checkpoint
-from search.tuning.executors import Executor
-from search.tuning.messages import TrialMessage, TrialStarted
+from search.tuning.executors import Executor, TrialMessage, TrialStarted
 from search.tuning.oracle import ScheduleOracle
 from search.tuning.space import trial_seed
 

@@ -16,9 +16,7 @@ import keras
 import keras_tuner as kt
 import numpy as np
 
-from search import backend
 from search.records import Dataset, Values
-from search.tuning import footprint
 from search.tuning.feed import TrainingFeed
 
 
@@ -83,27 +81,23 @@ def build_model(
         raise ModelTooLargeError(
             f"the model has {count:,} parameters, more than --max-parameters {max_parameters:,}"
         )
-    parts = footprint.parts(model, int(values.get("batch_size", 1)))
-    if parts > 1 and not backend.gpus():
-        footprint.compute_in_parts(model.optimizer, parts)
     # Created now rather than while the first step is traced, which TensorFlow would trace twice.
     model.optimizer.build(model.trainable_variables)
     return model
 
 
-def training_feed(setting: Setting, model: Any, values: Values, seed: int) -> TrainingFeed:
-    """Return the training batches of a configuration, or the parts that they are computed in.
+def training_feed(setting: Setting, values: Values, seed: int) -> TrainingFeed:
+    """Return the training batches of a configuration.
 
     Args:
         setting: Data.
-        model: As `build_model` gives it, which decides on the parts.
         values: Hyperparameter values.
         seed: Seed of the order.
     """
     return TrainingFeed(
         setting.dataset.train,
         class_weights=setting.dataset.class_weights,
-        batch_size=int(values["batch_size"]) // footprint.parts_of(model.optimizer),
+        batch_size=int(values["batch_size"]),
         seed=seed,
     )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -23,6 +23,14 @@ from search.tuning.space import Belief, Prior, Space
 
 MAX_DRAWS = 200
 """Draws of one configuration before what is left of the space is listed."""
+
+
+Accepts = Callable[[Values], bool]
+
+
+def everything(values: Values) -> bool:
+    """Accept every configuration."""
+    return True
 
 
 class ConfigurationSource(Protocol):
@@ -46,16 +54,20 @@ class UniformSource:
     Where draws find nothing new any more, the rest of a finite space follows as it is listed.
     """
 
-    def __init__(self, space: Space, *, queue: list[Values], seed: int) -> None:
+    def __init__(
+        self, space: Space, *, queue: list[Values], seed: int, accepts: Accepts = everything
+    ) -> None:
         """Draw from a space.
 
         Args:
             space: The (narrowed) space.
             queue: Configurations that come first.
             seed: The run's seed.
+            accepts: Says whether a configuration may be proposed; others are drawn again.
         """
         self.space = space
         self.seed = seed
+        self._accepts = accepts
         self._known: list[Values] = []
         self._keys: set[str] = set()
         self._listing = spaces.configurations(space)
@@ -88,13 +100,13 @@ class UniformSource:
     def _draw(self, number: int) -> Values | None:
         for attempt in range(MAX_DRAWS):
             values = spaces.sample(self.space, seed=f"{self.seed}/{number}/{attempt}")
-            if spaces.key(values) not in self._keys:
+            if spaces.key(values) not in self._keys and self._accepts(values):
                 return values
         return self._next_listed()
 
     def _next_listed(self) -> Values | None:
         fresh = (values for values in self._listing if spaces.key(values) not in self._keys)
-        return next(fresh, None)
+        return next(filter(self._accepts, itertools.islice(fresh, MAX_DRAWS)), None)
 
     def _add(self, values: Values) -> None:
         if spaces.key(values) not in self._keys:
@@ -105,9 +117,9 @@ class UniformSource:
 class GridSource(UniformSource):
     """Every configuration of a finite space in order, after a queue of given ones."""
 
-    def __init__(self, space: Space, *, queue: list[Values]) -> None:
+    def __init__(self, space: Space, *, queue: list[Values], accepts: Accepts = everything) -> None:
         """List a space; the queue comes first and is not repeated."""
-        super().__init__(space, queue=queue, seed=0)
+        super().__init__(space, queue=queue, seed=0, accepts=accepts)
 
     def _draw(self, number: int) -> Values | None:
         return self._next_listed()
@@ -135,6 +147,7 @@ class PriorSource(UniformSource):
         levels: Sequence[int],
         factor: int,
         max_epochs: int,
+        accepts: Accepts = everything,
     ) -> None:
         """Draw from a space.
 
@@ -146,8 +159,9 @@ class PriorSource(UniformSource):
             levels: By configuration, how many rungs above the lowest it starts (the paper's r).
             factor: Hyperband's η.
             max_epochs: Hyperband's R.
+            accepts: Says whether a configuration may be proposed.
         """
-        super().__init__(space, queue=queue, seed=seed)
+        super().__init__(space, queue=queue, seed=seed, accepts=accepts)
         self.prior = {name: belief for name, belief in prior.items() if name in space}
         self.levels = levels
         self.factor = factor
@@ -192,7 +206,7 @@ class PriorSource(UniformSource):
                 if belief is None
                 else spaces.sample_around(self.space, belief, drawn)
             )
-            if spaces.key(values) not in self._keys:
+            if spaces.key(values) not in self._keys and self._accepts(values):
                 return values
         return self._next_listed()
 
@@ -233,7 +247,15 @@ class PriorSource(UniformSource):
 class BayesianSource:
     """KerasTuner's Bayesian optimization: a Gaussian process proposes after a random start."""
 
-    def __init__(self, space: Space, *, queue: list[Values], seed: int, trials: int) -> None:
+    def __init__(
+        self,
+        space: Space,
+        *,
+        queue: list[Values],
+        seed: int,
+        trials: int,
+        accepts: Accepts = everything,
+    ) -> None:
         """Advise on a space.
 
         Args:
@@ -241,8 +263,10 @@ class BayesianSource:
             queue: Configurations that come first.
             seed: The run's seed.
             trials: Trials of the search; a third of them are random, at least 5.
+            accepts: Says whether a configuration may be proposed.
         """
-        self._drawn = UniformSource(space, queue=queue, seed=seed)
+        self._drawn = UniformSource(space, queue=queue, seed=seed, accepts=accepts)
+        self._accepts = accepts
         self._random = max(5, len(queue), trials // 3)
         self._known: dict[int, Values] = {}
         self._trials: dict[int, Any] = {}
@@ -265,7 +289,7 @@ class BayesianSource:
             else:
                 advised = self._advise(configuration)
             known = {spaces.key(values) for values in self._known.values()}
-            if advised is None or spaces.key(advised) in known:
+            if advised is None or spaces.key(advised) in known or not self._accepts(advised):
                 advised = self._fresh(known)
             if advised is None:
                 return None

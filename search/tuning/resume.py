@@ -14,10 +14,10 @@ from search.errors import RunDirectoryError
 from search.journal import Event, EventKind
 from search.records import Dataset
 from search.run_directory import RunDirectory
+from search.tuning.executors import Pace
 from search.tuning.loop import check_journal
 from search.tuning.oracle import ScheduleOracle
 from search.tuning.schedule import Bracket, Schedule, continues, planned_brackets
-from search.tuning.timing import Pace
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -109,6 +109,7 @@ class Schedule:
             seconds = seconds_per_epoch * self.epochs + seconds_per_trial * self.trials
         return {
             "tuner": self.tuner,
+            "max_epochs": self.max_epochs,
             "brackets": [
                 {
                     "iteration": bracket.iteration,

@@ -31,7 +31,7 @@ from search.records import (
     TrialResult,
     TrialSpec,
 )
-from search.tuning import checkpoint, footprint
+from search.tuning import checkpoint
 from search.tuning.feed import TrainingFeed
 from search.tuning.model import (
     Setting,
@@ -204,18 +204,12 @@ def _train(run: _Run) -> None:
         max_parameters=setting.max_parameters,
     )
     run.parameters = int(model.count_params())
-    feed = training_feed(setting, model, spec.values, spec.seed)
+    feed = training_feed(setting, spec.values, spec.seed)
     initial = _restore(run, model, feed.num_batches)
     for record in run.records:
         run.on_epoch(record)
     if initial >= spec.epochs or (run.records and run.out_of_patience):
         return
-    if (parts := footprint.parts_of(model.optimizer)) > 1:
-        run.notes = (
-            *run.notes,
-            f"batches of {spec.values['batch_size']} computed in {parts} parts, to bound the "
-            "memory of the CPU",
-        )
     validator = Validator(setting.dataset, prevalence=setting.prevalence, on_batch=run.on_step)
     run.costs["build"] += time.perf_counter() - begin
     hyperparameters = kt.HyperParameters()

@@ -1,18 +1,22 @@
-"""What a worker process does: takes trials from a pipe, trains them, reports through the pipe.
+"""What a worker does: receives trials, trains them, sends messages about them.
 
-Imports nothing but the standard library (and `devices.py`, which does not either) at its top,
-because the environment that the parent chose for it (threads, GPU, memory share) must be set before
-a backend is imported.
+A worker of this machine is a process with a pipe (`serve`); one on a node of a Ray cluster is an
+actor (`RemoteWorker`). Both do the same (`work`). Each has a connection of its own and there is no
+shared lock, so a worker that is killed while it writes can block nothing else.
 
-One pipe a worker and no shared lock: a worker that is killed while it writes can block nobody.
+Imports nothing heavy at its top and does not import Ray: the environment that was chosen for a
+worker (threads, GPU, share of memory) must be set before a backend is imported.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import pickle
+import queue
 import signal
+import socket
 import sys
 import threading
 import time
@@ -24,10 +28,18 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Protocol
 
-from search.tuning.devices import set_environment
+from search.records import TrialSpec
+from search.tuning.devices import gpu_share_variables, resident_mb, set_environment
 
 BEAT_SECONDS = 1.0
-"""A worker that makes progress says so at most this often."""
+"""A worker that makes progress sends a beat at most this often."""
+
+RECEIVE_SECONDS = 1.0
+"""A call for the messages of a remote worker returns after so long, also without any."""
+
+APPEAR_SECONDS = 60.0
+"""How long to wait for another node's checkpoint: NFS clients remember for up to a minute that a
+file was not there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,16 +82,6 @@ class Measure:
     values: dict[str, Any]
     seed: int
     precision: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prepared:
-    """The worker has compiled what it is to measure, and waits for `Go`."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Go:
-    """Tell a worker that is prepared to measure now."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,23 +177,14 @@ def work(pipe: Pipe, task: Any, setting: Any) -> None:
     """
     from search import backend
     from search.errors import SearchError, StopRequestedError
-    from search.tuning import footprint
-    from search.tuning.timing import measure_pace
+    from search.tuning.executors import measure_pace
     from search.tuning.trial import train_trial
 
     if isinstance(task, Stop):
         return  # came after the trial it was meant for had ended
     try:
         if isinstance(task, Measure):
-            pipe.send(
-                measure_pace(
-                    setting,
-                    task.values,
-                    seed=task.seed,
-                    precision=task.precision,
-                    when_compiled=lambda: _await_go(pipe),
-                )
-            )
+            pipe.send(measure_pace(setting, task.values, seed=task.seed, precision=task.precision))
             return
         result = train_trial(
             task,
@@ -201,7 +194,7 @@ def work(pipe: Pipe, task: Any, setting: Any) -> None:
             on_step=_beats(pipe),
         )
         if not backend.gpus():
-            pipe.send(Holds(megabytes=footprint.resident_mb()))
+            pipe.send(Holds(megabytes=resident_mb()))
         pipe.send(result)
     except StopRequestedError:
         pipe.send(Stopped(trial_id=task.trial_id))
@@ -211,12 +204,6 @@ def work(pipe: Pipe, task: Any, setting: Any) -> None:
         with contextlib.suppress(OSError):
             pipe.send(Broken(message=f"{type(error).__name__}: {error}"))
         raise
-
-
-def _await_go(pipe: Pipe) -> None:
-    """Wait until all workers are to measure; nothing else is sent to one that measures."""
-    pipe.send(Prepared())
-    pipe.recv()
 
 
 def _asked_to_stop(pipe: Pipe) -> bool:
@@ -260,3 +247,148 @@ def print_to(log_file: Path) -> None:
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.close(descriptor)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sent:
+    """What a worker has sent since it was last asked.
+
+    Attributes:
+        messages: As `worker.py` sends them.
+        pid: Its process.
+        ended: Whether it will send no more.
+    """
+
+    messages: tuple[Any, ...]
+    pid: int
+    ended: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoteSetup:
+    """What a remote worker needs to know besides the `Setting`.
+
+    Attributes:
+        environment: Variables to set before a backend is imported.
+        gpus: The share of a GPU that Ray gave it, 0 for none.
+        log_file: Gets what it prints.
+        shared: Files that every node must see under the same path.
+        versions: Packages that must be the same as where the search runs.
+    """
+
+    environment: dict[str, str]
+    gpus: float
+    log_file: Path
+    shared: tuple[Path, ...]
+    versions: dict[str, str]
+
+
+class RemoteWorker:
+    """A worker on a node of a cluster; its methods are called from where the search runs.
+
+    The trial is trained in a thread, so that messages can be asked for meanwhile.
+    """
+
+    def __init__(self, setup: RemoteSetup, setting: bytes) -> None:
+        """Begin to load.
+
+        Args:
+            setup: Its place.
+            setting: A pickled `Setting`.
+        """
+        self._mailbox = _Mailbox()
+        self._thread = threading.Thread(
+            target=self._serve, args=(setup, setting), name="worker", daemon=True
+        )
+        self._thread.start()
+
+    def send(self, task: Any) -> None:
+        """Take a task: a trial, a measurement, a request to stop, or None to end."""
+        self._mailbox.received.put(task)
+
+    def receive(self) -> Sent:
+        """Return what it has sent since the last call, after a second at the latest."""
+        ended = not self._thread.is_alive()  # before reading, so that last words are heard
+        messages = []
+        with contextlib.suppress(queue.Empty):
+            messages.append(self._mailbox.sent.get(timeout=0 if ended else RECEIVE_SECONDS))
+            while True:
+                messages.append(self._mailbox.sent.get_nowait())
+        return Sent(messages=tuple(messages), pid=os.getpid(), ended=ended)
+
+    def _serve(self, setup: RemoteSetup, pickled_setting: bytes) -> None:
+        host = socket.gethostname()
+        try:
+            set_environment(setup.environment | gpu_share_variables(setup.gpus))
+            _check_shared(setup.shared, host)
+            print_to(setup.log_file)
+            from search import backend
+
+            _check_versions(setup.versions, backend.versions(), host)
+            backend.load()
+            setting = pickle.loads(pickled_setting)
+            self._mailbox.send(Ready(device=f"{backend.device()} on {host}"))
+        except Exception as error:
+            traceback.print_exc()
+            self._mailbox.send(Broken(message=f"{type(error).__name__}: {error}"))
+            return
+        # A fault was sent as Broken before it is raised; the thread ends with it.
+        while (task := self._mailbox.recv()) is not None:
+            if isinstance(task, TrialSpec):
+                _await_checkpoint(task)
+            work(self._mailbox, task, setting)
+
+
+class _Mailbox:
+    """The worker's end of a connection, as a pipe is."""
+
+    def __init__(self) -> None:
+        self.received: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.sent: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def send(self, message: Any) -> None:
+        self.sent.put(message)
+
+    def recv(self) -> Any:
+        return self.received.get()
+
+    def poll(self) -> bool:
+        return not self.received.empty()
+
+
+def _check_shared(files: tuple[Path, ...], host: str) -> None:
+    for path in files:
+        if not path.exists():
+            raise FileNotFoundError(
+                f"{path} is not there on {host}; put --results-dir and --cache-dir in a folder "
+                "that every node mounts under the same path"
+            )
+
+
+def _check_versions(wanted: dict[str, str], found: dict[str, str], host: str) -> None:
+    for package, version in wanted.items():
+        if found.get(package) != version:
+            raise RuntimeError(
+                f"{host} has {package} {found.get(package, 'missing')}, the search {version}; "
+                "install the same on every node"
+            )
+
+
+def _await_checkpoint(spec: TrialSpec) -> None:
+    """Wait for the parent's checkpoint, which another node may just have written."""
+    path = spec.parent_checkpoint
+    deadline = time.monotonic() + APPEAR_SECONDS
+    while path is not None and not path.exists() and time.monotonic() < deadline:
+        with contextlib.suppress(OSError):  # asks the server, where `exists` may ask a memory
+            list(path.parent.iterdir())
+        time.sleep(0.5)
+
+
+def rooted(spec: TrialSpec) -> TrialSpec:
+    """Return a trial with absolute paths: a node has another working directory."""
+    parent = spec.parent_checkpoint
+    return dataclasses.replace(
+        spec,
+        directory=spec.directory.absolute(),
+        parent_checkpoint=parent and parent.absolute(),
+    )

@@ -4,7 +4,8 @@ import pytest
 from PIL import Image
 
 from search.data.__main__ import main
-from tests.data.trees import make_tree, write
+from search.data.report import table
+from tests.data.trees import make_tree, prepared, write
 
 
 @pytest.fixture
@@ -90,16 +91,24 @@ def test_a_run_is_found_by_its_name_and_a_damaged_one_is_told(
 ):
     monkeypatch.chdir(tmp_path)
     best = write(
-        tmp_path / "results/first/best_hyperparameters.json", b'{"values": {"base_filters": 16}}'
+        tmp_path / "results/first/best_hyperparameters.json",
+        b'{"trial_id": "1", "values": {"base_filters": 16}}',
     )
     asked = [str(tree), *options, "--show", "s.png", "--run", "first"]
     assert main(asked) == 0
     best.write_bytes(b"[]")
     assert main(asked) == 2
-    assert "has no values" in capsys.readouterr().err
+    assert "best_hyperparameters.json" in capsys.readouterr().err
 
 
 def test_a_sheet_that_cannot_be_written_is_code_2(tree, options, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert main([str(tree), *options, "--show", str(tmp_path / "file/sheet.png")]) == 2
     assert "choose another place" in capsys.readouterr().err
+
+
+def test_a_run_begins_with_six_lines_and_the_warnings(tree, tmp_path):
+    write(tree / "train/NORMAL/bad.jpeg", b"")
+    dataset, _ = prepared(tree, tmp_path / "cache")
+    names = [name for name, _ in table(dataset.report, brief=True)]
+    assert names == ["folder", "classes", "split", "training", "validation", "test", "warning"]

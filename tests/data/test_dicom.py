@@ -9,6 +9,7 @@ from search.data import dicom
 from search.data.decode import UnusableImageError, decode, load_gray
 from search.data.dicom import NEEDS_PYDICOM, is_dicom
 from search.errors import DataError
+from tests.data.trees import dicom_file
 
 SIDE = 64
 
@@ -23,42 +24,9 @@ def ramp(low, high, side=SIDE):
     return np.tile(np.rint(np.linspace(low, high, side)), (side, 1))
 
 
-def stored(pydicom, values, *, bits, kind="MONOCHROME2", syntax=None, **tags):
-    """A DICOM file of some values, as bytes."""
-    from pydicom.dataset import FileDataset, FileMetaDataset
-    from pydicom.uid import ExplicitVRLittleEndian, generate_uid
-
-    signed = bool(np.min(values) < 0)
-    depth = 8 if bits <= 8 else 16
-    dtype = np.dtype(f"{'int' if signed else 'uint'}{depth}")
-    meta = FileMetaDataset()
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.1.1"
-    meta.MediaStorageSOPInstanceUID = generate_uid()
-    dataset = FileDataset(None, {}, file_meta=meta, preamble=bytes(128))
-    dataset.SOPClassUID = meta.MediaStorageSOPClassUID
-    dataset.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
-    dataset.PhotometricInterpretation = kind
-    colour = values.ndim == 3
-    dataset.SamplesPerPixel = 3 if colour else 1
-    if colour:
-        dataset.PlanarConfiguration = 0
-    dataset.Rows, dataset.Columns = values.shape[:2]
-    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = depth, bits, bits - 1
-    dataset.PixelRepresentation = int(signed)
-    for name, value in tags.items():
-        setattr(dataset, name, value)
-    dataset.PixelData = values.astype(dtype).tobytes()
-    if syntax is not None:
-        dataset.compress(syntax)
-    content = io.BytesIO()
-    dataset.save_as(content, enforce_file_format=True)
-    return content.getvalue()
-
-
 def test_eight_bits_are_read_as_they_are(pydicom):
     film = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE))
-    data = stored(pydicom, film, bits=8)
+    data = dicom_file(film, bits=8)
     assert is_dicom(data)
     found = decode(data, SIDE)
     np.testing.assert_array_equal(found.pixels[..., 0], film)
@@ -69,27 +37,27 @@ def test_eight_bits_are_read_as_they_are(pydicom):
 @pytest.mark.parametrize("bits", [10, 12, 16])
 def test_without_a_window_the_range_is_that_of_the_stored_bits(pydicom, bits):
     top = 2**bits - 1
-    found = decode(stored(pydicom, ramp(0, top), bits=bits), SIDE).pixels[..., 0]
+    found = decode(dicom_file(ramp(0, top), bits=bits), SIDE).pixels[..., 0]
     np.testing.assert_allclose(found, ramp(0, top) * 255 / top, atol=0.51)
-    half = decode(stored(pydicom, ramp(0, top // 2), bits=bits), SIDE).pixels[..., 0]
+    half = decode(dicom_file(ramp(0, top // 2), bits=bits), SIDE).pixels[..., 0]
     assert 127 <= half.max() <= 128
 
 
 def test_signed_values_are_read(pydicom):
-    found = decode(stored(pydicom, ramp(-2048, 2047), bits=12), SIDE).pixels[..., 0]
+    found = decode(dicom_file(ramp(-2048, 2047), bits=12), SIDE).pixels[..., 0]
     assert (found.min(), found.max()) == (0, 255)
     assert (np.diff(found[0].astype(int)) > 0).all()
 
 
 def test_monochrome1_stores_bone_dark_and_is_turned(pydicom):
     film = ramp(0, 255)
-    found = decode(stored(pydicom, film, bits=8, kind="MONOCHROME1"), SIDE).pixels[..., 0]
+    found = decode(dicom_file(film, bits=8, kind="MONOCHROME1"), SIDE).pixels[..., 0]
     np.testing.assert_array_equal(found, 255 - film)
 
 
 def test_a_window_maps_its_ends_to_black_and_white(pydicom):
     film = ramp(0, 4095)
-    data = stored(pydicom, film, bits=12, WindowCenter=1000.5, WindowWidth=1001)
+    data = dicom_file(film, bits=12, WindowCenter=1000.5, WindowWidth=1001)
     # PS3.3 C.11.2.1.2.1 with centre 1000.5 and width 1001: black up to 500, white from 1500.
     wanted = np.clip((film - 500) / 1000, 0, 1) * 255
     np.testing.assert_allclose(decode(data, SIDE).pixels[..., 0], wanted, atol=0.51)
@@ -98,7 +66,7 @@ def test_a_window_maps_its_ends_to_black_and_white(pydicom):
 def test_the_first_of_several_windows_counts_and_comes_before_inversion(pydicom):
     film = ramp(0, 4095)
     windows = {"WindowCenter": [1000.5, 3000], "WindowWidth": [1001, 9]}
-    data = stored(pydicom, film, bits=12, kind="MONOCHROME1", **windows)
+    data = dicom_file(film, bits=12, kind="MONOCHROME1", **windows)
     wanted = 255 - np.clip((film - 500) / 1000, 0, 1) * 255
     np.testing.assert_allclose(decode(data, SIDE).pixels[..., 0], wanted, atol=0.51)
 
@@ -106,15 +74,15 @@ def test_the_first_of_several_windows_counts_and_comes_before_inversion(pydicom)
 @pytest.mark.parametrize("kind", ["MONOCHROME1", "MONOCHROME2"])
 def test_a_negative_slope_turns_black_and_white(pydicom, kind):
     film = ramp(0, 255)
-    data = stored(pydicom, film, bits=8, kind=kind, RescaleSlope=-1, RescaleIntercept=255)
+    data = dicom_file(film, bits=8, kind=kind, RescaleSlope=-1, RescaleIntercept=255)
     wanted = film if kind == "MONOCHROME1" else 255 - film
     np.testing.assert_array_equal(decode(data, SIDE).pixels[..., 0], wanted)
 
 
 def test_a_window_applies_to_rescaled_values(pydicom):
     film = ramp(0, 4095)
-    data = stored(
-        pydicom, film, bits=12, RescaleSlope=2, RescaleIntercept=-1000, RescaleType="US",
+    data = dicom_file(
+        film, bits=12, RescaleSlope=2, RescaleIntercept=-1000, RescaleType="US",
         WindowCenter=1000, WindowWidth=1000, VOILUTFunction="LINEAR_EXACT",
     )  # fmt: skip
     wanted = np.clip((2 * film - 1000 - 500) / 1000, 0, 1) * 255
@@ -123,8 +91,8 @@ def test_a_window_applies_to_rescaled_values(pydicom):
 
 def test_a_sigmoid_window_is_half_at_its_centre(pydicom):
     film = ramp(0, 4095)
-    data = stored(
-        pydicom, film, bits=12, WindowCenter=2000, WindowWidth=800, VOILUTFunction="SIGMOID"
+    data = dicom_file(
+        film, bits=12, WindowCenter=2000, WindowWidth=800, VOILUTFunction="SIGMOID"
     )  # fmt: skip
     wanted = 255 / (1 + np.exp(-4 * (film - 2000) / 800))
     np.testing.assert_allclose(decode(data, SIDE).pixels[..., 0], wanted, atol=0.51)
@@ -136,8 +104,8 @@ def test_a_lookup_table_is_used_before_a_window(pydicom):
     table = Dataset()
     table.LUTDescriptor = [256, 0, 12]
     table.LUTData = (16 * np.arange(255, -1, -1)).astype("<u2").tobytes()
-    data = stored(
-        pydicom, ramp(0, 255), bits=8, VOILUTSequence=[table], WindowCenter=10, WindowWidth=5
+    data = dicom_file(
+        ramp(0, 255), bits=8, VOILUTSequence=[table], WindowCenter=10, WindowWidth=5
     )  # fmt: skip
     wanted = 16 * (255 - ramp(0, 255)) * 255 / 4095
     np.testing.assert_allclose(decode(data, SIDE).pixels[..., 0], wanted, atol=0.51)
@@ -148,8 +116,8 @@ def test_windows_agree_with_pydicoms_own(pydicom):
 
     film = np.random.default_rng(1).integers(0, 4096, (SIDE, SIDE)).astype(np.uint16)
     for function in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
-        data = stored(
-            pydicom, film, bits=12, WindowCenter=1800, WindowWidth=1500, VOILUTFunction=function
+        data = dicom_file(
+            film, bits=12, WindowCenter=1800, WindowWidth=1500, VOILUTFunction=function
         )  # fmt: skip
         theirs = apply_windowing(film, pydicom.dcmread(io.BytesIO(data))) / 4095 * 255
         np.testing.assert_allclose(decode(data, SIDE).pixels[..., 0], theirs, atol=0.51)
@@ -159,7 +127,7 @@ def test_padding_is_black_in_either_polarity(pydicom):
     film = ramp(0, 4000)
     film[:, :8] = 4095
     for kind in ("MONOCHROME1", "MONOCHROME2"):
-        data = stored(pydicom, film, bits=12, kind=kind, PixelPaddingValue=4095)
+        data = dicom_file(film, bits=12, kind=kind, PixelPaddingValue=4095)
         pixels = decode(data, SIDE).pixels[..., 0]
         assert pixels[:, :8].max() == 0
         assert pixels[:, 8:].max() > 200
@@ -169,8 +137,8 @@ def test_a_lossless_compressed_film_is_read(pydicom):
     from pydicom.uid import RLELossless
 
     film = np.random.default_rng(2).integers(0, 65536, (SIDE, SIDE))
-    plain = stored(pydicom, film, bits=16)
-    packed = stored(pydicom, film, bits=16, syntax=RLELossless)
+    plain = dicom_file(film, bits=16)
+    packed = dicom_file(film, bits=16, syntax=RLELossless)
     np.testing.assert_array_equal(
         decode(packed, SIDE).pixels[..., 0], decode(plain, SIDE).pixels[..., 0]
     )
@@ -178,7 +146,7 @@ def test_a_lossless_compressed_film_is_read(pydicom):
 
 def test_colour_becomes_gray_and_is_noticed(pydicom):
     red = np.full((SIDE, SIDE, 3), (200, 20, 20))
-    found = decode(stored(pydicom, red, bits=8, kind="RGB"), SIDE)
+    found = decode(dicom_file(red, bits=8, kind="RGB"), SIDE)
     assert found.colour
     assert abs(int(found.pixels[..., 0].mean()) - round(0.299 * 200 + 0.587 * 20 + 0.114 * 20)) <= 1
 
@@ -190,7 +158,7 @@ def test_a_large_film_is_reduced_like_any_other_file(pydicom):
     content = io.BytesIO()
     Image.fromarray(film.astype(np.uint8)).save(content, "PNG")
     np.testing.assert_array_equal(
-        decode(stored(pydicom, film, bits=8), SIDE).pixels[..., 0],
+        decode(dicom_file(film, bits=8), SIDE).pixels[..., 0],
         decode(content.getvalue(), SIDE).pixels[..., 0],
     )
 
@@ -208,13 +176,13 @@ def test_a_large_film_is_reduced_like_any_other_file(pydicom):
     ids=str,
 )
 def test_what_is_no_film_is_refused_with_its_reason(pydicom, tags, said):
-    data = stored(pydicom, ramp(0, 255), bits=8, **tags)
+    data = dicom_file(ramp(0, 255), bits=8, **tags)
     with pytest.raises(UnusableImageError, match=said):
         decode(data, SIDE)
 
 
 def test_a_cut_file_is_refused(pydicom, tmp_path):
-    data = stored(pydicom, ramp(0, 255), bits=8)
+    data = dicom_file(ramp(0, 255), bits=8)
     (tmp_path / "cut.dcm").write_bytes(data[:-1000])
     with pytest.raises(DataError, match=r"cut\.dcm: corrupt DICOM"):
         load_gray(tmp_path / "cut.dcm", SIDE)

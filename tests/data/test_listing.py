@@ -57,7 +57,9 @@ def test_what_is_left_out_is_counted_by_place_and_reason(tmp_path):
     make_tree(tmp_path, patients=2)
     before = list_images(tmp_path).files
     fill(tmp_path, "train/NORMAL/notes.txt", "train/PNEUMONIA/a.csv", "train/PNEUMONIA/b.csv")
-    fill(tmp_path, "train/loose.jpeg", "chest_xray/train/NORMAL/copy.jpeg", "README.md")
+    fill(
+        tmp_path, "train/loose.jpeg", "loose.png", "chest_xray/train/NORMAL/copy.jpeg", "README.md"
+    )
     fill(tmp_path, "unlabelled/1.jpeg", "unlabelled/deeper/2.jpeg")
     (tmp_path / "train/NORMAL/loop").symlink_to(tmp_path)
     listing = list_images(tmp_path)
@@ -66,6 +68,7 @@ def test_what_is_left_out_is_counted_by_place_and_reason(tmp_path):
         ("train/NORMAL/notes.txt", 1, "not an image"),
         ("train/PNEUMONIA", 2, "not an image"),
         ("train/loose.jpeg", 1, "in no class's folder"),
+        ("loose.png", 1, "beside train/, in no split"),
         ("chest_xray/train/NORMAL/copy.jpeg", 1, "beside train/, in no split"),
         ("unlabelled", 2, "beside train/, in no split"),
         ("train/NORMAL/loop", 1, "a link to a folder; links are not followed"),

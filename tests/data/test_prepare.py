@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ from search.data.listing import Labelling
 from search.data.prepare import labelled_folder
 from search.data.report import table
 from search.errors import DataError
+from search.records import DatasetReport, from_json, to_json
 from tests.data.trees import encoded, film, make_tree, prepared, write
 
 ROOT = Path(__file__).parents[2]
@@ -48,13 +50,15 @@ def test_val_is_folded_into_train(tree, tmp_path):
     assert "val/NORMAL/IM-0900-0001.jpeg" in dataset.train.paths + dataset.val.paths
 
 
-def test_second_start_opens_no_image(tree, tmp_path, monkeypatch):
+@pytest.mark.parametrize("layout", ["", "train"], ids=["splits", "classes"])
+def test_second_start_opens_no_image(tree, tmp_path, monkeypatch, layout):
+    tree = tree / layout
     first, _ = prepared(tree, tmp_path / "cache")
 
     def fail(*_, **__):
         raise AssertionError("an image was opened")
 
-    monkeypatch.setattr("search.data.scan.decode", fail)
+    monkeypatch.setattr("search.data.scan.opened", fail)
     second, _ = prepared(tree, tmp_path / "cache")
     assert second.report.cache.reused
     assert not first.report.cache.reused
@@ -276,6 +280,14 @@ def test_the_cache_that_is_reported_is_the_one_on_disk(tree, tmp_path):
     cache = dataset.report.cache
     files = [tmp_path / "cache/arrays" / name for name in cache.files]
     assert cache.bytes == sum(path.stat().st_size for path in files)
+
+
+def test_the_report_is_read_back_as_it_was(tree, tmp_path):
+    write(tree / "train/NORMAL/notes.txt", b"x")
+    write(tree / "train/NORMAL/bad.jpeg", b"")
+    dataset, _ = prepared(tree, tmp_path / "cache")
+    written = json.loads(json.dumps(to_json(dataset.report)))
+    assert from_json(DatasetReport, written) == dataset.report
 
 
 def test_progress_reaches_the_end(tree, tmp_path):

@@ -1,3 +1,4 @@
+import os
 import sys
 import types
 import zipfile
@@ -9,7 +10,7 @@ from search.data import sources
 from search.data.demo import IMAGES
 from search.data.listing import list_images
 from search.data.sources import SourceKind, find_source
-from search.errors import DataError
+from search.errors import ConfigurationError, DataError
 from tests.data.trees import make_tree, write
 
 
@@ -98,6 +99,15 @@ def test_a_table_makes_up_for_a_layout(tmp_path):
     write(tmp_path / "given/images/a.jpeg", b"x")
     found = find_source(str(tmp_path / "given"), cache_dir=tmp_path, table="labels.csv")
     assert found.root == tmp_path / "given"
+
+
+@pytest.mark.parametrize("data", ["/dev/zero", "x" * 300, "~nosuchuser/x", "pipe"])
+def test_what_is_neither_a_folder_nor_an_archive_is_one_error(tmp_path, data):
+    if data == "pipe":
+        os.mkfifo(tmp_path / "pipe")
+        data = str(tmp_path / "pipe")
+    with pytest.raises((DataError, ConfigurationError), match=r"; (give|check|set)"):
+        find_source(data, cache_dir=tmp_path)
 
 
 def test_empty_name_is_an_error(tmp_path):

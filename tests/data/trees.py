@@ -70,3 +70,36 @@ def prepared(
         **options,
     }
     return prepare(source, split=split, cache_dir=cache_dir, **settings)
+
+
+def dicom_file(values, *, bits, kind="MONOCHROME2", syntax=None, **tags):
+    """A DICOM file of some values, as bytes."""
+    from pydicom.dataset import FileDataset, FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+    signed = bool(np.min(values) < 0)
+    depth = 8 if bits <= 8 else 16
+    dtype = np.dtype(f"{'int' if signed else 'uint'}{depth}")
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.1.1"
+    meta.MediaStorageSOPInstanceUID = generate_uid()
+    dataset = FileDataset(None, {}, file_meta=meta, preamble=bytes(128))
+    dataset.SOPClassUID = meta.MediaStorageSOPClassUID
+    dataset.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
+    dataset.PhotometricInterpretation = kind
+    colour = values.ndim == 3
+    dataset.SamplesPerPixel = 3 if colour else 1
+    if colour:
+        dataset.PlanarConfiguration = 0
+    dataset.Rows, dataset.Columns = values.shape[:2]
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = depth, bits, bits - 1
+    dataset.PixelRepresentation = int(signed)
+    for name, value in tags.items():
+        setattr(dataset, name, value)
+    dataset.PixelData = values.astype(dtype).tobytes()
+    if syntax is not None:
+        dataset.compress(syntax)
+    content = io.BytesIO()
+    dataset.save_as(content, enforce_file_format=True)
+    return content.getvalue()

@@ -1,212 +1,141 @@
-"""What the plots show, and the files they become."""
+"""The data of charts, computed from the records of a run, and their pictures."""
 
 import dataclasses
 import math
 
-import fake_runs as fake
-import fake_scores
-import numpy as np
 import pytest
-from matplotlib.figure import Figure
-from PIL import Image
-from sklearn.metrics import roc_auc_score
 
-from search.evidence import Heatmap
-from search.records import SYNTHETIC_NOTICE, to_json
-from search.reporting import curves, figures
-from search.reporting.insights import ranking
-from search.reporting.insights.course import draw_trials
-from search.reporting.insights.explain import explain
-from search.reporting.insights.insight import Section, read_insights
-from search.reporting.insights.material import Material
-from search.reporting.plots import draw_all, pictures
-from search.reporting.progress import RunProgress
-from search.reporting.trials import refit_histories, refit_rows
+from search.records import TrialStatus
+from search.reporting.documents import draw
+from search.reporting.plots import course, hyperparameters, scores
+from search.reporting.plots.failures import misses, misses_sentence
+from search.reporting.plots.style import page_data
+
+RANKED = {"objective": "robust_loss", "direction": "min"}
 
 
-@pytest.fixture(scope="module")
-def played():
-    events = list(fake.FakeRun(seeds=2).events())
-    progress = RunProgress()
-    for event in events:
-        progress.apply(event)
-    return progress.records, refit_histories(refit_rows(events))
-
-
-def test_training_curves_take_flat_and_nested_rows():
-    flat = [{"epoch": 2, "val_loss": 0.2}, {"epoch": 1, "val_loss": 0.3, "val_auc": None}]
-    nested = [{"epoch": 1, "metrics": {"val_loss": 0.4}}]
-    first, second = curves.training_curves({"a": flat, "b": nested}, objective="val_loss")
-    assert first.epochs == (1, 2)
-    assert first.metrics["val_loss"] == (0.3, 0.2)
-    assert math.isnan(first.metrics["val_auc"][0])
-    assert second.metrics["val_loss"] == (0.4,)
-
-
-def test_a_line_joins_the_trials_of_a_configuration(played):
-    lines = curves.trials_by_rung(played[0], objective="robust_loss")
-    longest = max(lines, key=lambda line: len(line.epochs))
-    assert longest.epochs == (1, 3, 9)
-    assert sum(line.winner for line in lines) == 1
-    best = next(line for line in lines if line.winner)
-    assert best.scores[-1] == min(line.scores[-1] for line in lines if line.epochs[-1] == 9)
-    assert all(math.isfinite(score) for line in lines for score in line.scores)
-
-
-def test_the_roc_is_that_of_scikit_learn_also_with_ties():
-    rng = np.random.default_rng(1)
-    labels = rng.integers(0, 2, 300)
-    scores = np.round(rng.random(300) + 0.3 * labels, 1)
-    (curve,) = curves.roc({"winner": (labels, scores)})
-    assert curve.auc == pytest.approx(roc_auc_score(labels, scores))
-    assert curve.false_positive_rate[0] == curve.true_positive_rate[0] == 0
-    assert curve.false_positive_rate[-1] == curve.true_positive_rate[-1] == 1
-
-
-def test_the_operating_point_is_at_the_stored_threshold():
-    labels, probabilities = fake.predictions(1.0)
-    (curve,) = curves.roc({"winner, seed 0": (labels, probabilities)}, evaluation=fake.evaluation())
-    x, y = curve.operating_point
-    assert x == (probabilities[labels == 0] >= 0.312).mean()
-    assert y == (probabilities[labels == 1] >= 0.312).mean()
-
-
-def test_one_class_or_not_a_number_has_no_roc():
-    assert curves.roc({"a": (np.ones(4), np.ones(4)), "b": (np.array([0, 1]), [math.nan, 1])}) == []
-
-
-def test_a_long_roc_keeps_few_numbers_and_its_ends():
-    rng = np.random.default_rng(1)
-    predictions = {"winner": (rng.integers(0, 2, 3000), rng.random(3000))}
-    (insight,) = ranking.roc(Material(objective="val_auc", predictions=predictions))
-    assert len(insight.rows) <= ranking.MAX_ROWS + 1
-    assert insight.rows[0][2:] == (0.0, 0.0, None, None)
-    assert insight.rows[-1][2:] == (1.0, 1.0, None, None)
-
-
-def test_confusion_matrices_are_both_models_at_both_thresholds():
-    matrices = curves.confusion(fake.evaluation())
-    assert [m.name for m in matrices] == [
-        "documented at 0.5",
-        "documented at 0.312",
-        "winner at 0.5",
-        "winner at 0.312",
+def many(made, count):
+    """A search of so many configurations whose score follows the learning rate."""
+    record = made.trials[0]
+    return [
+        dataclasses.replace(
+            record,
+            trial_id=f"{n:04d}",
+            configuration=n,
+            parent=None,
+            score=math.log(1e-4 * 1.1**n) ** 2 + 0.01 * (n % 3),
+            values={"learning_rate": 1e-4 * 1.1**n, "flip": n % 2 == 0},
+        )
+        for n in range(count)
     ]
-    assert (matrices[3].tn, matrices[3].fp, matrices[3].fn, matrices[3].tp) == (101, 16, 8, 206)
 
 
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory):
-    """Everything there is to draw of a run: its directory, material, files and texts drawn."""
-    root, texts, original = tmp_path_factory.mktemp("drawn"), [], Figure.text
-
-    def text(self, x, y, s, **options):
-        texts.append(s)
-        return original(self, x, y, s, **options)
-
-    film = Heatmap(
-        path="test/0.jpeg",
-        label=1,
-        probability=0.1,
-        called=0,
-        image=np.zeros((8, 8), np.uint8),
-        heat=np.zeros((8, 8), np.float32),
-    )
-    material = dataclasses.replace(fake_scores.material(), heatmaps=[film])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Figure, "text", text)
-        return root, material, draw_all(root, material, synthetic=True), texts
+def test_the_best_so_far_never_gets_worse_among_trials_of_equal_length(made):
+    chart = course.history(made.events, made.state.trials, **RANKED)
+    by_epochs, by_time = chart.panels
+    for panel in chart.panels:
+        trials, best = panel.series
+        assert trials.x == best.x
+        assert list(trials.x) == sorted(trials.x)
+    completed = [r for r in made.trials if r.status is TrialStatus.COMPLETED]
+    assert len(by_epochs.series[0].y) == len(completed)
+    assert by_epochs.series[1].y[-1] == made.trials[0].score
+    assert by_time.x == "minutes"
 
 
-def test_every_plot_is_a_stamped_png_with_its_numbers(drawn):
-    root, _, files, texts = drawn
-    shown = pictures(files)
-    assert [f.stem for f in shown] == [
-        "metrics",
-        "difference",
-        "seeds",
-        "confusion",
-        "roc",
-        "precision_recall",
-        "calibration",
-        "subtypes",
-        "predictive_values",
-        "heatmaps",
-        "importance",
-        "marginals_1",
-        "marginals_2",
-        "parallel_coordinates",
-        "trials_by_rung",
-        "learning_curves",
-        "training_curves",
-        "timeline",
+def test_slices_show_every_configuration_once(made):
+    chart = hyperparameters.slices(made.trials, **RANKED)
+    for panel in chart.panels:
+        ids = [i for one in panel.series for i in one.ids]
+        assert len(ids) == len(set(ids))
+    assert hyperparameters.slices(made.trials[:2], **RANKED) is None
+
+
+def test_slices_of_wide_ranges_are_logarithmic(made):
+    chart = hyperparameters.slices(many(made, 30), **RANKED)
+    assert {panel.x: panel.log_x for panel in chart.panels} == {
+        "learning_rate": True,
+        "flip": False,
+    }
+
+
+def test_parallel_coordinates_place_values_between_the_ends(made):
+    found = hyperparameters.parallel(many(made, 5), **RANKED)
+    assert [axis["name"] for axis in found["axes"]] == ["learning_rate", "flip", "robust_loss"]
+    places = [line["places"] for line in found["lines"]]
+    assert sorted(p[0] for p in places)[::4] == [0, 1]
+    assert {p[1] for p in places} == {0, 1}
+    assert sorted(line["good"] for line in found["lines"]) == [0, 0.25, 0.5, 0.75, 1]
+
+
+def test_an_inactive_hyperparameter_has_no_place(made):
+    records = many(made, 4)
+    records[2] = dataclasses.replace(records[2], values={"learning_rate": 1e-4})
+    lines = hyperparameters.parallel(records, **RANKED)["lines"]
+    assert [None in line["places"] for line in sorted(lines, key=lambda x: x["id"])] == [
+        False,
+        False,
+        True,
+        False,
     ]
-    assert {f.stem for f in files} - {f.stem for f in shown} == {"misses"}
-    assert texts.count(SYNTHETIC_NOTICE) == len(shown)
-    for path in shown:
-        with Image.open(path) as image:
-            assert min(image.size) > 250
-    local = root / "plots" / "local"
-    assert [f.name for f in files if f.parent == local] == ["heatmaps.png", "heatmaps.json"]
-    assert (local / ".gitignore").read_text() == "*\n"
-    found = [p for p in (root / "plots").rglob("*") if p.suffix in (".png", ".json")]
-    assert sorted(found) == sorted(files)
 
 
-def test_insights_are_read_back_as_they_were_in_the_order_of_the_report(drawn):
-    root, material, _, _ = drawn
-    read, made = read_insights(root / "plots"), explain(material)
-    assert [i.name for i in read] == [i.name for i in made]
-    for before, after in zip(made, read, strict=True):
-        for name in ("section", "title", "reading", "caption", "columns", "local"):
-            assert getattr(after, name) == getattr(before, name)
-        # What JSON has no number for, such as the first threshold of a ROC, comes back as None.
-        assert list(map(list, after.rows)) == to_json(before.rows)
-        assert (after.picture is None) == (before.draw is None)
+def test_importance_is_said_only_where_it_can_be_told(made):
+    assert hyperparameters.importance(made.trials, **RANKED) is None
+    chart = hyperparameters.importance(many(made, 60), **RANKED)
+    assert chart.panels[0].series[0].x[0] == "learning_rate"
+    noise = [dataclasses.replace(r, score=(7919 * n % 101) / 101) for n, r in
+             enumerate(many(made, 60))]  # fmt: skip
+    assert hyperparameters.importance(noise, **RANKED) is None
 
 
-def test_damaged_and_old_files_are_read_as_far_as_they_go(tmp_path):
-    Image.new("RGB", (4, 4)).save(tmp_path / "roc.png")
-    (tmp_path / "roc.json").write_text('{"title": "ROC", "columns": ["x"], "rows": [[1], 2]}')
-    Image.new("RGB", (4, 4)).save(tmp_path / "timeline.png")
-    (tmp_path / "timeline.json").write_text("{")
-    (tmp_path / "misses.json").write_text("[]")
-    roc, timeline = read_insights(tmp_path)
-    assert (roc.name, roc.title, roc.section, roc.rows) == ("roc", "ROC", Section.TEST, ((1,),))
-    assert (timeline.title, timeline.section, timeline.rows) == ("timeline", Section.COURSE, ())
+def test_learning_curves_go_on_from_their_parents(made):
+    found = course.curves(made.state.trials, **RANKED)
+    child = next(r for r in made.trials if r.parent is not None)
+    assert found[child.trial_id]["x"] == list(range(1, child.epochs + 1))
+    chart = course.learning_curves(made.state.trials, **RANKED)
+    assert any(one.colour == "baseline" for one in chart.panels[0].series)
 
 
-def test_what_there_is_no_data_for_is_not_drawn(tmp_path):
-    material = Material(objective="val_auc", records=[fake.failed("0001")])
-    assert draw_all(tmp_path, material, synthetic=False) == []
-    assert not (tmp_path / "plots").exists()
+def test_roc_marks_where_each_network_decides(made):
+    chart = scores.roc(made.curves, made.comparison)
+    dots = [one for one in chart.panels[0].series if one.kind == "points"]
+    winner = made.charts["roc"].panels[0].series[-1]
+    assert len(dots) == 2
+    assert winner.colour == "winner"
+    assert chart.numbers()[1]
 
 
-def test_plots_of_an_earlier_pass_are_removed_and_other_files_stay(tmp_path):
-    local = tmp_path / "plots" / "local"
-    local.mkdir(parents=True)
-    old = [tmp_path / "plots" / "seeds.png", tmp_path / "plots" / "seeds.json"]
-    old += [local / "heatmaps.png", local / "heatmaps.json"]
-    others = [tmp_path / "plots" / "roc.png", tmp_path / "plots" / "notes.txt"]
-    for path in (*old, *others):
-        path.write_text("{}")
-    records = [fake.trial("0001"), fake.trial("0002", score=0.2)]
-    material = Material(objective="robust_loss", records=records)
-    drawn = draw_all(tmp_path, material, synthetic=False, keep=("roc",))
-    assert drawn
-    assert not any(path.exists() for path in old)
-    assert all(path.exists() for path in (*others, *drawn))
+def test_misses_are_the_wrong_decisions_the_most_confident_first(made):
+    said = made.predictions["winner"]
+    found = misses(said, made.predictions["baseline"], threshold=0.5)
+    wrong = {p for p, q, y in zip(said.paths, said.probabilities, said.labels, strict=True)
+             if (q >= 0.5) != y}  # fmt: skip
+    assert {miss.path for miss in found} == wrong
+    distance = [abs(math.log(m.probability / (1 - m.probability))) for m in found]
+    assert distance == sorted(distance, reverse=True)
+    text = misses_sentence(found, len(said.paths), ("benign", "malignant"))
+    assert f"{len(found)} of {len(said.paths)}" in text
 
 
-def test_a_wide_range_of_losses_is_drawn_on_a_logarithmic_axis():
-    records = [fake.trial("0001", score=0.1), fake.trial("0002", score=50.0)]
-    lines = curves.trials_by_rung(records, objective="val_loss")
-    (axes,) = draw_trials(lines, objective="val_loss").axes
-    assert axes.get_yscale() == "log"
-    assert "lower is better" in axes.get_ylabel()
+@pytest.mark.parametrize(
+    "name", ["history", "slices", "curves", "retraining", "roc", "calibration"]
+)
+def test_every_chart_is_drawn_and_is_data_for_the_page(made, name):
+    chart = made.charts[name]
+    data = page_data(chart)
+    assert [len(panel["series"]) for panel in data["panels"]] == [
+        len(panel.series) for panel in chart.panels
+    ]
+    columns, rows = chart.numbers()
+    assert all(len(row) == len(columns) for row in rows)
 
 
-def test_roles_have_colours_of_their_own():
-    assert figures.role_colour("documented, seed 1") == figures.ORANGE
-    assert figures.role_colour("winner") == figures.BLUE
-    assert figures.role_colour("finalist_2") not in (figures.ORANGE, figures.BLUE)
+def test_pictures_of_before_are_removed(made):
+    stale = made.directory.plots_dir / "importance.png"
+    stale.parent.mkdir(exist_ok=True)
+    stale.write_bytes(b"")
+    files = draw(made)
+    assert not stale.exists()
+    assert {path.name for path in files} == {path.name for path in stale.parent.glob("*.png")}
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in files)

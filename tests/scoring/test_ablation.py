@@ -15,10 +15,10 @@ VALUES = {"flip": False}
 CONTENT = {
     "objective": "robust_loss",
     "repeats": 2,
-    "bases": [{"base": "documented", "epochs": 3, "values": VALUES}],
+    "bases": [{"base": "baseline", "epochs": 3, "values": VALUES}],
     "answers": [
-        {"base": "documented", "name": "flip=on", "epochs": 3, "values": {"flip": True}},
-        {"base": "documented", "name": "filters=8", "failed": "out of memory"},
+        {"base": "baseline", "name": "flip=on", "epochs": 3, "values": {"flip": True}},
+        {"base": "baseline", "name": "filters=8", "failed": "out of memory"},
     ],
 }
 DOCUMENTED = {"schedule": "constant", "size": 1}
@@ -28,7 +28,7 @@ DOCUMENTED = {"schedule": "constant", "size": 1}
 def ablation(tmp_path):
     """Return a function that plans the ablation of a run whose winner has the documented values."""
 
-    def plan(trained_as="finalist_1", bases=("documented", "winner"), **options):
+    def plan(trained_as="finalist_1", bases=("baseline", "winner"), **options):
         run = RunDirectory(tmp_path / "run")
         run.create()
         best = {"trial_id": "t0", "values": DOCUMENTED}
@@ -50,16 +50,16 @@ def ablation(tmp_path):
 
 
 def test_a_control_that_won_is_one_base_without_the_finalists_options(ablation):
-    planned = ablation("documented")
-    assert [(arm.base, arm.role.average) for arm in planned.arms] == [("documented", 0)]
+    planned = ablation("baseline")
+    assert [(arm.base, arm.role.average) for arm in planned.arms] == [("baseline", 0)]
     assert planned.notes == ["The winner is the documented configuration, so it is one base."]
-    (alone,) = ablation("documented", bases=("winner",)).arms
+    (alone,) = ablation("baseline", bases=("winner",)).arms
     assert (alone.base, alone.role.average) == ("winner", 0)
 
 
 def test_a_finalist_with_the_documented_values_and_other_options_is_a_base_of_its_own(ablation):
     arms = ablation("finalist_1").arms
-    assert [(a.base, a.role.average) for a in arms] == [("documented", 0), ("winner", 0.9)]
+    assert [(a.base, a.role.average) for a in arms] == [("baseline", 0), ("winner", 0.9)]
 
 
 def test_a_network_of_the_run_is_used_again_unless_its_weights_were_changed(ablation):
@@ -89,8 +89,8 @@ def test_answers_of_before_are_read_with_what_was_trained_for_them(tmp_path):
     content, told = stored_answers(directory)
     assert content == CONTENT
     assert told == {
-        "documented": (3, VALUES, "robust_loss", 2),
-        "documented.flip=on": (3, {"flip": True}, "robust_loss", 2),
+        "baseline": (3, VALUES, "robust_loss", 2),
+        "baseline.flip=on": (3, {"flip": True}, "robust_loss", 2),
     }
 
 
@@ -103,7 +103,7 @@ def test_answers_of_before_are_read_with_what_was_trained_for_them(tmp_path):
         "{}",
         json.dumps({**CONTENT, "bases": None}),
         json.dumps({**CONTENT, "answers": ["yes"]}),
-        json.dumps({**CONTENT, "bases": [{"base": "documented"}]}),
+        json.dumps({**CONTENT, "bases": [{"base": "baseline"}]}),
         json.dumps({name: value for name, value in CONTENT.items() if name != "repeats"}),
     ],
 )

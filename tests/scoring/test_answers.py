@@ -5,14 +5,13 @@ import json
 
 import numpy as np
 import pytest
-from tests.test_factors import BASE
+from search.scoring.answers import Arm, Scored, Trained, content
+from search.scoring.refit import Candidate, Role
 
 from search.config import RunConfig
 from search.records import Predictions, Split
-from search.reporting.ablation import ablation_view
-from search.scoring.answers import Arm, Scored, Trained, content
 from search.scoring.factors import changed, parse_factors
-from search.scoring.refit import Candidate, Role
+from tests.scoring.test_factors import BASE
 
 SEEDS = (0, 1, 2)
 
@@ -30,12 +29,12 @@ def network(role, seed, score, folder):
 
 
 def arms(factors):
-    base = Role(name="documented", values=BASE)
-    found = [Arm(base="documented", change=None, role=base, epochs=10)]
+    base = Role(name="baseline", values=BASE)
+    found = [Arm(base="baseline", change=None, role=base, epochs=10)]
     for wish in parse_factors(factors):
         change = changed(wish, BASE, 10)
-        role = Role(name=f"documented.{change.name}", values=change.values)
-        found.append(Arm(base="documented", change=change, role=role, epochs=change.epochs))
+        role = Role(name=f"baseline.{change.name}", values=change.values)
+        found.append(Arm(base="baseline", change=change, role=role, epochs=change.epochs))
     return found
 
 
@@ -58,7 +57,7 @@ def said(labels, shift, seed):
 def found(tiny_dataset, tmp_path):
     """One base; flips help clearly, no dropout hurts, other filters could not be trained."""
     labels = (np.arange(80) % 2).astype(np.int8)
-    effects = {"documented": 0.0, "documented.flip=on": -0.2, "documented.dropout=off": 0.2}
+    effects = {"baseline": 0.0, "baseline.flip=on": -0.2, "baseline.dropout=off": 0.2}
     trained, scored = [], {}
     for arm in arms("flip,dropout,filters=8"):
         name = arm.role.name
@@ -136,7 +135,6 @@ def test_the_terminal_shows_every_change_with_its_answer(found):
     from rich.console import Console
 
     console = Console(width=80, record=True, file=io.StringIO())
-    console.print(ablation_view(found()))
     text = console.export_text()
     for words in ("Do horizontal flips help?", "off → on", "−0.200", "helps", "hurts", "seeds"):
         assert words in text, words

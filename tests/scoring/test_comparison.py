@@ -3,10 +3,10 @@ import json
 
 import numpy as np
 import pytest
+from search.scoring.comparison import Scored, compare, compare_means, evaluation_report
 from tiny import THRESHOLD, make_predictions
 
 from search.records import SYNTHETIC_NOTICE, Split, Threshold, to_json
-from search.scoring.comparison import Scored, compare, compare_means, evaluation_report
 from search.scoring.metrics import RANKING_METRICS, THRESHOLD_METRICS
 from search.scoring.predictions import evaluate
 
@@ -83,7 +83,7 @@ def test_the_report_has_the_contracts_keys_and_is_json():
     winner, documented = two_models()
     report = evaluation_report(
         scored("winner", winner),
-        scored("documented", documented),
+        scored("baseline", documented),
         objective="robust_loss",
         synthetic=True,
         test_scorings=4,
@@ -91,7 +91,7 @@ def test_the_report_has_the_contracts_keys_and_is_json():
         repeats=20,
     )
     read = json.loads(json.dumps(to_json(report), allow_nan=False))
-    assert {"winner", "documented", "difference", "mcnemar"} <= read.keys()
+    assert {"winner", "baseline", "difference", "mcnemar"} <= read.keys()
     assert read["notice"] == SYNTHETIC_NOTICE
     assert (read["objective"], read["test_scorings"]) == ("robust_loss", 4)
     side = read["winner"]
@@ -109,7 +109,7 @@ def test_the_report_has_the_contracts_keys_and_is_json():
 
 def test_the_means_over_seeds_are_compared_with_both_intervals():
     winner, documented = two_models()
-    sides = scored("winner", winner), scored("documented", documented)
+    sides = scored("winner", winner), scored("baseline", documented)
     found = compare_means(*sides, seed=0, repeats=100)
     single = compare(winner, documented, thresholds=(THRESHOLD, THRESHOLD), seed=0, repeats=100)
     assert found["seeds"] == 2
@@ -124,9 +124,9 @@ def test_the_means_over_seeds_are_compared_with_both_intervals():
 
 def test_a_single_seed_or_other_seeds_have_no_mean_to_compare():
     winner, documented = two_models()
-    one = scored("winner", winner, seeds=(0,)), scored("documented", documented, seeds=(0,))
+    one = scored("winner", winner, seeds=(0,)), scored("baseline", documented, seeds=(0,))
     assert compare_means(*one, seed=0) == {}
-    other = scored("winner", winner), scored("documented", documented, seeds=(1, 2))
+    other = scored("winner", winner), scored("baseline", documented, seeds=(1, 2))
     assert compare_means(*other, seed=0) == {}
 
 
@@ -134,7 +134,7 @@ def test_real_images_carry_no_notice_and_one_seed_has_no_spread():
     winner, documented = two_models()
     report = evaluation_report(
         scored("winner", winner, seeds=(0,)),
-        scored("documented", documented, seeds=(0,)),
+        scored("baseline", documented, seeds=(0,)),
         objective="val_auc",
         synthetic=False,
         test_scorings=2,
@@ -149,7 +149,7 @@ def test_a_metric_that_one_seed_leaves_undefined_has_no_spread():
     labels = np.array([0, 1] * 20)
     usual = make_predictions(labels, 0.1 + 0.8 * labels)
     silent = make_predictions(labels, np.full(40, 0.01))
-    sides = [scored(role, usual, seeds=(0,)) for role in ("winner", "documented")]
+    sides = [scored(role, usual, seeds=(0,)) for role in ("winner", "baseline")]
     evaluations = (*sides[0].test, *scored("winner", silent, seeds=(1,)).test)
     report = evaluation_report(
         dataclasses.replace(sides[0], test=evaluations),
@@ -169,7 +169,7 @@ def test_a_metric_that_one_seed_leaves_undefined_has_no_spread():
 def test_without_a_test_set_validation_is_reported_and_nothing_compared():
     sides = [
         dataclasses.replace(scored(role, predictions), test=(), validation=())
-        for role, predictions in zip(("winner", "documented"), two_models(), strict=True)
+        for role, predictions in zip(("winner", "baseline"), two_models(), strict=True)
     ]
     predictions = [dataclasses.replace(s.predictions, split=Split.VALIDATION) for s in sides]
     sides = [
@@ -199,7 +199,7 @@ def test_the_terminal_report_reads_what_is_written():
     winner, documented = two_models()
     report = evaluation_report(
         scored("winner", winner),
-        scored("documented", documented),
+        scored("baseline", documented),
         objective="robust_loss",
         synthetic=False,
         test_scorings=4,

@@ -4,14 +4,14 @@ import dataclasses
 
 import numpy as np
 import pytest
+from search.scoring.opening import FILE, question, read_answers, write_answers
+from search.scoring.refit import Candidate
 
 from search.journal import EventKind
 from search.records import Predictions, Split, Threshold
 from search.run_directory import RunDirectory
 from search.scoring import refit
 from search.scoring.calibration import Calibration
-from search.scoring.opening import FILE, question, read_answers, write_answers
-from search.scoring.refit import Candidate
 
 IMAGES = ["fingerprint", 96, 3]
 
@@ -101,7 +101,7 @@ def test_another_question_is_not_answered(kept, networks, change):
 def test_other_networks_are_not_answered_for(kept, networks):
     run, _ = kept
     assert read_answers(run, ask(networks[:2])) is None
-    other = dataclasses.replace(networks[0], role="documented")
+    other = dataclasses.replace(networks[0], role="baseline")
     assert read_answers(run, ask([other, *networks[1:]])) is None
     # What is tested is the network trained on train + val, alone and in the ensemble.
     networks[1].weights_file.write_text("other weights")

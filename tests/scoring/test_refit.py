@@ -3,14 +3,14 @@
 import dataclasses
 
 import pytest
+from search.scoring.refit import Role
 
 from search.errors import SearchFailedError
 from search.records import EpochRecord, Failure, FailureKind, TrialResult
 from search.scoring import refit
-from search.scoring.refit import Role
 
-LOSSES = {"documented": [0.5, 0.4, 0.6], "winner": [0.3, 0.2, 0.25]}
-CONTROL, WINNER = Role(name="documented", values={"a": 1}), Role(name="winner", values={"a": 2})
+LOSSES = {"baseline": [0.5, 0.4, 0.6], "winner": [0.3, 0.2, 0.25]}
+CONTROL, WINNER = Role(name="baseline", values={"a": 1}), Role(name="winner", values={"a": 2})
 
 
 @pytest.fixture
@@ -53,8 +53,8 @@ def retrained(plan, *, fail=()):
 def test_every_role_is_trained_with_the_same_seeds_and_epochs(plan):
     specs = [job.spec for job in plan.jobs([CONTROL, WINNER])]
     assert [spec.trial_id for spec in specs] == [
-        "documented-0",
-        "documented-1",
+        "baseline-0",
+        "baseline-1",
         "winner-0",
         "winner-1",
     ]
@@ -68,7 +68,7 @@ def test_the_best_epoch_is_kept_and_validation_chooses(plan):
     assert [c.kept_epoch for c in candidates] == [2] * 4
     assert candidates[2].score == pytest.approx(0.2)
     assert refit.choose(candidates, direction="min") == "winner"
-    assert refit.choose(candidates, direction="max") == "documented"
+    assert refit.choose(candidates, direction="max") == "baseline"
     assert refit.best_of(candidates, "winner", direction="min").seed == 0
     assert refit.best_of(candidates, "winner", direction="max").seed == 1
 
@@ -76,7 +76,7 @@ def test_the_best_epoch_is_kept_and_validation_chooses(plan):
 def test_of_equal_roles_the_smaller_network_is_chosen_and_nan_comes_last(plan):
     control, _, winner, _ = retrained(plan)
     equal = dataclasses.replace(winner, score=control.score)
-    assert refit.choose([control, equal], direction="min") == "documented"
+    assert refit.choose([control, equal], direction="min") == "baseline"
     smaller = dataclasses.replace(equal, parameters=equal.parameters - 1)
     assert refit.choose([control, smaller], direction="min") == "winner"
     diverged = dataclasses.replace(control, score=float("nan"))

@@ -12,7 +12,7 @@ from search.records import EpochRecord, Failure, FailureKind, TrialRecord, Trial
 from search.run_directory import RunDirectory
 from search.scoring.retrain import Retraining, recipe
 from search.tuning import checkpoint
-from search.tuning.messages import TrialStarted
+from search.tuning.executors import TrialStarted
 
 DOCUMENTED = {"schedule": "constant", "size": 1}
 BETTER = {"schedule": "constant", "size": 2}
@@ -119,8 +119,8 @@ def stage(tmp_path):
 def test_finalists_and_control_are_trained_and_validation_chooses(stage):
     candidates, _, directory, asked, _ = stage()
     assert [(c.role, c.seed, c.kept_epoch) for c in candidates] == [
-        ("documented", 0, 2),
-        ("documented", 1, 2),
+        ("baseline", 0, 2),
+        ("baseline", 1, 2),
         ("winner", 0, 2),
         ("winner", 1, 2),
     ]
@@ -178,8 +178,8 @@ def test_options_are_the_finalists_and_the_control_stays_as_documented(stage):
 
 def test_the_documented_configuration_as_the_best_is_trained_once_unless_options_differ(stage):
     candidates, fake, _, _, _ = stage(RECORDS[:1])
-    assert {spec.trial_id for spec in fake.specs} == {"documented-0", "documented-1"}
-    assert [c.role for c in candidates] == ["documented"] * 2 + ["winner"] * 2
+    assert {spec.trial_id for spec in fake.specs} == {"baseline-0", "baseline-1"}
+    assert [c.role for c in candidates] == ["baseline"] * 2 + ["winner"] * 2
     _, fake, _, _, _ = stage(RECORDS[:1], refit_patience=4, precision="mixed_bfloat16")
     ours = [spec for spec in fake.specs if spec.trial_id.startswith("finalist")]
     assert len(ours) == 2
@@ -208,13 +208,13 @@ def test_on_train_and_validation_each_seed_is_trained_to_its_kept_epoch(stage):
         next(s.directory.name for s in final if s.trial_id == f"winner_train+val-{c.seed}")
         for c in winners
     ]
-    assert all(c.final_weights is None for c in candidates if c.role == "documented")
+    assert all(c.final_weights is None for c in candidates if c.role == "baseline")
     assert candidates[-1].final_weights is not None
     said = recipe(config, candidates, precision="float32")
     assert said["trained_on"] == "train+val"
     assert "train alone" in said["notes"][0]
     roles = {e["role"] for e in directory.events() if "role" in e}
-    assert roles == {"documented", "finalist_1", "winner_train+val"}
+    assert roles == {"baseline", "finalist_1", "winner_train+val"}
 
 
 def test_a_seed_that_fails_on_train_and_validation_is_left_out(stage):
@@ -235,7 +235,7 @@ def test_with_several_finalists_the_mean_over_seeds_decides(stage):
 def test_the_control_wins_where_no_finalist_is_better_though_the_search_thought_so(stage):
     candidates, fake, directory, _, config = stage([RECORDS[0], WORSE], ensemble=True)
     ours = [c for c in candidates if c.role == "winner" and not c.members]
-    control = [c for c in candidates if c.role == "documented"]
+    control = [c for c in candidates if c.role == "baseline"]
     assert [c.weights_file for c in ours] == [c.weights_file for c in control]
     assert candidates[-1].members == tuple(ours)
     assert directory.read_json("best_hyperparameters.json") == {
@@ -243,7 +243,7 @@ def test_the_control_wins_where_no_finalist_is_better_though_the_search_thought_
         "values": DOCUMENTED,
     }
     assert len(fake.specs) == 4
-    assert recipe(config, candidates, precision="float32")["trained_as"] == "documented"
+    assert recipe(config, candidates, precision="float32")["trained_as"] == "baseline"
 
 
 def test_a_control_that_wins_is_trained_once_more_as_it_was_and_has_no_finalists_options(stage):

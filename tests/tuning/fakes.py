@@ -1,5 +1,6 @@
 """A HyperModel small enough to train in milliseconds, and trials that train nothing."""
 
+import dataclasses
 import random
 
 import keras
@@ -67,8 +68,16 @@ class FakeExecutor:
     """Pretends to train; several at a time, ending in a random order."""
 
     def __init__(
-        self, *, workers=1, seed=0, fails=lambda spec: False, metric="robust_loss", value=loss
+        self,
+        *,
+        workers=1,
+        seed=0,
+        fails=lambda spec: False,
+        learns=lambda spec: True,
+        metric="robust_loss",
+        value=loss,
     ):
+        self.learns = learns
         self.workers, self.fails, self.metric, self.value = workers, fails, metric, value
         self.drawn = random.Random(seed)
         self.queue: list[TrialSpec] = []
@@ -85,6 +94,7 @@ class FakeExecutor:
     def wait(self, on_epoch):
         spec = self.queue.pop(self.drawn.randrange(len(self.queue)))
         result = fake_result(spec, metric=self.metric, value=self.value, fail=self.fails(spec))
+        result = dataclasses.replace(result, learned=self.learns(spec))
         for epoch in result.epochs:
             on_epoch(epoch)
         return result

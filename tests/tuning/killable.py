@@ -16,8 +16,7 @@ from search.tuning.executors import Executor, InProcessExecutor
 from search.tuning.loop import SearchLoop
 from search.tuning.model import Setting
 from search.tuning.oracle import ScheduleOracle
-from search.tuning.pool import WorkerPool
-from search.tuning.pooling import PoolLimits
+from search.tuning.pool import PoolLimits, WorkerPool
 from search.tuning.proposals import UniformSource
 from search.tuning.schedule import hyperband
 from tests.tiny_data import tiny_data

@@ -12,15 +12,14 @@ import keras
 import keras_tuner as kt
 
 from search.run_directory import RunDirectory
-from search.tuning import ray_executor
+from search.tuning import ray as clusters
 from search.tuning import space as spaces
 from search.tuning.executors import Executor, InProcessExecutor
 from search.tuning.loop import SearchLoop
 from search.tuning.model import Setting
 from search.tuning.oracle import ScheduleOracle
-from search.tuning.pooling import PoolLimits
+from search.tuning.pool import PoolLimits
 from search.tuning.proposals import UniformSource
-from search.tuning.ray_cluster import RayWishes
 from search.tuning.schedule import hyperband
 from tests.tiny_data import tiny_data
 from tests.tuning.fakes import TinyHyperModel
@@ -55,11 +54,12 @@ def executor(setting: Setting, run: RunDirectory, address: str) -> Executor:
     if not address:
         return InProcessExecutor(setting, should_stop=lambda: False)
     # On a busy machine the second worker needs long; without it there is nothing to test.
-    ray_executor.MEASURE_SECONDS = 400.0
-    pool = ray_executor.open_on_ray(
+    clusters.MEASURE_SECONDS = 400.0
+    pool = clusters.open_on_ray(
         setting,
-        RayWishes(address=address),
+        clusters.RayRequest(address=address),
         2,
+        trials=100,
         log_dir=run.logs_dir,
         should_stop=lambda: False,
         limits=PoolLimits(),

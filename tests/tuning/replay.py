@@ -51,7 +51,7 @@ def check_replay(root: Path, schedule: Schedule, *, direction: str = "min") -> N
             ]
             best = sorted(below, key=lambda r: (sign * r.score, r.parameters, r.configuration))
             assert {r.parent for r in mine} == {r.trial_id for r in best[: len(mine)]}
-            failed = sum(r.status is TrialStatus.FAILED for r in mine)
+            failed = sum(r.status is not TrialStatus.COMPLETED for r in mine)
             # Spares are bounded in the first rung alone, and number two at the least.
             most = max(2 * level.count, level.count + 2) if rung == 1 else len(below)
             assert len(mine) == min(level.count + failed, most, len(below))

@@ -1,11 +1,72 @@
-"""What each worker gets of the machine."""
+"""This machine, how many workers it gets by the rule, and what each of them gets of it."""
 
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from search.tuning import devices
-from search.tuning.devices import GPU_MEMORY_VARIABLE, Gpu, find_gpus, worker_environments
+from search.tuning.devices import (
+    GPU_MEMORY_VARIABLE,
+    Gpu,
+    default_precision,
+    default_workers,
+    find_gpus,
+    worker_environments,
+)
+
+HUGE = str(2**63 - 4096)
+"""What version 1 of control groups says where there is no limit."""
+
+
+@pytest.mark.parametrize(
+    ("cores", "memory", "trials", "expected"),
+    [
+        (2, 16_000, 50, 2),
+        (1, None, 50, 2),
+        (16, 64_000, 50, 8),
+        (16, 64_000, 3, 3),
+        (16, 8_000, 50, 3),
+        (16, 500, 50, 1),
+    ],
+)
+def test_on_a_cpu_trials_cores_and_memory_limit_the_workers(
+    monkeypatch, cores, memory, trials, expected
+):
+    monkeypatch.setattr(devices, "usable_cores", lambda: cores)
+    monkeypatch.setattr(devices, "available_memory_mb", lambda: memory)
+    assert default_workers(trials) == expected
+
+
+@pytest.mark.parametrize(
+    ("memories", "expected"), [([80_000], 4), ([16_000], 2), ([6_000], 1), ([80_000, 24_000], 7)]
+)
+def test_on_gpus_their_memory_limits_the_workers(monkeypatch, memories, expected):
+    monkeypatch.setattr(devices, "available_memory_mb", lambda: None)
+    gpus = [Gpu(index=str(i), memory_mb=memory) for i, memory in enumerate(memories)]
+    assert default_workers(50, gpus=gpus) == expected
+    assert default_workers(1, gpus=gpus) == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "precision"),
+    [
+        ("fpu avx2 avx512f avx512_bf16", "mixed_bfloat16"),
+        ("fpu amx_bf16 amx_tile", "mixed_bfloat16"),
+        ("fpu avx2 avx512f", "float32"),
+    ],
+)
+def test_bfloat16_where_the_processor_multiplies_in_it(monkeypatch, tmp_path, flags, precision):
+    (tmp_path / "cpuinfo").write_text(f"model name\t: any\nflags\t\t: {flags}\n")
+    monkeypatch.setattr(devices, "CPU_INFO", tmp_path / "cpuinfo")
+    assert default_precision(gpu=False) == precision
+    assert default_precision(gpu=True) == "mixed_bfloat16"
+    monkeypatch.setattr(devices, "CPU_INFO", tmp_path / "none")  # another system than Linux
+    assert default_precision(gpu=False) == "float32"
+
+
+def test_the_memory_of_this_process_is_known_on_linux():
+    assert 10 < devices.resident_mb() < 100_000
 
 
 def test_cores_are_divided_and_one_worker_keeps_them_all():
@@ -51,14 +112,14 @@ def test_a_share_of_the_users_own_does_not_stand_beside_ours(monkeypatch):
 
 
 def test_a_containers_limits_count(monkeypatch):
-    monkeypatch.setattr(devices.cgroups, "cpu_limit", lambda: None)
-    monkeypatch.setattr(devices.cgroups, "free_memory_mb", lambda: None)
+    monkeypatch.setattr(devices, "cpu_limit", lambda: None)
+    monkeypatch.setattr(devices, "free_memory_mb", lambda: None)
     cores, memory = devices.usable_cores(), devices.available_memory_mb()
-    monkeypatch.setattr(devices.cgroups, "cpu_limit", lambda: 0.5)
-    monkeypatch.setattr(devices.cgroups, "free_memory_mb", lambda: 7)
+    monkeypatch.setattr(devices, "cpu_limit", lambda: 0.5)
+    monkeypatch.setattr(devices, "free_memory_mb", lambda: 7)
     assert (devices.usable_cores(), devices.available_memory_mb()) == (1, 7)
-    monkeypatch.setattr(devices.cgroups, "cpu_limit", lambda: 1e6)
-    monkeypatch.setattr(devices.cgroups, "free_memory_mb", lambda: 10**9)
+    monkeypatch.setattr(devices, "cpu_limit", lambda: 1e6)
+    monkeypatch.setattr(devices, "free_memory_mb", lambda: 10**9)
     assert devices.usable_cores() == cores
     assert memory is None or devices.available_memory_mb() < 10**9
 
@@ -97,3 +158,72 @@ def test_no_tool_or_a_broken_one_means_no_gpu(monkeypatch):
     monkeypatch.setattr(devices.shutil, "which", lambda name: "/usr/bin/nvidia-smi")
     monkeypatch.setattr(devices.subprocess, "run", fails)
     assert find_gpus() == ()
+
+
+@pytest.fixture
+def limits(tmp_path):
+    def of(own: str, files: dict[str, str]) -> tuple[float | None, int | None]:
+        (tmp_path / "own").write_text(own)
+        for name, text in files.items():
+            path = tmp_path / "groups" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text + "\n")
+        where = {"root": tmp_path / "groups", "own": tmp_path / "own"}
+        return devices.cpu_limit(**where), devices.free_memory_mb(**where)
+
+    return of
+
+
+def mib(count: int) -> str:
+    return str(count * 2**20)
+
+
+def test_the_smallest_limit_from_the_own_group_upwards_counts(limits):
+    found = limits(
+        "0::/job/step",
+        {
+            "job/step/cpu.max": "max 100000",
+            "job/cpu.max": "250000 100000",
+            "cpu.max": "800000 100000",
+            "job/step/memory.max": mib(4000),
+            "job/step/memory.current": mib(1500),
+            "job/step/memory.stat": f"anon 5\ninactive_file {mib(500)}",
+            "job/memory.max": "max",
+            "job/memory.current": mib(9000),
+        },
+    )
+    assert found == (2.5, 3000)
+
+
+def test_version_1_is_understood(limits):
+    found = limits(
+        "4:memory:/docker/abc\n3:cpu,cpuacct:/docker/abc\n1:name=systemd:/x\n0::/",
+        {
+            # Inside a container its own group is mounted at the top.
+            "cpu,cpuacct/cpu.cfs_quota_us": "150000",
+            "cpu,cpuacct/cpu.cfs_period_us": "100000",
+            "memory/memory.limit_in_bytes": mib(2000),
+            "memory/memory.usage_in_bytes": mib(1200),
+            "memory/memory.stat": f"inactive_file 1\ntotal_inactive_file {mib(100)}",
+        },
+    )
+    assert found == (1.5, 900)
+
+
+def test_no_limit_is_none_or_huge(limits):
+    assert limits("0::/", {"cpu.max": "max 100000", "memory.max": "max"}) == (None, None)
+    cores, memory = limits(
+        "4:memory:/\n3:cpu:/",
+        {
+            **{"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"},
+            **{"memory/memory.limit_in_bytes": HUGE, "memory/memory.usage_in_bytes": "0"},
+        },
+    )
+    assert cores is None
+    assert memory > 10**9
+
+
+def test_another_system_has_none(tmp_path):
+    nowhere = {"root": Path(tmp_path / "none"), "own": tmp_path / "neither"}
+    assert devices.cpu_limit(**nowhere) is None
+    assert devices.free_memory_mb(**nowhere) is None

@@ -18,7 +18,7 @@ from search import backend
 from search.records import TrialSpec
 from search.tuning import checkpoint
 from search.tuning.devices import find_gpus, worker_environments
-from search.tuning.messages import TrialStarted
+from search.tuning.executors import TrialStarted
 from search.tuning.model import Setting
 from search.tuning.pool import WorkerPool
 from search.tuning.trial import train_trial

@@ -106,6 +106,34 @@ def test_random_failures_starve_no_rung(tmp_path, seed):
     check_replay(tmp_path, hyperband(max_epochs=9, factor=3))
 
 
+def test_a_trial_that_learned_nothing_ranks_below_every_living_one_and_is_never_promoted(tmp_path):
+    def dead(spec):
+        return spec.values["learning_rate"] > 1e-2
+
+    # A constant output scores better than everything that is alive.
+    executor = FakeExecutor(
+        workers=2,
+        learns=lambda spec: not dead(spec),
+        value=lambda spec, epoch: -1.0 if dead(spec) else loss(spec, epoch),
+    )
+    records = make_loop(tmp_path, executor).search()
+    nothing = [r for r in records if r.status is TrialStatus.LEARNED_NOTHING]
+    assert {r.trial_id for r in nothing} == {r.trial_id for r in records if dead(r)}
+    assert nothing
+    assert not {r.trial_id for r in nothing} & {r.parent for r in records}
+    best = selection.winners(records, metric="robust_loss", direction="min", top=50)
+    assert all(r.status is TrialStatus.COMPLETED for r in best)
+    check_replay(tmp_path, hyperband(max_epochs=9, factor=3))
+    again = make_loop(tmp_path, FakeExecutor()).search()
+    assert outcome(again) == outcome(records)
+
+
+def test_a_search_where_nothing_is_learned_says_so(tmp_path):
+    executor = FakeExecutor(learns=lambda spec: False)
+    with pytest.raises(SearchFailedError, match=r"none of .* learned anything"):
+        make_loop(tmp_path, executor).search()
+
+
 def test_when_nothing_works_the_first_traceback_is_told(tmp_path):
     with pytest.raises(SearchFailedError, match="injected"):
         make_loop(tmp_path, FakeExecutor(fails=lambda spec: True)).search()

@@ -1,11 +1,10 @@
-"""Worker processes: the same results as in one process, and every way of losing a worker."""
+"""Workers: the same results as in one process, and every way of losing a worker."""
 
 import dataclasses
 import multiprocessing.process
 import os
 import pickle
-import signal
-import time
+from collections import deque
 from pathlib import Path
 
 import pytest
@@ -13,15 +12,15 @@ import pytest
 from search.errors import StopRequestedError, WorkerError
 from search.records import EpochRecord, FailureKind, TrialSpec
 from search.tuning import pool as pools
-from search.tuning import pooling
-from search.tuning.devices import worker_environments
-from search.tuning.messages import TrialStarted, WorkerLost
+from search.tuning.devices import Gpu, worker_environments
+from search.tuning.executors import Pace, TrialStarted, WorkerLost
 from search.tuning.model import Setting
-from search.tuning.pool import WorkerPool, _ProcessWorker
-from search.tuning.pooling import PoolLimits
+from search.tuning.pool import Pool, PoolLimits, Worker, WorkerPool, _ProcessWorker
 from search.tuning.trial import train_trial
-from tests.tuning.fakes import TinyHyperModel
+from search.tuning.worker import Measure, Ready
+from tests.tuning.fakes import TinyHyperModel, fake_result
 from tests.tuning.faulty import FaultyHyperModel, UnloadableHyperModel
+from tests.tuning.test_trial import spec as other_spec
 
 VALUES = {"filters": 4, "learning_rate": 0.01, "batch_size": 8, "boom": False, "nan": False}
 
@@ -84,7 +83,7 @@ def test_a_pool_gives_what_one_process_gives_and_survives_a_kill(setting, tmp_pa
             assert mine.metrics == pytest.approx(theirs.metrics, abs=1e-5)
     (lost,) = [m for m in messages if isinstance(m, WorkerLost)]
     assert (lost.trial_id, lost.retry) == ("b", True)
-    assert lost.reason == "killed by SIGKILL, perhaps for want of memory"
+    assert lost.reason == "killed by SIGKILL, perhaps because memory ran out"
     started = [m.trial_id for m in messages if isinstance(m, TrialStarted)]
     assert sorted(started) == ["a", "b", "b", "c"]
     heard = {(m.trial_id, m.epoch) for m in messages if isinstance(m, EpochRecord)}
@@ -123,8 +122,8 @@ def test_a_hanging_worker_is_replaced(setting, tmp_path, fault, limits, reason):
 
 
 def test_a_worker_that_hangs_while_it_loads_or_measures_is_given_up(tmp_path, monkeypatch):
-    monkeypatch.setattr(pooling, "STARTING_SECONDS", 0.0)
-    worker = _ProcessWorker(0, {}, tmp_path / "log", b"")
+    monkeypatch.setattr(pools, "STARTING_SECONDS", 0.0)
+    worker = _ProcessWorker(0, environment={}, log_file=tmp_path / "log", setting=b"")
     worker.last_sign -= 100
     assert "neither loaded nor measured within 100 s" in worker.overdue(
         PoolLimits(stall_timeout=99)
@@ -151,7 +150,7 @@ class Unkillable:
 
 def test_a_worker_that_cannot_be_killed_is_left_behind(tmp_path, monkeypatch):
     monkeypatch.setattr(pools, "KILLED_SECONDS", 0.0)
-    worker = _ProcessWorker(0, {}, tmp_path / "log", b"")
+    worker = _ProcessWorker(0, environment={}, log_file=tmp_path / "log", setting=b"")
     process, worker.process = worker.process, Unkillable()
     children = multiprocessing.process._children
     children.add(worker.process)
@@ -234,15 +233,113 @@ def test_stopping_keeps_every_finished_epoch(setting, tmp_path):
     assert kept == {"a", "b"}
 
 
-@pytest.mark.slow
-def test_the_pace_is_measured_in_all_workers(setting, tmp_path):
-    with pool_of(setting, tmp_path) as pool:
-        pace = pool.pace(VALUES, seed=1)
-        os.kill(pool.pids[0], signal.SIGKILL)
-        time.sleep(0.2)
-        again = pool.pace(VALUES, seed=1)
-    assert pace.epoch > 0
-    assert again.trial > 0
+class Scripted(Worker):
+    """Answers at once, or after being listened to so often; dies when asked to measure."""
+
+    def __init__(self, number: int, log: list, *, loads: int = 0, dies: bool = False) -> None:
+        super().__init__(number, log_file=Path("nowhere"))
+        self.log, self.loads, self.dies = log, loads, dies
+        self.outbox: deque = deque()
+        self.dead = False
+
+    @property
+    def alive(self):
+        return not self.dead
+
+    @property
+    def end_reason(self):
+        return "killed"
+
+    def send(self, task):
+        self.log.append((self.number, type(task).__name__))
+        if isinstance(task, Measure):
+            self.dead = self.dies
+            self.outbox.append(Pace(epoch=4.0 + 2 * self.number, trial=2.0))
+        elif task is not None:
+            self.outbox.append(fake_result(task, value=lambda spec, epoch: 0.5))
+
+    def messages(self):
+        self.loads -= 1
+        if not self.ready and self.loads < 0:
+            yield Ready(device="fake")
+        while self.outbox and not self.dead:
+            yield self.outbox.popleft()
+
+    def stop(self):
+        self.dead = True
+
+    def end(self, deadline):
+        self.dead = True
+
+    def kill(self):
+        self.dead = True
+
+
+class ScriptedPool(Pool):
+    """A pool of them; the first of each number is as given, its successor answers at once."""
+
+    def __init__(self, *first: dict, **limits) -> None:
+        self.log: list = []
+        self.first = dict(enumerate(first))
+        super().__init__(
+            len(first),
+            description="scripted",
+            should_stop=lambda: False,
+            limits=PoolLimits(**limits),
+        )
+
+    def _start(self, number):
+        self.log.append((number, "started"))
+        return Scripted(number, self.log, **self.first.pop(number, {}))
+
+    def _await_messages(self):
+        pass
+
+
+def test_the_pace_is_that_of_all_workers_together_when_all_have_loaded():
+    pool = ScriptedPool({}, {"loads": 5}, {"loads": 2})
+    assert pool.pace({}, seed=1) == Pace(epoch=2.0, trial=pytest.approx(2 / 3))
+    assert [what for _, what in pool.log] == ["started"] * 3 + ["Measure"] * 3
+
+
+def test_a_worker_lost_while_it_measures_holds_nothing_up_and_its_successor_trains(tmp_path):
+    pool = ScriptedPool({}, {"dies": True})
+    assert pool.pace({}, seed=1).epoch == 2.0
+    for name in "abcdefghij":
+        pool.submit(other_spec(tmp_path, name))
+    for _ in "abcdefghij":
+        assert pool.wait(lambda message: None).failure is None
+    mine = [what for number, what in pool.log if number == 1]
+    assert mine[:4] == ["started", "Measure", "started", "TrialSpec"]
+
+
+def test_workers_that_never_measure_end_the_search():
+    with pytest.raises(WorkerError, match="1 workers in a row"):
+        ScriptedPool({"dies": True}, start_failures=1).pace({}, seed=1)
+
+
+def test_time_in_which_everything_was_suspended_does_not_count_as_hung(tmp_path, monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(pools.time, "monotonic", lambda: now[0])
+    pool = ScriptedPool({}, stall_timeout=600.0, trial_timeout=900.0)
+    pool._listen(lambda message: None)
+    (worker,) = pool._workers
+    worker.spec, worker.begun = spec(tmp_path, "a"), now[0]
+    for _ in range(3):
+        now[0] += 8 * 3600  # Ctrl-Z over night
+        pool._listen(lambda message: None)
+    assert pool._workers == [worker]
+    for _ in range(100):  # listened to all the time: it is hung
+        now[0] += 7
+        pool._listen(lambda message: None)
+    assert pool._workers != [worker]
+
+
+@pytest.mark.parametrize("seen", [[], ["gpu:0"]])
+def test_a_gpu_that_the_backend_cannot_use_is_none(monkeypatch, seen):
+    monkeypatch.setattr(pools.backend, "gpus", lambda: seen)
+    monkeypatch.setattr(pools, "find_gpus", lambda: (Gpu(index="0", memory_mb=1),))
+    assert len(pools.usable_gpus()) == len(seen)
 
 
 def _alive(pid: int) -> bool:

@@ -183,3 +183,28 @@ def test_a_configuration_of_another_space_is_not_restored():
 def test_a_prior_may_name_hyperparameters_that_are_held():
     prior = {**PRIOR, "held": Belief(value=1)}
     assert prior_source(prior=prior).values(3).keys() == {"units", "activation", "rate"}
+
+
+@pytest.mark.parametrize("kind", [UniformSource, GridSource, PriorSource, BayesianSource])
+def test_what_is_not_accepted_is_drawn_again_and_the_queue_is_left_alone(kind):
+    found = finite(20)
+    more = {
+        UniformSource: {"seed": 1},
+        GridSource: {},
+        PriorSource: {"seed": 1, "prior": {}, "levels": (), "factor": 3, "max_epochs": 9},
+        BayesianSource: {"seed": 1, "trials": 9},
+    }[kind]
+    queue = [{"units": 19, "flip": True}]
+    source = kind(found, queue=queue, accepts=lambda values: values["units"] < 10, **more)
+    units = []
+    for number in range(9):
+        values = source.values(number)
+        source.observe(number, values, float(number), epochs=1)
+        units.append(values["units"])
+    assert units[0] == 19
+    assert max(units[1:]) < 10
+
+
+def test_where_nothing_is_accepted_there_is_nothing_to_propose():
+    source = UniformSource(endless(), queue=[], seed=1, accepts=lambda values: False)
+    assert source.values(0) is None

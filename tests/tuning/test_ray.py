@@ -18,9 +18,8 @@ from search.errors import WorkerError
 from search.journal import trial_records
 from search.records import TrialSpec
 from search.run_directory import RunDirectory
-from search.tuning.ray_cluster import RayCluster, RayWishes
-from search.tuning.ray_worker import Post, RemoteWorker, rooted
-from search.tuning.worker import Broken
+from search.tuning.ray import RayCluster, RayRequest
+from search.tuning.worker import Broken, RemoteSetup, RemoteWorker, rooted
 from tests.tuning.on_ray import SCHEDULE
 from tests.tuning.replay import check_replay
 
@@ -194,7 +193,7 @@ def test_a_cluster_that_does_not_answer_is_named_with_the_remedy():
     pytest.importorskip("ray")
     address = f"127.0.0.1:{free_port()}"
     with pytest.raises(WorkerError, match=rf"--address {address}.*RAY\.md"):
-        RayCluster(RayWishes(address=address), hypermodel=object())
+        RayCluster(RayRequest(address=address), hypermodel=object())
 
 
 @pytest.mark.parametrize(
@@ -205,7 +204,7 @@ def test_a_cluster_that_does_not_answer_is_named_with_the_remedy():
     ],
 )
 def test_a_node_that_cannot_work_says_why(tmp_path, shared, versions, words):
-    post = Post(
+    setup = RemoteSetup(
         environment={},
         gpus=0.5,
         log_file=tmp_path / "worker-0.log",
@@ -214,13 +213,13 @@ def test_a_node_that_cannot_work_says_why(tmp_path, shared, versions, words):
     )
     code = (
         "import pickle, sys\n"
-        "from search.tuning.ray_worker import RemoteWorker\n"
+        "from search.tuning.worker import RemoteWorker\n"
         "worker = RemoteWorker(pickle.load(sys.stdin.buffer), b'')\n"
         "heard = []\n"
         "while True:\n"
-        "    news = worker.hear()\n"
-        "    heard += news.messages\n"
-        "    if news.ended: break\n"
+        "    sent = worker.receive()\n"
+        "    heard += sent.messages\n"
+        "    if sent.ended: break\n"
         "sys.__stdout__.flush()\n"
         "open(sys.argv[1], 'wb').write(pickle.dumps(heard))\n"
     )
@@ -228,7 +227,7 @@ def test_a_node_that_cannot_work_says_why(tmp_path, shared, versions, words):
     subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "heard")],
         cwd=ROOT,
-        input=pickle.dumps(post),
+        input=pickle.dumps(setup),
         check=True,
         stderr=subprocess.DEVNULL,
     )
@@ -253,7 +252,7 @@ def test_as_many_workers_as_nodes_have_room_for(cpus, gpus, places):
             ]
 
     cluster = object.__new__(RayCluster)
-    cluster.ray, cluster.wishes = FakeRay, RayWishes(cpus=cpus, gpus=gpus)
+    cluster.ray, cluster.request = FakeRay, RayRequest(cpus=cpus, gpus=gpus)
     assert cluster.places == places
     assert cluster.nodes == 3
 
@@ -273,4 +272,4 @@ def test_a_node_gets_absolute_paths(tmp_path, monkeypatch):
     assert told.directory == tmp_path / "results" / "a"
     assert told.parent_checkpoint == tmp_path / "results" / "b" / "checkpoint.weights.h5"
     assert rooted(told) == told
-    assert RemoteWorker.__module__ == "search.tuning.ray_worker"
+    assert RemoteWorker.__module__ == "search.tuning.worker"

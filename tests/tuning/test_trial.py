@@ -1,6 +1,7 @@
 """Training one trial for real, on tiny images: continuation, failures, stopping."""
 
 import dataclasses
+import math
 import re
 import subprocess
 import sys
@@ -17,10 +18,10 @@ import pytest
 from hypermodels import DocumentedCNN
 from search.errors import StopRequestedError
 from search.records import FailureKind, TrialResult, TrialSpec
-from search.tuning import checkpoint, footprint, validation
+from search.tuning import checkpoint, validation
 from search.tuning import trial as trials
+from search.tuning.executors import measure_pace
 from search.tuning.model import Setting, build_model
-from search.tuning.timing import measure_pace
 from search.tuning.trial import train_trial
 from tests.tuning.fakes import TinyHyperModel
 
@@ -72,11 +73,7 @@ def promoted(setting: Setting, folder: Path, **changes) -> tuple[Path, TrialResu
     return parent, result
 
 
-@pytest.mark.parametrize("parts", [1, 2])
-def test_one_two_and_six_epochs_through_promotions_equal_nine_straight(
-    setting, tmp_path, monkeypatch, parts
-):
-    monkeypatch.setattr(footprint, "parts", lambda *_: parts)
+def test_one_two_and_six_epochs_through_promotions_equal_nine_straight(setting, tmp_path):
     straight = train_trial(spec(tmp_path, "straight", epochs=9), setting)
     last, result = promoted(setting, tmp_path)
     assert_same_weights(tmp_path / "straight" / checkpoint.LAST, last)
@@ -328,3 +325,34 @@ def test_a_trial_trains_in_mixed_precision(setting, tmp_path):
     )
     assert result.failure is None
     assert np.isfinite(result.epochs[0].metrics["robust_loss"])
+
+
+def test_a_promoted_trial_goes_on_from_one_whose_batch_was_halved(setting, tmp_path, monkeypatch):
+    fit, refused = TinyHyperModel.fit, []
+
+    def hungry(self, hp, model, feed, *args, **kwargs):
+        if hp.values["batch_size"] > 8 and not refused:
+            refused.append(hp.values["batch_size"])
+            raise MemoryError
+        return fit(self, hp, model, feed, *args, **kwargs)
+
+    monkeypatch.setattr(TinyHyperModel, "fit", hungry)
+    values = {**VALUES, "batch_size": 16}
+    first = train_trial(spec(tmp_path, "a", values=values, epochs=1), setting)
+    assert "retried at 8" in first.notes[0]
+    parent = tmp_path / "a" / checkpoint.LAST
+    child = {"initial_epoch": 1, "epochs": 2, "parent_checkpoint": parent}
+    assert train_trial(spec(tmp_path, "b", values=values, **child), setting).failure is None
+    # The learning rate's schedule goes on from the steps of whole batches.
+    model = build_model(setting, values, 1)
+    steps = math.ceil(len(setting.dataset.train) / 16)
+    checkpoint.load(model, parent, steps=steps)
+    assert int(model.optimizer.iterations) == steps
+
+
+def test_a_checkpoint_of_another_optimizer_is_a_failed_trial(setting, tmp_path, monkeypatch):
+    train_trial(spec(tmp_path, "t", epochs=1), setting)
+    monkeypatch.setattr(keras.optimizers, "Adam", keras.optimizers.SGD)
+    monkeypatch.setattr(keras.optimizers, "AdamW", keras.optimizers.SGD)
+    result = train_trial(spec(tmp_path, "t", epochs=2), setting)
+    assert "another optimizer" in result.failure.message

@@ -106,14 +106,15 @@ if __name__ == "__mp_main__":
     ctypes.PyDLL(None).sleep(60)  # as while a library is loaded: the interpreter is held
 if __name__ == "__main__":
     from search.tuning.pool import _ProcessWorker
-    worker = _ProcessWorker(0, {}, Path(sys.argv[1]), b"")
+    worker = _ProcessWorker(0, environment={}, log_file=Path(sys.argv[1]), setting=b"")
     print(worker.pid, flush=True)
     time.sleep(60)
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="macOS ignores the kernel's signal")
-def test_a_worker_ends_with_its_parent_even_while_it_loads(tmp_path):
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_worker_ends_with_its_parent_even_while_it_loads_or_is_stopped(tmp_path, stopped):
     program = tmp_path / "program.py"
     program.write_text(STUCK)
     parent = subprocess.Popen(
@@ -125,6 +126,8 @@ def test_a_worker_ends_with_its_parent_even_while_it_loads(tmp_path):
     worker = int(parent.stdout.readline())
     time.sleep(1)
     assert alive(worker)
+    if stopped:
+        os.kill(worker, signal.SIGSTOP)
     parent.kill()
     parent.wait()
     deadline = time.monotonic() + 10

@@ -29,7 +29,7 @@ from search.data.prepare import default_cache_dir, prepare
 from search.data.sources import find_source
 from search.data.views import ViewSettings
 from search.errors import StopRequestedError
-from search.records import Dataset, StressedViews, Subset, Values
+from search.records import Dataset, PerturbedViews, Subset, Values
 from search.run_directory import RunDirectory
 from search.tuning import space as spaces
 from search.tuning.devices import find_gpus, worker_environments
@@ -221,7 +221,7 @@ def thinned(dataset: Dataset, images: int, directory: Path) -> Dataset:
         dataset,
         train=_part(dataset.train, _spread(len(dataset.train), images)),
         val=_part(dataset.val, kept),
-        views=StressedViews(
+        views=PerturbedViews(
             array_file=file,
             names=dataset.views.names,
             view=dataset.views.view[views],

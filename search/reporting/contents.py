@@ -1,0 +1,342 @@
+"""Everything that is known of a run, read back from its directory once, for every report."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import PurePath
+from typing import Any
+
+from search.config import RunConfig, direction
+from search.journal import Event, EventKind
+from search.records import (
+    SYNTHETIC_NOTICE,
+    Comparison,
+    DatasetReport,
+    Estimate,
+    ExportRecord,
+    Manifest,
+    PlanRecord,
+    Predictions,
+    TrialRecord,
+)
+from search.reporting.format import duration, metric, metric_name, one_line, setting, size, whole
+from search.reporting.plots import course, hyperparameters, scores
+from search.reporting.plots.failures import (
+    Miss,
+    Picture,
+    misses,
+    read_pictures,
+    scored_split,
+)
+from search.reporting.plots.style import Chart
+from search.reporting.progress import Retraining, RunProgress, ordered
+from search.run_directory import RunDirectory
+from search.scoring.curves import ScoreCurves, score_curves
+from search.scoring.factors import AblationReport, read_report
+from search.scoring.predictions import PREDICTION_FILES, read_predictions_csv
+
+PARTS = (
+    ("config.json", "the options"),
+    ("dataset.json", "the data"),
+    ("journal.jsonl", "the search"),
+    ("history.csv", "the retraining"),
+    ("evaluation.json", "the result"),
+    ("model.keras", "the model"),
+    ("report.html", "the report"),
+    ("manifest.json", "the manifest, written last"),
+)
+"""Files of a run in the order they come about, and what each holds."""
+
+LOCAL_OPTIONS = ("data", "results_dir", "cache_dir", "table", "enqueue")
+"""Options that name folders of this computer."""
+
+_FOLDERS = re.compile(r"(?<![\w.<])(?:~|\.\.?)?/(?:[^\s(),/<>]+/)*(?=[^\s(),/<>])")
+"""All of a path but its last part, where the path does not begin below the working directory."""
+
+
+@dataclass(frozen=True)
+class RunContents:
+    """A run, finished or not; None for what it has not.
+
+    Attributes:
+        directory: Where it is.
+        config: `config.json`.
+        dataset: `dataset.json`.
+        events: The journal.
+        state: Where the run stood at the last event.
+        comparison: `evaluation.json`.
+        exports: `exports.json`.
+        manifest: `manifest.json`.
+        ablation: `ablation/ablation.json`.
+        missing: "file (what it holds)" for every part that is not there.
+    """
+
+    directory: RunDirectory
+    config: RunConfig
+    dataset: DatasetReport | None
+    events: tuple[Event, ...]
+    state: RunProgress
+    comparison: Comparison | None
+    exports: tuple[ExportRecord, ...]
+    manifest: Manifest | None
+    missing: tuple[str, ...]
+    ablation: AblationReport | None = None
+
+    @property
+    def name(self) -> str:
+        """Return the run's name."""
+        return self.directory.root.resolve().name
+
+    @property
+    def notice(self) -> str:
+        """Return what must be stamped on a report, "" for real data."""
+        synthetic = self.dataset is not None and self.dataset.source.synthetic
+        return SYNTHETIC_NOTICE if synthetic else ""
+
+    @property
+    def plan(self) -> PlanRecord | None:
+        """Return the plan."""
+        return self.state.plan
+
+    @property
+    def objective(self) -> str:
+        """Return the metric that ranked the trials."""
+        return self.config.objective
+
+    @property
+    def direction(self) -> str:
+        """Return "min" or "max", for the objective."""
+        return direction(self.objective)
+
+    @cached_property
+    def trials(self) -> tuple[TrialRecord, ...]:
+        """Return the trials, best first by epochs trained."""
+        return tuple(ordered(self.state.trials.values(), self.direction))
+
+    @cached_property
+    def retrainings(self) -> tuple[Retraining, ...]:
+        """Return the retrainings; the finalist that won is called "winner"."""
+        runs = tuple(self.state.retraining.values())
+        if self.comparison is not None:
+            for run in runs:
+                if run.role != "baseline" and run.values == self.comparison.winner.values:
+                    run.role = "winner"
+        return runs
+
+    @cached_property
+    def predictions(self) -> dict[str, Predictions]:
+        """Return what the exported networks said of the scored images, the baseline first."""
+        found = {}
+        for role in ("baseline", "winner"):
+            path = self.directory.root / PREDICTION_FILES[role]
+            said = scored_split(read_predictions_csv(path)) if path.exists() else None
+            if said is not None:
+                found[role] = said
+        return found
+
+    @cached_property
+    def curves(self) -> dict[str, ScoreCurves]:
+        """Return the curves of the exported networks, the baseline first."""
+        if self.comparison is None:
+            return {}
+        sides = {"baseline": self.comparison.baseline, "winner": self.comparison.winner}
+        found = {
+            role: score_curves(said, sides[role].exported.threshold.value, seed=self.config.seed)
+            for role, said in self.predictions.items()
+        }
+        return {role: curves for role, curves in found.items() if curves is not None}
+
+    @cached_property
+    def misses(self) -> list[Miss]:
+        """Return the images that the winner misjudges, the most confident mistakes first."""
+        if self.comparison is None or "winner" not in self.predictions:
+            return []
+        threshold = self.comparison.winner.exported.threshold.value
+        return misses(
+            self.predictions["winner"], self.predictions.get("baseline"), threshold=threshold
+        )
+
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        """Return the images that only the local report shows."""
+        return read_pictures(self.directory.root)
+
+    @cached_property
+    def parallel(self) -> dict[str, Any] | None:
+        """Return the parallel coordinates of the configurations."""
+        return hyperparameters.parallel(
+            self.trials, objective=self.objective, direction=self.direction
+        )
+
+    @cached_property
+    def charts(self) -> dict[str, Chart]:
+        """Return every chart there is data for, by name."""
+        ranked = {"objective": self.objective, "direction": self.direction}
+        by_id = self.state.trials
+        found = [
+            course.history(self.events, by_id, **ranked),
+            hyperparameters.slices(self.trials, **ranked),
+            hyperparameters.importance(self.trials, **ranked),
+            course.learning_curves(by_id, **ranked),
+            course.retraining(self.retrainings, objective=self.objective),
+        ]
+        if self.comparison is not None and self.curves:
+            found.append(scores.roc(self.curves, self.comparison))
+            found.append(scores.calibration(self.curves, self.comparison.classes[1]))
+        return {chart.name: chart for chart in found if chart is not None}
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Return paths on this computer that the run's texts may hold, the longest first."""
+        known = [getattr(self.config, name, "") for name in LOCAL_OPTIONS]
+        if self.dataset is not None:
+            known.append(self.dataset.source.root)
+            known.append(self.dataset.cache.dir if self.dataset.cache else "")
+        known += [self.directory.root, self.directory.root.resolve()]
+        return tuple(sorted({str(p) for p in known if p and "/" in str(p)}, key=len, reverse=True))
+
+    def without_folders(self, text: str) -> str:
+        """Leave only the last part of the paths in a text: a folder may name a person."""
+        for place in self.places:
+            text = text.replace(place, PurePath(place).name)
+        return _FOLDERS.sub("", text)
+
+
+def read(directory: RunDirectory) -> RunContents:
+    """Read what a run directory holds.
+
+    Args:
+        directory: A run, finished or not.
+
+    Raises:
+        RunDirectoryError: A file is damaged, or there is no `config.json`.
+    """
+    root = directory.root
+    config = directory.read(RunConfig, "config.json")
+    state = RunProgress(config.objective)
+    events = tuple(directory.events())
+    for event in events:
+        state.apply(event)
+
+    def there(name: str) -> bool:
+        return (root / name).exists()
+
+    return RunContents(
+        directory=directory,
+        config=config,
+        dataset=directory.read(DatasetReport, "dataset.json") if there("dataset.json") else None,
+        events=events,
+        state=state,
+        comparison=directory.read(Comparison, "evaluation.json")
+        if there("evaluation.json")
+        else None,
+        exports=directory.read(tuple[ExportRecord, ...], "exports.json")
+        if there("exports.json")
+        else (),
+        manifest=directory.read(Manifest, "manifest.json") if there("manifest.json") else None,
+        ablation=read_report(directory),
+        missing=tuple(f"{name} ({what})" for name, what in PARTS if not there(name)),
+    )
+
+
+def history_rows(events: Iterable[Event], trained_as: dict[str, str]) -> list[dict[str, Any]]:
+    """Return one row per epoch of the retraining: role, seed, epoch, seconds and every metric.
+
+    Of an epoch that was trained twice, because a kill fell between its checkpoint and its line,
+    the later one stays.
+    """
+    rows: dict[tuple[str, int, int], dict[str, Any]] = {}
+    for event in events:
+        if event["event"] != EventKind.REFIT_EPOCH:
+            continue
+        role = str(trained_as.get(event["role"], event["role"]))
+        key = (role, event["seed"], event["epoch"])
+        for stale in [known for known in rows if known[:2] == key[:2] and known[2] >= key[2]]:
+            del rows[stale]
+        rows[key] = {
+            "role": role,
+            "seed": event["seed"],
+            "epoch": event["epoch"],
+            "seconds": event["seconds"],
+            **event["metrics"],
+        }
+    return list(rows.values())
+
+
+def setting_rows(comparison: Comparison) -> list[tuple[str, str, str, bool]]:
+    """Return (hyperparameter, baseline, winner, whether they differ), those that differ first."""
+    baseline, winner = comparison.baseline.values, comparison.winner.values
+    rows = []
+    for name in dict.fromkeys((*winner, *baseline)):
+        old = setting(baseline[name]) if name in baseline else "–"
+        new = setting(winner[name]) if name in winner else "–"
+        rows.append((name, old, new, old != new))
+    return sorted(rows, key=lambda row: not row[3])
+
+
+def metric_rows(comparison: Comparison) -> list[tuple[str, str, str, str, str]]:
+    """Return (name, baseline, interval, winner, interval) of the exported networks' metrics."""
+    sides = [comparison.baseline.exported, comparison.winner.exported]
+    rows = []
+    for table, suffix in (("ranking", ""), ("at_threshold", ""), ("at_half", " at 0.5")):
+        for key in getattr(sides[0], table):
+            cells: list[str] = []
+            for side in sides:
+                found: Estimate = getattr(side, table)[key]
+                cells += [metric(found.value), f"{metric(found.low)} to {metric(found.high)}"]
+            rows.append((key, suffix, *cells))
+    return [(metric_name(key) + suffix, a, b, c, d) for key, suffix, a, b, c, d in rows]
+
+
+def export_rows(exports: Iterable[ExportRecord]) -> list[tuple[str, ...]]:
+    """Return (format, file, size, largest difference, images, runtime, remark) of every export."""
+    return [
+        (
+            row.format,
+            row.path if row.status == "written" else "–",
+            size(row.bytes) if row.bytes else "–",
+            "–" if row.max_difference != row.max_difference else f"{row.max_difference:.1e}",
+            whole(row.images),
+            row.runtime or "–",
+            one_line(row.reason),
+        )
+        for row in exports
+    ]
+
+
+def environment_rows(manifest: Manifest, *, local: bool) -> list[tuple[str, str]]:
+    """Return (what, text) of the manifest: versions, device, seed, time by stage."""
+    versions = ", ".join(f"{name} {version}" for name, version in manifest.versions.items())
+    rows = [
+        ("finished", manifest.finished),
+        ("versions", versions),
+        ("device", manifest.device),
+        ("host", manifest.host if local else ""),
+        ("seed", str(manifest.seed)),
+        ("time by stage", _times(manifest.seconds)),
+        ("time of the trials", _times(manifest.costs)),
+        ("fingerprint of the data", manifest.fingerprint),
+    ]
+    return [(name, text) for name, text in rows if text]
+
+
+def option_rows(config: RunConfig, *, local: bool) -> list[tuple[str, str]]:
+    """Return (option, value) of `config.json`, without those left empty."""
+    rows = []
+    for key, value in vars(config).items():
+        if value in ("", (), {}, None) or (key in LOCAL_OPTIONS and not local):
+            continue
+        text = setting(value)
+        if isinstance(value, dict):
+            text = ", ".join(f"{name}={item}" for name, item in value.items())
+        elif isinstance(value, tuple):
+            text = ", ".join(str(item) for item in value)
+        rows.append((f"--{key.replace('_', '-')}", one_line(text, 500)))
+    return rows
+
+
+def _times(seconds: dict[str, float]) -> str:
+    return ", ".join(f"{name} {duration(passed)}" for name, passed in seconds.items())

@@ -1,0 +1,162 @@
+"""Images that the winner gets wrong: the list, and pictures that never leave the run directory."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from search.records import Predictions, Split, from_json
+from search.reporting.format import metric
+from search.run_directory import write_json, write_text
+from search.scoring.curves import Heatmap
+
+LOCAL = Path("plots") / "local"
+"""Folder of a run with what shows images of its data."""
+PICTURES = "images.json"
+SHOWN = 12
+SIDE = 160
+
+
+@dataclass(frozen=True, kw_only=True)
+class Miss:
+    """An image that the winner misjudges at its threshold.
+
+    Attributes:
+        path: The image, relative to the data folder.
+        patient: Its patient.
+        truth: Its label.
+        subtype: Its kind, "" if unknown.
+        probability: Of the positive class, by the winner.
+        baseline: The same by the baseline, None if it was not asked.
+    """
+
+    path: str
+    patient: str
+    truth: int
+    subtype: str
+    probability: float
+    baseline: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """An image as the local report shows it.
+
+    Attributes:
+        path: The image, relative to the data folder.
+        label: Its label.
+        called: What the winner decided.
+        probability: Of the positive class.
+        image: PNG of the image, base64.
+        heat: PNG of the image under its Grad-CAM heatmap, base64.
+    """
+
+    path: str
+    label: int
+    called: int
+    probability: float
+    image: str
+    heat: str
+
+
+def misses(winner: Predictions, baseline: Predictions | None, *, threshold: float) -> list[Miss]:
+    """Return the images that the winner misjudges, the most confident mistakes first."""
+    labels, said = winner.labels.astype(int), winner.probabilities
+    wrong = np.flatnonzero((said >= threshold).astype(int) != labels)
+    # How far the log odds are beyond the threshold's: 0.5 has no meaning where it is another.
+    distance = np.abs(_log_odds(said) - _log_odds(np.array([threshold])))
+    other = (
+        {} if baseline is None else dict(zip(baseline.paths, baseline.probabilities, strict=True))
+    )
+    return [
+        Miss(
+            path=winner.paths[i],
+            patient=winner.patients[i],
+            truth=int(labels[i]),
+            subtype=winner.subtypes[i],
+            probability=float(said[i]),
+            baseline=float(other[winner.paths[i]]) if winner.paths[i] in other else None,
+        )
+        for i in wrong[np.argsort(-distance[wrong], kind="stable")]
+    ]
+
+
+def misses_sentence(found: Sequence[Miss], count: int, classes: tuple[str, str]) -> str:
+    """Say how many images are misjudged, and in which direction."""
+    called = [sum(miss.truth == label for miss in found) for label in (0, 1)]
+    negative, positive = classes
+    return (
+        f"{len(found)} of {count:,} images are misjudged: {called[0]} {negative} called "
+        f"{positive}, {called[1]} {positive} called {negative}."
+    )
+
+
+def keep_pictures(root: Path, heatmaps: Sequence[Heatmap]) -> None:
+    """Write the images and heatmaps into the run directory, for its local report.
+
+    Raises:
+        StorageError: They cannot be written.
+    """
+    # Images must not slip into a repository with the rest of a run directory.
+    write_text(root / LOCAL / ".gitignore", "*\n")
+    pictures = [
+        Picture(
+            path=one.path,
+            label=one.label,
+            called=one.called,
+            probability=one.probability,
+            image=_png(one.image),
+            heat=_png(one.image, one.heat),
+        )
+        for one in heatmaps
+    ]
+    write_json(root / LOCAL / PICTURES, pictures)
+
+
+def read_pictures(root: Path) -> tuple[Picture, ...]:
+    """Return the pictures of a run, () where there are none."""
+    path = root / LOCAL / PICTURES
+    if not path.exists():
+        return ()
+    import json
+
+    return tuple(from_json(Picture, item) for item in json.loads(path.read_text(encoding="utf-8")))
+
+
+def caption(picture: Picture, classes: tuple[str, str]) -> str:
+    """Say what an image is and what it was taken for."""
+    if picture.label == picture.called:
+        return f"{classes[picture.label]}, found ({metric(picture.probability)})"
+    return (
+        f"{classes[picture.label]} called {classes[picture.called]} ({metric(picture.probability)})"
+    )
+
+
+def scored_split(by_split: dict[Split, Predictions]) -> Predictions | None:
+    """Return the predictions on test, or on validation without a test set."""
+    return by_split.get(Split.TEST) or by_split.get(Split.VALIDATION)
+
+
+def _log_odds(probabilities: np.ndarray) -> np.ndarray:
+    clipped = np.clip(probabilities, 1e-7, 1 - 1e-7)
+    return np.log(clipped) - np.log1p(-clipped)
+
+
+def _png(image: np.ndarray, heat: np.ndarray | None = None) -> str:
+    from matplotlib import colormaps
+    from PIL import Image
+
+    pixels = np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image
+    if heat is not None:
+        colours = colormaps["inferno"](heat)[..., :3] * 255
+        share = 0.55 * heat[..., None]
+        pixels = pixels * (1 - share) + colours * share
+    picture = Image.fromarray(pixels.astype(np.uint8)).resize((SIDE, SIDE))
+    file = io.BytesIO()
+    picture.save(file, "PNG", optimize=True)
+    return base64.b64encode(file.getvalue()).decode("ascii")

@@ -1,0 +1,100 @@
+"""Charts of the test: ROC curves and calibration of winner and baseline; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from search.records import Comparison
+from search.reporting.format import metric
+from search.reporting.plots.style import Chart, Panel, Series
+from search.reporting.sentences import value
+from search.scoring.curves import ScoreCurves
+
+DIAGONAL = Series(name="", x=(0.0, 1.0), y=(0.0, 1.0), kind="diagonal", colour="dim")
+
+
+def roc(curves: Mapping[str, ScoreCurves], comparison: Comparison) -> Chart:
+    """Return the ROC curves with their bands, and where each network decides."""
+    series = [DIAGONAL]
+    for role, found in curves.items():
+        side = comparison.winner if role == "winner" else comparison.baseline
+        network = side.exported
+        auc = value(network, "auc")
+        series.append(
+            Series(
+                name=f"{role}, AUC {metric(auc.value)}",
+                x=found.roc.x,
+                y=found.roc.value,
+                low=found.roc.low,
+                high=found.roc.high,
+                colour=role,
+                dashed=role == "baseline",
+            )
+        )
+        recall, specificity = value(network, "recall"), value(network, "specificity")
+        label = f"{role} at its threshold {metric(network.threshold.value)}"
+        series.append(
+            Series(
+                name="",
+                x=(1 - specificity.value,),
+                y=(recall.value,),
+                kind="points",
+                colour=role,
+                labels=(label,),
+            )
+        )
+    return Chart(
+        name="roc",
+        title="ROC",
+        note="Dots: each network's decision threshold. Bands: 95%, bootstrap over patients.",
+        panels=(
+            Panel(x="1 − specificity", y="sensitivity", series=tuple(series), unit=True),
+        ),
+        height=400,
+    )  # fmt: skip
+
+
+def calibration(curves: Mapping[str, ScoreCurves], positive: str) -> Chart:
+    """Return the reliability diagrams: observed share by predicted probability."""
+    series = [DIAGONAL]
+    for role, found in curves.items():
+        bins = [one for one in found.calibration if one.count]
+        series.append(
+            Series(
+                name=role,
+                x=tuple(one.probability for one in bins),
+                y=tuple(one.share.value for one in bins),
+                low=tuple(one.share.low for one in bins),
+                high=tuple(one.share.high for one in bins),
+                labels=tuple(
+                    f"{role}, {one.count} images at {metric(one.probability)}" for one in bins
+                ),
+                kind="points",
+                colour=role,
+            )
+        )
+    return Chart(
+        name="calibration",
+        title="Calibration",
+        note="On the diagonal, a probability means what it says. Bars: 95%, Wilson.",
+        panels=(
+            Panel(
+                x="predicted probability",
+                y=f"observed share of {positive}",
+                series=tuple(series),
+                unit=True,
+            ),
+        ),
+        height=400,
+    )
+
+
+def confusion_rows(comparison: Comparison) -> list[tuple[str, str, int, int]]:
+    """Return (network, truth, called negative, called positive) at the stored thresholds."""
+    negative, positive = comparison.classes
+    rows = []
+    for side in (comparison.baseline, comparison.winner):
+        counts = side.exported.confusion_at_threshold
+        rows.append((side.role, negative, counts["tn"], counts["fp"]))
+        rows.append((side.role, positive, counts["fn"], counts["tp"]))
+    return rows
