@@ -98,6 +98,17 @@ class ExportFormat(StrEnum):
     """Formerly TensorFlow Lite; needs the extra `litert`."""
 
 
+class Channels(StrEnum):
+    """The channels that the network sees."""
+
+    ONE = "1"
+    """Gray."""
+    THREE = "3"
+    """Gray, three times, as the baseline has it."""
+    RGB = "rgb"
+    """Real colour."""
+
+
 class SplitKind(StrEnum):
     """How train + val files are divided 80:20."""
 
@@ -142,7 +153,11 @@ class RunConfig:
         split: How train + val are divided.
         val_fraction: Share of images for validation, 0.05–0.5.
         image_size: Side in pixels, 32–512.
-        channels: 1, or 3 equal ones as the notebook has.
+        channels: The channels that the network sees.
+        classes: The two classes to take, where there are more folders.
+        positive: The class that is the finding, "" for the one whose name is not that of health.
+        patients: Regular expression that finds the patient in a file's name.
+        table: CSV file that says label, patient and split of files.
         max_epochs: Hyperband's R; the epochs of every trial for the other tuners.
         factor: Hyperband's eta, at least 2.
         iterations: How often Hyperband is repeated.
@@ -196,7 +211,11 @@ class RunConfig:
     split: SplitKind = SplitKind.PATIENT
     val_fraction: float = 0.2
     image_size: int = 180
-    channels: int = 3
+    channels: Channels = Channels.THREE
+    classes: tuple[str, ...] = ()
+    positive: str = ""
+    patients: str = ""
+    table: str = ""
     max_epochs: int = 27
     factor: int = 3
     iterations: int = 1
@@ -249,8 +268,6 @@ class RunConfig:
         """
         _in_range("--val-fraction", self.val_fraction, 0.05, 0.5)
         _in_range("--image-size", self.image_size, 32, 512)
-        if self.channels not in (1, 3):
-            raise ConfigurationError(f"--channels {self.channels}: must be 1 or 3")
         _in_range("--max-epochs", self.max_epochs, 1, 100_000)
         _in_range("--factor", self.factor, 2, 100)
         _in_range("--iterations", self.iterations, 1, 1000)

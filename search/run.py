@@ -17,6 +17,7 @@ from typing import Any
 from search.config import (
     PRESETS,
     CalibrationKind,
+    Channels,
     ExecutorKind,
     ExportFormat,
     Precision,
@@ -62,7 +63,11 @@ def parser() -> argparse.ArgumentParser:
     data.add_argument("--split", choices=[k.value for k in SplitKind], help=_default("patient"))
     data.add_argument("--val-fraction", type=float, metavar="F", help=_default(0.2))
     data.add_argument("--image-size", type=int, metavar="PX", help=_default(default.image_size))
-    data.add_argument("--channels", type=int, metavar="N", help="1 or 3 (3)")
+    data.add_argument("--channels", choices=[k.value for k in Channels], help=_default("3"))
+    data.add_argument("--classes", metavar="A,B", help="the two classes to take, of several")
+    data.add_argument("--positive", metavar="NAME", help="the class that is the finding")
+    data.add_argument("--patients", metavar="REGEX", help="finds the patient in a file's name")
+    data.add_argument("--table", metavar="FILE.csv", help="columns file, label, patient, split")
     data.add_argument("--views", metavar="KIND,KIND", help="stressed views (all four kinds)")
     data.add_argument("--views-per-image", type=int, metavar="N", help=_default(2))
     data.add_argument(
@@ -242,6 +247,10 @@ def explicit_options(options: argparse.Namespace) -> dict[str, Any]:
         given["export"] = _formats(given["export"])
     if "split" in given:
         given["split"] = SplitKind(given["split"])
+    if "channels" in given:
+        given["channels"] = Channels(given["channels"])
+    if "classes" in given:
+        given["classes"] = tuple(name.strip() for name in given["classes"].split(","))
     if "fix" in given:
         given["fix"] = dict(_assignment("--fix", text) for text in given["fix"])
     if "search" in given:
@@ -369,7 +378,9 @@ def _start(options: argparse.Namespace, console: Console, interrupt: Interrupt) 
     from search.data.sources import find_source
 
     cache = Path(config.cache_dir) if config.cache_dir else default_cache_dir()
-    source = find_source(config.data, cache_dir=cache, progress=console.progress)
+    source = find_source(
+        config.data, cache_dir=cache, table=config.table, progress=console.progress
+    )
     if source.synthetic and not preset:
         config = with_preset("demo", given)
     console.follow(config.objective)

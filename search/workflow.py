@@ -18,7 +18,8 @@ from pathlib import Path
 
 from hypermodels import DocumentedCNN
 from search import backend
-from search.config import RunConfig
+from search.config import Channels, RunConfig
+from search.data.listing import Labelling
 from search.data.prepare import SealedTest, default_cache_dir, prepare
 from search.data.sources import Source
 from search.data.views import ViewSettings
@@ -82,7 +83,9 @@ def run(job: Job, console: Console, *, should_stop: ShouldStop) -> None:
             console.show_data(dataset.report)
         make_searching(job.config, dataset).show_plan(console)
         return
-    _views(job.config)  # what is wrong with the options is told before anything is written
+    # What is wrong with the options is told before anything is written.
+    _views(job.config)
+    _labelling(job.config)
     directory = RunDirectory(Path(job.config.results_dir) / job.config.name)
     resumed = claim(directory, job.config, resume=job.resume, overwrite=job.overwrite)
     if job.resume and not resumed:
@@ -205,6 +208,20 @@ def _views(config: RunConfig) -> ViewSettings:
     )
 
 
+def _labelling(config: RunConfig) -> Labelling:
+    """Return what was said of classes and patients.
+
+    Raises:
+        ConfigurationError: An option is no pair of classes, or no regular expression.
+    """
+    return Labelling(
+        classes=config.classes,
+        positive=config.positive,
+        patients=config.patients,
+        table=config.table,
+    )
+
+
 def prepare_data(job: Job, console: Console) -> tuple[Dataset, SealedTest]:
     """Return what a search may see, and the test, sealed."""
     return prepare(
@@ -215,6 +232,8 @@ def prepare_data(job: Job, console: Console) -> tuple[Dataset, SealedTest]:
         seed=job.config.seed,
         cache_dir=job.cache_dir,
         views=_views(job.config),
+        channels=3 if job.config.channels is Channels.RGB else 1,
+        labelling=_labelling(job.config),
         progress=console.progress,
     )
 
@@ -231,7 +250,8 @@ def make_searching(config: RunConfig, dataset: Dataset, *, known: Begun | None =
     def hypermodel(epochs: int, images: int) -> DocumentedCNN:
         return DocumentedCNN(
             image_size=config.image_size,
-            channels=config.channels,
+            channels=1 if config.channels is Channels.ONE else 3,
+            colour=config.channels is Channels.RGB,
             train_size=images,
             epochs=epochs,
         )
