@@ -21,7 +21,6 @@ from search.errors import ConfigurationError, SearchError, StopRequestedError, s
 from search.journal import EventKind
 from search.records import SYNTHETIC_NOTICE
 from search.reopening import (
-    refuse_changed,
     refuse_unfinished,
     stored_config,
     stored_source,
@@ -30,7 +29,11 @@ from search.reporting import tables
 from search.reporting.console import Console
 from search.run import Interrupt
 from search.run_directory import RunDirectory, locate
-from search.scoring.factors import FACTORS, parse_factors
+from search.scoring.factors import (
+    FACTORS,
+    FILE,
+    parse_factors,
+)
 
 FROM = {"baseline": ("baseline",), "winner": ("winner",), "both": ("baseline", "winner")}
 
@@ -75,7 +78,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="python -m search.ablate",
         description="Change one factor at a time, retrain with several seeds, and say what each "
-        "change did: helps, hurts, or can't be told apart.",
+        "change did: better, worse, or undecided.",
     )
     made.add_argument("run", metavar="RUN", help="a finished run's directory, or its name")
     made.add_argument(
@@ -138,11 +141,10 @@ def _ablate(
 ) -> None:
     # Read before Keras is loaded, so that a mistake is told at once.
     wishes, config = parse_factors(options.factors), stored_config(run)
-    changed = refuse_changed(run)
     from search import backend
 
     backend.load()
-    from search.scoring.ablation import FILE, Ablation
+    from search.scoring.ablation import Ablation
 
     with console.stage("Data"):
         if options.workers is not None:
@@ -152,17 +154,15 @@ def _ablate(
         console.notice(SYNTHETIC_NOTICE)
     ablation = Ablation(
         config,
-        dataset,
         searching,
         run=run,
         bases=FROM[options.base],
         wishes=wishes,
         repeats=options.repeats,
         epochs=options.epochs or config.refit_epochs,
-        changed=changed,
-        console=console,
+        reporter=console,
     )
-    console.info(ablation.plan())
+    console.info(ablation.plan(searching.pace.epoch))
     if options.plan:
         return
     with storage_errors(ablation.directory.root):
@@ -171,19 +171,14 @@ def _ablate(
         console.follow(config.choice)
         # For the time left: the run's pace, until this process has its own.
         plan = [e for e in run.events() if e["event"] == EventKind.PLAN][-1:]
-        names = {arm.role.name for arm in ablation.arms}
+        names = {arm.recipe.role for arm in ablation.arms}
         before = [e for e in ablation.directory.events() if e.get("role") in names]
-        console.replay(
-            [
-                *plan,
-                {"event": EventKind.STAGE.value, "name": "search", "time": time.time()},
-                *before,
-            ]
-        )
+        search = {"event": EventKind.STAGE.value, "name": "search", "time": time.time()}
+        console.replay([*plan, search, *before])
         with console.stage("Retrain, then evaluate on the test set"):
-            crew = searching.crew(run, interrupt)
-            content = ablation.answer(crew, sealed)
-    console.show(tables.ablation_view(content))
+            open_executor = searching.crew(run, interrupt)
+            report = ablation.answer(dataset, sealed, open_executor)
+    console.show(tables.ablation_view(report))
     console.info(f"Answers: {ablation.directory.root / FILE}")
     console.info(f"In the report: python -m search.report {run.root} --rebuild")
 

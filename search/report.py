@@ -122,10 +122,10 @@ def rebuild(run: RunDirectory, console: Console, *, look: bool) -> None:
         StorageError: The disk is full or read-only.
     """
     from search.reporting import documents
-    from search.scoring.exemplars import look_at_misses
+    from search.scoring import gradcam
 
     with run.lock():
-        heatmaps = look_at_misses(run, warn=console.warn) if look else []
+        heatmaps = gradcam.look(run, warn=console.warn) if look else []
         written = documents.write(run, heatmaps)
         manifest = read(run).manifest
         if manifest is None:

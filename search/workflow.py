@@ -31,9 +31,9 @@ from search.reporting.console import Console
 from search.reporting.tensorboard import TensorBoardLog
 from search.resuming import Begun, begun, check_same_backend, check_same_data, claim
 from search.run_directory import RunDirectory
-from search.scoring.exemplars import look_at_misses
-from search.scoring.retrain import Retraining, recipe
-from search.scoring.verdict import Judging
+from search.scoring import gradcam
+from search.scoring.retrain import retrain
+from search.scoring.verdict import decide
 from search.searching import Searching
 from search.tuning.space import ranges
 
@@ -145,36 +145,33 @@ def _run_locked(
                 records = searching.search(directory, console, executor)
         console.show_trials(records, objective=job.config.objective, direction=job.config.direction)
         with clock.stage("retrain", "Retrain with class weights"):
-            candidates = Retraining(
+            retraining = retrain(
                 job.config,
-                documented=searching.documented,
+                records,
+                defaults=searching.documented,
                 precision=searching.precision,
                 directory=directory,
                 listener=console.listen,
-            ).retrain(
-                records,
-                searching.crew(directory, should_stop),
+                open_executor=searching.crew(directory, should_stop),
                 setting=searching.refit_setting(),
                 final_setting=searching.refit_setting(on_everything=True),
             )
-        judging = Judging(
-            job.config,
-            dataset,
-            setting=searching.refit_setting(),
-            candidates=candidates,
-            retraining=recipe(job.config, candidates, precision=searching.precision),
-            directory=directory,
-            console=console,
-        )
         with clock.stage("score", "Threshold, test, export"):
-            judging.score(sealed)
+            comparison = decide(
+                job.config,
+                dataset,
+                sealed,
+                retraining,
+                setting=searching.refit_setting(),
+                directory=directory,
+                reporter=console,
+            )
         with clock.stage("report", "Report"):
-            heatmaps = look_at_misses(directory, warn=console.warn)
+            heatmaps = gradcam.look(directory, warn=console.warn)
             about = _about(job, directory, dataset, clock)
             documents.write(directory, heatmaps, about)
         directory.write_manifest(to_json(dataclasses.replace(about, seconds=clock.seconds())))
-        if judging.evaluation is not None:
-            console.show_end(judging.evaluation, directory.root)
+        console.show_end(comparison, directory.root)
     except (StopRequestedError, KeyboardInterrupt) as error:
         directory.append(EventKind.STOPPED, reason=str(error) or type(error).__name__)
         raise StopRequestedError(

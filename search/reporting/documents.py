@@ -17,13 +17,13 @@ import jinja2
 from markupsafe import Markup
 
 from search.data import report as data_report
-from search.evidence import Heatmap
 from search.records import Manifest, TrialRecord
 from search.reporting import contents as gathered
 from search.reporting import format, sentences, tables
 from search.reporting.contents import RunContents
 from search.reporting.plots import course, failures, hyperparameters, scores, style
 from search.run_directory import RunDirectory, write_text
+from search.scoring.curves import Heatmap
 
 HERE = Path(__file__).parent
 TEMPLATES = HERE / "templates"
@@ -153,7 +153,7 @@ def card(contents: RunContents) -> str:
     """
     comparison = contents.comparison
     assert comparison is not None, "a card is written of scored runs only"
-    network = sentences.exported(comparison.winner)
+    network = comparison.winner.exported
     found = []
     for key in ("accuracy", "auc", "recall", "specificity"):
         estimate = sentences.value(network, key)
@@ -221,9 +221,9 @@ def _common(contents: RunContents, *, local: bool) -> dict[str, Any]:
         found["settings"] = gathered.setting_rows(comparison)
         found["metrics"] = gathered.metric_rows(comparison)
         found["confusion"] = scores.confusion_rows(comparison)
-        found["network"] = sentences.exported(comparison.winner)
+        found["network"] = comparison.winner.exported
         found["misses_sentence"] = failures.misses_sentence(
-            contents.misses, sentences.exported(comparison.winner).count, comparison.classes
+            contents.misses, comparison.winner.exported.count, comparison.classes
         )
     return found
 

@@ -6,7 +6,7 @@ import pytest
 
 from search.records import Estimate, SeedDifference
 from search.reporting import sentences
-from search.reporting.sentences import headlines, limits, outcome, remarks, verdict
+from search.reporting.sentences import headlines, limits, remarks, verdict
 
 NOTHING = Estimate(value=0.0, low=-0.1, high=0.1)
 BETTER = Estimate(value=0.095, low=0.034, high=0.155)
@@ -18,13 +18,8 @@ def judged(comparison, **differences):
     mean = {}
     for key in ("auc", "accuracy_at_threshold", "recall_at_threshold", "specificity_at_threshold"):
         found = differences.get(key.removesuffix("_at_threshold"), NOTHING)
-        mean[key] = _seeds(found)
+        mean[key] = SeedDifference(over_patients=found, over_seeds=found)
     return dataclasses.replace(comparison, mean_difference=mean)
-
-
-def _seeds(found):
-    names = [f.name for f in dataclasses.fields(SeedDifference)]
-    return SeedDifference(**{n: found.value if n == "value" else found for n in names})
 
 
 @pytest.mark.parametrize(
@@ -48,15 +43,6 @@ def test_a_winner_that_is_the_baseline_is_called_so(made):
     baseline = made.comparison.baseline
     same = dataclasses.replace(made.comparison, winner=dataclasses.replace(baseline, role="winner"))
     assert "nothing better on validation than the baseline" in verdict(same)
-
-
-def test_a_difference_counts_only_where_every_interval_excludes_zero():
-    assert outcome([BETTER, BETTER], "max") == "better"
-    assert outcome([BETTER, BETTER], "min") == "worse"
-    assert outcome([BETTER, NOTHING], "max") == "undecided"
-    assert outcome([], "max") == "undecided"
-    unknown = Estimate(value=1.0, low=float("nan"), high=float("nan"))
-    assert outcome([unknown], "max") == "undecided"
 
 
 def test_headlines_are_the_means_over_seeds(made):

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from search.evidence import Heatmap
 from search.records import Predictions, Split, from_json
 from search.reporting.format import metric
 from search.run_directory import write_json, write_text
+from search.scoring.curves import Heatmap
 
 LOCAL = Path("plots") / "local"
 """Folder of a run with what shows images of its data."""
