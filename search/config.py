@@ -107,6 +107,17 @@ class SplitKind(StrEnum):
     """As the folders are: validation on the user's own val/."""
 
 
+class Channels(StrEnum):
+    """The channels that the network sees."""
+
+    ONE = "1"
+    """Gray."""
+    THREE = "3"
+    """Gray, three times, as the baseline has it."""
+    RGB = "rgb"
+    """Real colour."""
+
+
 MINIMIZED = ("loss", "brier", "calibration_error")
 """A metric whose name ends in one of these is minimized, every other one maximized."""
 
@@ -308,7 +319,7 @@ class RunConfig:
         SplitKind.PATIENT,
         DATA,
         "how validation images are chosen: patient puts no patient on both sides; notebook repeats "
-        "the notebook's random split, to compare with it",
+        "the notebook's random split, to compare with it; folders takes your own val/",
     )
     val_fraction: float = option(
         0.2,
@@ -323,8 +334,39 @@ class RunConfig:
         metavar="PX",
         between=(32, 512),
     )
-    channels: int = option(
-        3, DATA, "1 (gray), or 3 equal ones as the baseline has", known=("1", "3")
+    channels: Channels = option(
+        Channels.THREE,
+        DATA,
+        "1 (gray), 3 (gray, three times, as the baseline has it), or rgb, which keeps real colour",
+    )
+    classes: tuple[str, ...] = option(
+        (),
+        DATA,
+        "the two classes to take, of more folders; the others are listed as left out",
+        metavar="A,B",
+        shown="those of the folders",
+    )
+    positive: str = option(
+        "",
+        DATA,
+        "the class that is the finding",
+        metavar="NAME",
+        shown="the one not called normal, negative, healthy, benign, control or 0",
+    )
+    patients: str = option(
+        "",
+        DATA,
+        "regular expression with one group, the patient, searched in a file's name and then in its "
+        "path",
+        metavar="REGEX",
+        shown="known names of files",
+    )
+    table: str = option(
+        "",
+        DATA,
+        "CSV file with the columns file, label, patient, split; all but the first are optional",
+        metavar="FILE.csv",
+        shown="no table",
     )
     views: tuple[str, ...] = option(
         ("crop", "shift", "zoom_out", "tone"),

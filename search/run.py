@@ -114,7 +114,9 @@ def start(
     from search.data.sources import find_source
 
     cache = Path(config.cache_dir) if config.cache_dir else default_cache_dir()
-    source = find_source(config.data, cache_dir=cache, progress=console.progress)
+    source = find_source(
+        config.data, cache_dir=cache, table=config.table, progress=console.progress
+    )
     if source.synthetic and resume is None and not config.preset:
         config = _fresh({**given, "preset": "demo"})
     console.follow(config.objective)

@@ -20,7 +20,8 @@ from typing import Any
 
 from hypermodels import DocumentedCNN
 from search import backend
-from search.config import RunConfig
+from search.config import Channels, RunConfig
+from search.data.listing import Labelling
 from search.data.prepare import SealedTest, default_cache_dir, prepare
 from search.data.sources import Source
 from search.data.views import ViewSettings
@@ -87,9 +88,13 @@ def run(job: Job, console: Console, *, should_stop: ShouldStop) -> RunDirectory 
             console.show_data(dataset.report)
         make_searching(job.config, dataset).show_plan(console)
         return None
-    _views(job.config)  # what is wrong with the options is told before anything is written
+    # What is wrong with the options is told before anything is written.
+    _views(job.config)
+    _labelling(job.config)
     results = Path(job.config.results_dir)
     directory = RunDirectory(results / job.config.name) if job.config.name else new_run(results)
+    named = dataclasses.replace(job.config, name=directory.name)
+    job = dataclasses.replace(job, config=named)
     resumed = claim(directory, job.config, resume=job.resume, overwrite=job.overwrite)
     if job.resume and not resumed:
         console.info(f"{directory.root}: the run had not begun; it starts afresh")
@@ -210,6 +215,20 @@ def _views(config: RunConfig) -> ViewSettings:
     )
 
 
+def _labelling(config: RunConfig) -> Labelling:
+    """Return what was said of classes and patients.
+
+    Raises:
+        ConfigurationError: An option is no pair of classes, or no regular expression.
+    """
+    return Labelling(
+        classes=config.classes,
+        positive=config.positive,
+        patients=config.patients,
+        table=config.table,
+    )
+
+
 def prepare_data(job: Job, console: Console) -> tuple[Dataset, SealedTest]:
     """Return what a search may see, and the test, sealed."""
     return prepare(
@@ -220,6 +239,8 @@ def prepare_data(job: Job, console: Console) -> tuple[Dataset, SealedTest]:
         seed=job.config.seed,
         cache_dir=job.cache_dir,
         views=_views(job.config),
+        channels=3 if job.config.channels is Channels.RGB else 1,
+        labelling=_labelling(job.config),
         progress=console.progress,
     )
 
@@ -236,7 +257,8 @@ def make_searching(config: RunConfig, dataset: Dataset, *, known: Begun | None =
     def hypermodel(epochs: int, images: int) -> DocumentedCNN:
         return DocumentedCNN(
             image_size=config.image_size,
-            channels=config.channels,
+            channels=1 if config.channels is Channels.ONE else 3,
+            colour=config.channels is Channels.RGB,
             train_size=images,
             epochs=epochs,
         )
