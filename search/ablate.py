@@ -12,25 +12,28 @@ import dataclasses
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from search import cli
 from search.config import RunConfig
 from search.errors import ConfigurationError, SearchError, StopRequestedError, storage_errors
 from search.journal import EventKind
 from search.records import SYNTHETIC_NOTICE
 from search.reopening import (
-    refuse_changed,
     refuse_unfinished,
     stored_config,
     stored_source,
 )
 from search.reporting import tables
 from search.reporting.console import Console
-from search.run import Interrupt
 from search.run_directory import RunDirectory, locate
-from search.scoring.factors import FACTORS, parse_factors
+from search.scoring.factors import (
+    FACTORS,
+    FILE,
+    parse_factors,
+)
 
 FROM = {"baseline": ("baseline",), "winner": ("winner",), "both": ("baseline", "winner")}
 
@@ -47,12 +50,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = parser().parse_args(arguments)
     console = Console(live=False if options.no_live else None, quiet=options.quiet)
-    interrupt = Interrupt(console)
     try:
         run = locate(options.run, Path(options.results_dir))
         refuse_unfinished(run)
         _check(options)
-        _ablate(run, options, console, interrupt)
+        with cli.interruptible(console) as should_stop:
+            _ablate(run, options, console, should_stop)
     except StopRequestedError:
         console.close()
         console.error("stopped; every finished epoch is kept, the same command goes on")
@@ -72,10 +75,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    made = argparse.ArgumentParser(
+    made = cli.Parser(
         prog="python -m search.ablate",
         description="Change one factor at a time, retrain with several seeds, and say what each "
-        "change did: helps, hurts, or can't be told apart.",
+        "change did: better, worse, or undecided.",
     )
     made.add_argument("run", metavar="RUN", help="a finished run's directory, or its name")
     made.add_argument(
@@ -123,7 +126,7 @@ def _reopen(directory: RunDirectory, config: RunConfig, console: Console) -> tup
     """
     from search import workflow
     from search.data.prepare import default_cache_dir
-    from search.resuming import begun, check_same_data
+    from search.tuning.resume import begun, check_same_data
 
     cache = Path(config.cache_dir) if config.cache_dir else default_cache_dir()
     source = stored_source(directory, config, cache_dir=cache, progress=console.progress)
@@ -134,15 +137,17 @@ def _reopen(directory: RunDirectory, config: RunConfig, console: Console) -> tup
 
 
 def _ablate(
-    run: RunDirectory, options: argparse.Namespace, console: Console, interrupt: Interrupt
+    run: RunDirectory,
+    options: argparse.Namespace,
+    console: Console,
+    should_stop: Callable[[], bool],
 ) -> None:
     # Read before Keras is loaded, so that a mistake is told at once.
     wishes, config = parse_factors(options.factors), stored_config(run)
-    changed = refuse_changed(run)
     from search import backend
 
     backend.load()
-    from search.scoring.ablation import FILE, Ablation
+    from search.scoring.ablation import Ablation
 
     with console.stage("Data"):
         if options.workers is not None:
@@ -152,17 +157,15 @@ def _ablate(
         console.notice(SYNTHETIC_NOTICE)
     ablation = Ablation(
         config,
-        dataset,
         searching,
         run=run,
         bases=FROM[options.base],
         wishes=wishes,
         repeats=options.repeats,
         epochs=options.epochs or config.refit_epochs,
-        changed=changed,
-        console=console,
+        reporter=console,
     )
-    console.info(ablation.plan())
+    console.info(ablation.plan(searching.pace.epoch))
     if options.plan:
         return
     with storage_errors(ablation.directory.root):
@@ -171,23 +174,18 @@ def _ablate(
         console.follow(config.choice)
         # For the time left: the run's pace, until this process has its own.
         plan = [e for e in run.events() if e["event"] == EventKind.PLAN][-1:]
-        names = {arm.role.name for arm in ablation.arms}
+        names = {arm.recipe.role for arm in ablation.arms}
         before = [e for e in ablation.directory.events() if e.get("role") in names]
-        console.replay(
-            [
-                *plan,
-                {"event": EventKind.STAGE.value, "name": "search", "time": time.time()},
-                *before,
-            ]
-        )
+        search = {"event": EventKind.STAGE.value, "name": "search", "time": time.time()}
+        console.replay([*plan, search, *before])
         with console.stage("Retrain, then evaluate on the test set"):
-            crew = searching.crew(run, interrupt)
-            content = ablation.answer(crew, sealed)
-    console.show(tables.ablation_view(content))
+            open_executor = searching.crew(run, should_stop)
+            report = ablation.answer(dataset, sealed, open_executor)
+    console.show(tables.ablation_view(report))
     console.info(f"Answers: {ablation.directory.root / FILE}")
     console.info(f"In the report: python -m search.report {run.root} --rebuild")
 
 
 if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    sys.exit(main())
+    sys.exit(cli.execute(main))

@@ -1,4 +1,4 @@
-"""`python -m search.evaluate RUN_OR_MODEL --data DIR`: score a trained model on labelled films.
+"""`python -m search.evaluate RUN_OR_MODEL --data DIR`: score a trained model on labelled images.
 
 The same decoding, metrics and intervals as at the end of a run. Keras is imported once the
 arguments are known to make sense.
@@ -18,14 +18,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from search import cli
 from search.data.cache import default_cache_dir
-from search.data.prepare import labelled_folder
+from search.data.prepare import Labelled, labelled_folder
 from search.errors import ConfigurationError, SearchError
-from search.records import CLASS_NAMES, Estimate, Evaluation, Split, Subset, to_json
+from search.records import Estimate, Evaluation, Split, to_json
 from search.run_directory import write_json
 from search.scoring.bootstrap import subtype_recall
-from search.scoring.formats import FORMATS, KERAS
-from search.scoring.predict import NOT_FOR_DIAGNOSIS, find_model, open_model, unchecked_note
+from search.scoring.formats import FORMATS, KERAS, ModelMetadata
+from search.scoring.loading import load_model
+from search.scoring.predict import NOT_FOR_DIAGNOSIS, find_model, unchecked_note
 from search.scoring.predictions import evaluate, predict_subset
 
 SOME_REJECTED = 2
@@ -49,18 +51,16 @@ class Outcome:
     """What was found.
 
     Attributes:
-        notice: What must be said with the numbers, or "".
+        metadata: Of the model.
         evaluation: Metrics with intervals.
-        subtypes: Sensitivity at the stored threshold by kind of pneumonia.
-        subset: The images scored.
-        rejected: {"path", "reason"} of the files left out.
+        subtypes: Sensitivity at the stored threshold by subtype, where names tell it.
+        found: The images scored, and the files left out.
     """
 
-    notice: str
+    metadata: ModelMetadata
     evaluation: Evaluation
     subtypes: dict[str, Estimate]
-    subset: Subset
-    rejected: list[dict[str, str]]
+    found: Labelled
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -93,13 +93,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
-    return SOME_REJECTED if outcome.rejected else 0
+    return SOME_REJECTED if outcome.found.rejected else 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         prog="python -m search.evaluate",
-        description="Score a trained model on a folder of labelled films, with 95% intervals from "
+        description="Score a trained model on a folder of labelled images, with 95% intervals from "
         f"a bootstrap over patients. {NOT_FOR_DIAGNOSIS}",
         epilog="Exit code 2 if any file could not be scored; the others still are.",
     )
@@ -114,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         required=True,
         metavar="DIR",
-        help="holds test/NORMAL and test/PNEUMONIA, or NORMAL and PNEUMONIA directly",
+        help="holds test/ with a folder for each class, or these folders directly",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every number to FILE")
     parser.add_argument(
@@ -138,49 +138,44 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _score(model_file: Path, arguments: argparse.Namespace) -> Outcome:
-    loaded = open_model(model_file)
+    loaded = load_model(model_file)
+    about = loaded.metadata
     found = labelled_folder(
         arguments.data,
-        classes=(loaded.class_names[0], loaded.class_names[1]),
-        image_size=loaded.image_size,
+        classes=about.classes,
+        image_size=about.image_size,
+        channels=about.channels,
+        bits=about.depth,
         cache_dir=arguments.cache_dir or default_cache_dir(),
     )
     predictions = predict_subset(loaded.model, found.subset, Split.TEST)
-    seed = loaded.metadata.get("seed")
     return Outcome(
-        notice=loaded.notice,
+        metadata=about,
         evaluation=evaluate(
             predictions,
-            loaded.threshold,
-            role=str(loaded.metadata.get("role", "winner")),
-            # None is an ensemble's, and what models of earlier versions say.
-            seed=seed if isinstance(seed, int) else None,
+            about.threshold,
+            role=about.role,
+            seed=about.seed,
             bootstrap_seed=arguments.seed,
         ),
-        subtypes=subtype_recall(
-            predictions.labels,
-            predictions.probabilities,
-            predictions.subtypes,
-            predictions.patients,
-            loaded.threshold.value,
-            seed=arguments.seed,
-        ),
-        subset=found.subset,
-        rejected=[to_json(file) for file in found.rejected],
+        subtypes=subtype_recall(predictions, about.threshold.value, seed=arguments.seed),
+        found=found,
     )
 
 
 def _as_json(model_file: Path, data: Path, outcome: Outcome) -> dict[str, Any]:
-    labels = outcome.subset.labels
+    subset = outcome.found.subset
+    classes = outcome.metadata.classes
     return {
         "model": model_file,
         "data": data,
-        "notice": outcome.notice or None,
-        "images": {name: int((labels == i).sum()) for i, name in enumerate(CLASS_NAMES)},
-        "patients": len(set(outcome.subset.patients)),
+        "notice": outcome.metadata.notice or None,
+        "images": {name: int((subset.labels == i).sum()) for i, name in enumerate(classes)},
+        "patients": len(set(subset.patients)),
         **to_json(outcome.evaluation),
         "subtypes": outcome.subtypes,
-        "rejected": outcome.rejected,
+        "rejected": outcome.found.rejected,
+        "left_out": outcome.found.left_out,
     }
 
 
@@ -196,21 +191,22 @@ def _print(console: Console, model_file: Path, data: Path, outcome: Outcome) -> 
         else:
             table.add_row(name, _cell(found.at_half[key]), _cell(found.at_threshold[key]))
     for kind, recall in outcome.subtypes.items():
-        if kind in outcome.subset.subtypes:
-            table.add_row(f"recall, {kind}", "", _cell(recall))
+        table.add_row(f"recall, {kind}", "", _cell(recall))
     console.print(table)
     lines = [
-        f"{found.count} images of {len(set(outcome.subset.patients))} patients; brackets are 95% "
-        "intervals from a bootstrap over patients.",
+        f"{found.count} images of {len(set(outcome.found.subset.patients))} patients; brackets are "
+        "95% intervals from a bootstrap over patients.",
         f"Threshold by the rule {found.threshold.rule} on {found.threshold.chosen_on}.",
     ]
-    if outcome.rejected:
-        lines.append(f"Left out, {len(outcome.rejected)}:")
-        lines += [f"  {r['path']}: {r['reason']}" for r in outcome.rejected[:SHOWN_REJECTED]]
-        if len(outcome.rejected) > SHOWN_REJECTED:
-            lines.append(f"  … {len(outcome.rejected) - SHOWN_REJECTED} more; --json lists all")
-    if outcome.notice:
-        lines.append(f"NOTICE: trained on {outcome.notice}")
+    rejected = outcome.found.rejected
+    if rejected:
+        lines.append(f"Left out, {len(rejected)}:")
+        lines += [f"  {file.path}: {file.reason}" for file in rejected[:SHOWN_REJECTED]]
+        if len(rejected) > SHOWN_REJECTED:
+            lines.append(f"  … {len(rejected) - SHOWN_REJECTED} more; --json lists all")
+    lines += [f"Not used: {left.path}, {left.reason}" for left in outcome.found.left_out]
+    if outcome.metadata.notice:
+        lines.append(f"NOTICE: trained on {outcome.metadata.notice}")
     lines.append(NOT_FOR_DIAGNOSIS)
     for line in lines:
         console.print(Text(line))
@@ -223,4 +219,4 @@ def _cell(estimate: Estimate) -> Text:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(cli.execute(main))

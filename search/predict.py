@@ -21,20 +21,23 @@ from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
-from search.data.decode import is_image, load_gray
-from search.data.listing import IMAGE_SUFFIXES
+from search import cli
+from search.data.dicom import bits_used
+from search.data.listing import find_images
 from search.errors import SearchError
 from search.scoring.formats import FORMATS, KERAS, LoadedModel
+from search.scoring.loading import load_model
 from search.scoring.predict import (
     NOT_FOR_DIAGNOSIS,
     FilePrediction,
-    find_images,
+    WriteRow,
+    check_suffix,
     find_model,
-    open_model,
+    json_rows,
     predict_files,
+    row_file,
     unchecked_note,
 )
-from search.scoring.rows import WriteRow, check_suffix, json_rows, row_file
 
 PIPE_CLOSED = 1
 SOME_FAILED = 2
@@ -53,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         0; 2 for a user error or when a file could not be predicted; 130 after Ctrl-C; 1 when
-        whoever reads the rows has enough of them, as `head` does.
+        the reader of the rows has enough of them, as `head` does.
     """
     arguments = _parser().parse_args(argv)
     try:
@@ -71,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         prog="python -m search.predict",
         description=f"Predict image files with a trained model. {NOT_FOR_DIAGNOSIS}",
         epilog="Exit code 2 if any file could not be predicted; the others still are.",
@@ -105,8 +108,8 @@ def _predict(arguments: argparse.Namespace) -> int:
     model_file = find_model(
         arguments.model, results_dir=arguments.results_dir, form=arguments.format
     )
-    files = find_images(arguments.images, suffixes=IMAGE_SUFFIXES, recognise=is_image)
-    loaded = open_model(model_file)
+    files = find_images(arguments.images)
+    loaded = load_model(model_file)
     stderr = Console(stderr=True)
     if note := unchecked_note(model_file):
         stderr.print(Text(note))
@@ -118,7 +121,7 @@ def _predict(arguments: argparse.Namespace) -> int:
         if arguments.json:
             writers.append(stack.enter_context(json_rows(sys.stdout)))
         answers = track(
-            predict_files(loaded, files, decode=load_gray),
+            predict_files(loaded, files),
             description="Predicting",
             total=len(files),
             console=stderr,
@@ -127,6 +130,13 @@ def _predict(arguments: argparse.Namespace) -> int:
             disable=not stderr.is_terminal or (arguments.json and sys.stdout.isatty()),
         )
         tally.take(answers, loaded, writers)
+    if tally.brightest and not loaded.metadata.depth:
+        stderr.print(
+            Text(
+                "note: 16-bit pixels whose depth the file does not tell: taken as "
+                f"{bits_used(tally.brightest)} bits"
+            )
+        )
     if tally.keep:
         _print_table(Console(), loaded, tally.kept)
     else:
@@ -142,12 +152,14 @@ class _Tally:
         self.kept: list[FilePrediction] = []
         self.bad: list[FilePrediction] = []
         self.verdicts: dict[str, int] = {}
+        self.brightest = 0
 
     def take(
         self, answers: Iterable[FilePrediction], loaded: LoadedModel, writers: Sequence[WriteRow]
     ) -> None:
         """Count, keep and write every answer as it comes."""
         for answer in answers:
+            self.brightest = max(self.brightest, answer.brightest)
             if answer.error:
                 self.bad.append(answer)
             else:
@@ -163,8 +175,8 @@ def _as_row(loaded: LoadedModel, answer: FilePrediction) -> dict[str, Any]:
     row = {
         **asdict(answer),
         "file": _printable(answer.file),
-        "threshold": loaded.threshold.value,
-        "notice": loaded.notice or None,
+        "threshold": loaded.metadata.threshold.value,
+        "notice": loaded.metadata.notice or None,
     }
     return {column: row[column] for column in COLUMNS}
 
@@ -173,7 +185,7 @@ def _print_tally(console: Console, loaded: LoadedModel, tally: _Tally, out: Path
     if out:
         counts = [f"{count} {name}" for name, count in sorted(tally.verdicts.items())]
         counts += [f"{len(tally.bad)} without an answer"] if tally.bad else []
-        console.print(Text(f"{out}: {', '.join(counts)}, at {loaded.threshold.value:.3f}"))
+        console.print(Text(f"{out}: {', '.join(counts)}, at {loaded.metadata.threshold.value:.3f}"))
         for answer in tally.bad[:SHOWN_BAD]:
             console.print(Text(f"  {_printable(answer.file)}: {answer.error}", style="red"))
         if len(tally.bad) > SHOWN_BAD:
@@ -184,8 +196,8 @@ def _print_tally(console: Console, loaded: LoadedModel, tally: _Tally, out: Path
 def _print_table(console: Console, loaded: LoadedModel, answers: Sequence[FilePrediction]) -> None:
     table = Table(title=Text(str(loaded.path)), title_justify="left")
     table.add_column("file", overflow="fold")
-    table.add_column("P(PNEUMONIA)", justify="right")
-    table.add_column(f"verdict at {loaded.threshold.value:.3f}", overflow="fold")
+    table.add_column(f"P({loaded.metadata.classes[1]})", justify="right")
+    table.add_column(f"verdict at {loaded.metadata.threshold.value:.3f}", overflow="fold")
     for answer in answers:
         file = Text(_printable(answer.file))
         if answer.probability is None:
@@ -197,8 +209,9 @@ def _print_table(console: Console, loaded: LoadedModel, answers: Sequence[FilePr
 
 
 def _footer(loaded: LoadedModel) -> str:
-    rule = f"Threshold by the rule {loaded.threshold.rule} on {loaded.threshold.chosen_on}."
-    notice = f"NOTICE: trained on {loaded.notice}\n" if loaded.notice else ""
+    about = loaded.metadata
+    rule = f"Threshold by the rule {about.threshold.rule} on {about.threshold.chosen_on}."
+    notice = f"NOTICE: trained on {about.notice}\n" if about.notice else ""
     return f"{notice}{rule} {NOT_FOR_DIAGNOSIS}"
 
 
@@ -208,4 +221,4 @@ def _printable(name: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(cli.execute(main))

@@ -548,17 +548,15 @@ class Spread:
 
 @dataclass(frozen=True, kw_only=True)
 class SeedDifference:
-    """Winner minus baseline of one metric, means over all seeds.
+    """Winner minus baseline of one metric, the mean over seeds, with its two 95% intervals.
 
     Attributes:
-        value: The difference.
-        patients: 95% interval over resampled patients.
-        seeds: 95% interval over seeds, NaN with fewer than two seeds.
+        over_patients: The interval is over resampled patients.
+        over_seeds: The interval is over seeds, NaN with fewer than two.
     """
 
-    value: float
-    patients: Estimate
-    seeds: Estimate
+    over_patients: Estimate
+    over_seeds: Estimate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -596,6 +594,17 @@ class Scored:
     ensemble_validation: tuple[Evaluation, ...] = ()
     spread: dict[str, dict[str, Spread]] = field(default_factory=dict)
 
+    @property
+    def scored_on_test(self) -> tuple[Evaluation, ...]:
+        """Return every evaluation on test, the ensemble's last."""
+        return self.test + self.ensemble_test
+
+    @property
+    def exported(self) -> Evaluation:
+        """Return the evaluation of what is exported, on test or without one on validation."""
+        scored = self.scored_on_test or self.validation + self.ensemble_validation
+        return next(one for one in scored if one.seed == self.exported_seed)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Finalist:
@@ -604,20 +613,26 @@ class Finalist:
     Attributes:
         role: "baseline", "finalist_1", …; the best of them is the winner.
         values: Hyperparameter values.
-        scores: Objective on validation, one per seed: their spread is how far it can be trusted.
+        parameters: Parameter count.
+        scores: Objective on validation by seed: their spread is how far it can be trusted. The
+            better a finalist, the more seeds it was trained with.
+        failure: Why it could not be trained, or "".
     """
 
     role: str
     values: Values
-    scores: tuple[float, ...]
+    parameters: int
+    scores: dict[int, float]
+    failure: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RetrainingRecipe:
-    """How the finalists were retrained.
+    """How the winner was retrained.
 
     Attributes:
-        epochs: Epochs of each retraining.
+        trained_as: Its role among the finalists; "baseline" where nothing was better.
+        epochs: Epochs of each retraining, at most.
         seeds: Repetitions.
         patience: Epochs without a better objective after which one stopped, 0 for never.
         precision: Keras dtype policy.
@@ -627,14 +642,37 @@ class RetrainingRecipe:
         notes: What a reader should know.
     """
 
+    trained_as: str
     epochs: int
     seeds: int
     patience: int
     precision: str
     trained_on: str
-    kept_epochs: dict[str, int]
+    kept_epochs: dict[int, int]
     ensemble: int | None = None
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationReport:
+    """The calibration of one exported network.
+
+    Attributes:
+        method: A name of `config.CalibrationKind`.
+        temperature: The logit's divisor; above 1 for a network that is too sure of itself.
+        images: Validation images that it was fitted on.
+        note: Why none could be fitted, or "".
+        before: Expected calibration error, log loss and Brier score of the uncalibrated
+            probabilities, by split.
+        after: The same of the calibrated ones.
+    """
+
+    method: str
+    temperature: float
+    images: int
+    note: str
+    before: dict[Split, dict[str, float]]
+    after: dict[Split, dict[str, float]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -649,12 +687,13 @@ class Comparison:
         baseline: The HyperModel's defaults.
         winner: What the search found.
         difference: Winner minus baseline of the exported networks, by metric.
-        mean_difference: The same of the means over seeds, by metric.
+        mean_difference: The same of the means over seeds, by metric; {} where the two were not
+            trained with the same two or more seeds.
         mcnemar: By "at_half" and "at_threshold".
-        subgroups: Estimates by subgroup, then by metric.
-        calibration: By role and split, log loss, Brier score and calibration error before and
-            after; see `scoring/calibration.py`.
-        retraining: How the finalists were retrained.
+        subgroups: Sensitivity at each network's threshold by subtype, then by role; {} where names
+            tell no subtype.
+        calibration: By role.
+        retraining: How the winner was retrained.
         finalists: Everything that was retrained, best first.
         test_evaluations: Networks that were scored on the test set.
         times_evaluated: How often the test set was evaluated in this run, 1 unless resumed after
@@ -671,7 +710,7 @@ class Comparison:
     mean_difference: dict[str, SeedDifference]
     mcnemar: dict[str, McNemar]
     subgroups: dict[str, dict[str, Estimate]]
-    calibration: dict[str, Any]
+    calibration: dict[str, CalibrationReport]
     retraining: RetrainingRecipe
     finalists: tuple[Finalist, ...]
     test_evaluations: int

@@ -29,9 +29,8 @@ from search.errors import ConfigurationError
 from search.journal import EventKind
 from search.records import Dataset, PlanRecord, TrialRecord, Values, from_json
 from search.reporting.console import Console
-from search.resuming import Begun, finished_brackets, refuse_other_search
 from search.run_directory import RunDirectory
-from search.scoring.retrain import Crew
+from search.scoring.retrain import OpenExecutor
 from search.tuning import space as spaces
 from search.tuning.devices import default_precision
 from search.tuning.executors import Executor, Pace, measure_pace
@@ -41,6 +40,7 @@ from search.tuning.oracle import ScheduleOracle
 from search.tuning.planning import PlannedSearch, plan_search
 from search.tuning.pool import PoolLimits, open_executor
 from search.tuning.ray import RayRequest, open_on_ray
+from search.tuning.resume import Begun, finished_brackets, refuse_other_search
 from search.tuning.space import Belief, Prior
 from search.tuning.trial import ShouldStop
 
@@ -190,7 +190,7 @@ class Searching:
             max_parameters=0,
         )
 
-    def crew(self, directory: RunDirectory, should_stop: ShouldStop) -> Crew:
+    def crew(self, directory: RunDirectory, should_stop: ShouldStop) -> OpenExecutor:
         """Return what hires workers for the retraining, as many as the search had.
 
         Args:

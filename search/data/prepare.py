@@ -158,7 +158,7 @@ def prepare(
     listing = list_images(source.root, labelling, place=source.place)
     lock = cache_dir / "scan" / f"{folder_key(source.root)}.lock"
     with locked(lock, progress):
-        known_files, sealed_files, notes = _set_test_aside(listing, progress)
+        known_files, sealed_files, notes = _set_test_aside(listing, cache_dir, progress)
 
         def scan(files: Sequence[FoundFile], label: str, bits: int) -> Scan:
             return scan_files(
@@ -324,7 +324,7 @@ def labelled_folder(
 
 
 def _set_test_aside(
-    listing: Listing, progress: Progress
+    listing: Listing, cache_dir: Path, progress: Progress
 ) -> tuple[Sequence[FoundFile], Sequence[FoundFile], list[str]]:
     """Return the files to train and validate on, those of the test, and what to say of it.
 
@@ -334,7 +334,9 @@ def _set_test_aside(
     files = listing.of("")
     if not files:
         return listing.of("train", "val"), listing.of("test"), []
-    contents = file_hashes(listing.root, files, progress)
+    contents = file_hashes(
+        listing.root, files, cache_dir=cache_dir, labels=("train", "test"), progress=progress
+    )
     patients = [file.patient or f"file:{file.relative}" for file in files]
     # What cannot be read is identical to nothing.
     known = [content or file.relative for content, file in zip(contents, files, strict=True)]

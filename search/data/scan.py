@@ -58,44 +58,26 @@ Signature = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class FileRecord:
-    """What opening a file told.
+    """What opening a file told."""
 
-    Attributes:
-        sha256: Of its content, "" if it cannot be read.
-        width: Of the original, in pixels; 0 if rejected.
-        height: Of the original, in pixels; 0 if rejected.
-        mode: Pillow's mode of the original.
-        colour: Whether it had real colour.
-        turned: Whether an EXIF orientation was applied.
-        brightest: As in `decode.Decoded`.
-        reason: Why it is left out, "" if it is used.
-    """
-
-    sha256: str
-    width: int = 0
-    height: int = 0
-    mode: str = ""
-    colour: bool = False
-    turned: bool = False
-    brightest: int = 0
-    reason: str = ""
+    sha256: str  # of its content, "" if it cannot be read
+    width: int = 0  # of the original, in pixels; 0 if rejected
+    height: int = 0  # of the original, in pixels; 0 if rejected
+    mode: str = ""  # Pillow's mode of the original
+    colour: bool = False  # whether it had real colour
+    turned: bool = False  # whether an EXIF orientation was applied
+    brightest: int = 0  # as in `decode.Decoded`
+    reason: str = ""  # why it is left out, "" if it is used
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scan:
-    """A list of files, each checked and decoded.
+    """A list of files, each checked and decoded."""
 
-    Attributes:
-        files: The files, rejected ones included.
-        records: What each told, aligned with `files`.
-        array: `uint8` (len(files), S, S, C); the rows of rejected files are zero.
-        bits: In use of the images of 9 to 16 bits that do not tell, 0 if there are none.
-    """
-
-    files: tuple[FoundFile, ...]
-    records: tuple[FileRecord, ...]
-    array: ArrayFile
-    bits: int
+    files: tuple[FoundFile, ...]  # the files, rejected ones included
+    records: tuple[FileRecord, ...]  # what each told, aligned with `files`
+    array: ArrayFile  # `uint8` (len(files), S, S, C); the rows of rejected files are zero
+    bits: int  # in use of the images of 9 to 16 bits that do not tell, 0 if there are none
 
 
 def scan_files(
@@ -124,7 +106,7 @@ def scan_files(
     Raises:
         StorageError: The cache cannot be written.
     """
-    index_file = cache_dir / "scan" / f"{folder_key(root)}-{label}.json"
+    index_file = _index_file(cache_dir, root, label)
     index = _read_index(index_file)
     signatures = [_signature(root / file.relative) for file in files]
     known: list[FileRecord | None] = [
@@ -183,12 +165,29 @@ def bits_in_use(records: Sequence[FileRecord]) -> int:
     return bits_used(brightest[math.ceil(MOST_BRIGHT * len(brightest)) - 1])
 
 
-def file_hashes(root: Path, files: Sequence[FoundFile], progress: Progress) -> list[str]:
-    """Return the SHA-256 of every file, "" where it cannot be read."""
+def file_hashes(
+    root: Path,
+    files: Sequence[FoundFile],
+    *,
+    cache_dir: Path,
+    labels: Sequence[str],
+    progress: Progress,
+) -> list[str]:
+    """Return the SHA-256 of every file, "" where it cannot be read.
+
+    Files that earlier scans of these labels know, and that have not changed, are not read.
+    """
+    index: dict[str, list[Any]] = {}
+    for label in labels:
+        index |= _read_index(_index_file(cache_dir, root, label))
 
     def work(position: int) -> str:
+        file = files[position]
+        path = root / file.relative
+        if known := _known(index, file, _signature(path)):
+            return known.sha256
         try:
-            with opened(root / files[position].relative) as data:
+            with opened(path) as data:
                 return hashlib.sha256(data).hexdigest()
         except UnusableImageError:
             return ""
@@ -242,6 +241,10 @@ def _parallel(
 def folder_key(root: Path) -> str:
     """Return a short name for a folder's place, for what is kept by place and not by content."""
     return hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
+
+
+def _index_file(cache_dir: Path, root: Path, label: str) -> Path:
+    return cache_dir / "scan" / f"{folder_key(root)}-{label}.json"
 
 
 def _signature(path: Path) -> Signature | None:

@@ -10,7 +10,6 @@ from pathlib import PurePath
 from typing import Any
 
 from search.config import RunConfig, direction
-from search.evidence import ScoreCurves
 from search.journal import Event, EventKind
 from search.records import (
     SYNTHETIC_NOTICE,
@@ -34,9 +33,9 @@ from search.reporting.plots.failures import (
 )
 from search.reporting.plots.style import Chart
 from search.reporting.progress import Retraining, RunProgress, ordered
-from search.reporting.sentences import exported
 from search.run_directory import RunDirectory
-from search.scoring.curves import score_curves
+from search.scoring.curves import ScoreCurves, score_curves
+from search.scoring.factors import AblationReport, read_report
 from search.scoring.predictions import PREDICTION_FILES, read_predictions_csv
 
 PARTS = (
@@ -84,7 +83,7 @@ class RunContents:
     exports: tuple[ExportRecord, ...]
     manifest: Manifest | None
     missing: tuple[str, ...]
-    ablation: dict[str, Any] | None = None
+    ablation: AblationReport | None = None
 
     @property
     def name(self) -> str:
@@ -145,7 +144,7 @@ class RunContents:
             return {}
         sides = {"baseline": self.comparison.baseline, "winner": self.comparison.winner}
         found = {
-            role: score_curves(said, exported(sides[role]).threshold.value, seed=self.config.seed)
+            role: score_curves(said, sides[role].exported.threshold.value, seed=self.config.seed)
             for role, said in self.predictions.items()
         }
         return {role: curves for role, curves in found.items() if curves is not None}
@@ -155,7 +154,7 @@ class RunContents:
         """Return the images that the winner misjudges, the most confident mistakes first."""
         if self.comparison is None or "winner" not in self.predictions:
             return []
-        threshold = exported(self.comparison.winner).threshold.value
+        threshold = self.comparison.winner.exported.threshold.value
         return misses(
             self.predictions["winner"], self.predictions.get("baseline"), threshold=threshold
         )
@@ -238,9 +237,7 @@ def read(directory: RunDirectory) -> RunContents:
         if there("exports.json")
         else (),
         manifest=directory.read(Manifest, "manifest.json") if there("manifest.json") else None,
-        ablation=directory.read_json("ablation/ablation.json")
-        if there("ablation/ablation.json")
-        else None,
+        ablation=read_report(directory),
         missing=tuple(f"{name} ({what})" for name, what in PARTS if not there(name)),
     )
 
@@ -250,10 +247,6 @@ def history_rows(events: Iterable[Event], trained_as: dict[str, str]) -> list[di
 
     Of an epoch that was trained twice, because a kill fell between its checkpoint and its line,
     the later one stays.
-
-    Args:
-        events: The journal, oldest first.
-        trained_as: New names of roles, e.g. {"finalist_2": "winner"}.
     """
     rows: dict[tuple[str, int, int], dict[str, Any]] = {}
     for event in events:
@@ -286,7 +279,7 @@ def setting_rows(comparison: Comparison) -> list[tuple[str, str, str, bool]]:
 
 def metric_rows(comparison: Comparison) -> list[tuple[str, str, str, str, str]]:
     """Return (name, baseline, interval, winner, interval) of the exported networks' metrics."""
-    sides = [exported(comparison.baseline), exported(comparison.winner)]
+    sides = [comparison.baseline.exported, comparison.winner.exported]
     rows = []
     for table, suffix in (("ranking", ""), ("at_threshold", ""), ("at_half", " at 0.5")):
         for key in getattr(sides[0], table):

@@ -17,13 +17,13 @@ import jinja2
 from markupsafe import Markup
 
 from search.data import report as data_report
-from search.evidence import Heatmap
 from search.records import Manifest, TrialRecord
 from search.reporting import contents as gathered
 from search.reporting import format, sentences, tables
 from search.reporting.contents import RunContents
 from search.reporting.plots import course, failures, hyperparameters, scores, style
 from search.run_directory import RunDirectory, write_text
+from search.scoring.curves import Heatmap
 
 HERE = Path(__file__).parent
 TEMPLATES = HERE / "templates"
@@ -86,11 +86,7 @@ def share(contents: RunContents, path: Path) -> None:
 
 
 def draw(contents: RunContents) -> list[Path]:
-    """Draw every chart into `plots/`; those of an earlier pass that are no more are removed.
-
-    Raises:
-        StorageError: The disk is full or read-only.
-    """
+    """Draw every chart into `plots/`; those of an earlier pass that are no more are removed."""
     folder = contents.directory.plots_dir
     charts = dict(contents.charts)
     if contents.parallel is not None:
@@ -104,12 +100,7 @@ def draw(contents: RunContents) -> list[Path]:
 
 
 def page(contents: RunContents, *, local: bool = True) -> str:
-    """Return the report as one HTML document that opens offline.
-
-    Args:
-        contents: The run.
-        local: Whether it stays in the run directory, and may show images and name folders.
-    """
+    """Return the report as one HTML document that opens offline."""
     charts = {name: style.page_data(chart) for name, chart in contents.charts.items()}
     trials = contents.state.trials
     ranked = {"objective": contents.objective, "direction": contents.direction}
@@ -162,7 +153,7 @@ def card(contents: RunContents) -> str:
     """
     comparison = contents.comparison
     assert comparison is not None, "a card is written of scored runs only"
-    network = sentences.exported(comparison.winner)
+    network = comparison.winner.exported
     found = []
     for key in ("accuracy", "auc", "recall", "specificity"):
         estimate = sentences.value(network, key)
@@ -230,9 +221,9 @@ def _common(contents: RunContents, *, local: bool) -> dict[str, Any]:
         found["settings"] = gathered.setting_rows(comparison)
         found["metrics"] = gathered.metric_rows(comparison)
         found["confusion"] = scores.confusion_rows(comparison)
-        found["network"] = sentences.exported(comparison.winner)
+        found["network"] = comparison.winner.exported
         found["misses_sentence"] = failures.misses_sentence(
-            contents.misses, sentences.exported(comparison.winner).count, comparison.classes
+            contents.misses, comparison.winner.exported.count, comparison.classes
         )
     return found
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from search.config import RunConfig, SplitKind, direction
+from search.config import RunConfig, SplitKind
 from search.records import (
     Comparison,
     DatasetReport,
@@ -34,6 +34,7 @@ from search.reporting.format import (
     usable,
     whole,
 )
+from search.scoring.bootstrap import judge
 
 HEADLINES = ("auc", "accuracy", "recall", "specificity")
 """Metrics of the tiles and of the end of a run."""
@@ -77,13 +78,13 @@ def headlines(comparison: Comparison, keys: tuple[str, ...] = HEADLINES) -> tupl
 
 
 def _headline(comparison: Comparison, key: str) -> Headline:
-    full = key if key in exported(comparison.winner).ranking else f"{key}_at_threshold"
+    full = key if key in comparison.winner.exported.ranking else f"{key}_at_threshold"
     baseline, winner = mean(comparison.baseline, key), mean(comparison.winner, key)
     nothing = Estimate(value=winner - baseline, low=math.nan, high=math.nan)
     found = [comparison.difference[full]] if full in comparison.difference else []
     if full in comparison.mean_difference:
         over = comparison.mean_difference[full]
-        found = [over.patients, over.seeds]
+        found = [over.over_patients, over.over_seeds]
     widest = max(found, key=lambda one: one.high - one.low, default=nothing)
     return Headline(
         key=key,
@@ -91,35 +92,13 @@ def _headline(comparison: Comparison, key: str) -> Headline:
         baseline=baseline,
         winner=winner,
         difference=widest if usable(widest.low) else nothing,
-        outcome=outcome(found, direction(key)),
+        outcome=judge(key, *found).value,
     )
-
-
-def outcome(differences: list[Estimate], better: str) -> str:
-    """Judge differences by their intervals: all of them must lie on one side of 0.
-
-    Args:
-        differences: The same difference with every kind of interval.
-        better: "min" or "max", which values are better.
-    """
-    if not differences or not all(usable(one.low) and usable(one.high) for one in differences):
-        return "undecided"
-    if all(one.low > 0 for one in differences):
-        return "better" if better == "max" else "worse"
-    if all(one.high < 0 for one in differences):
-        return "worse" if better == "max" else "better"
-    return "undecided"
 
 
 def scored(side: Scored) -> tuple[Evaluation, ...]:
     """Return one evaluation a seed: on test, or on validation without a test set."""
     return side.test or side.validation
-
-
-def exported(side: Scored) -> Evaluation:
-    """Return the evaluation of the exported network: on test, or validation without a test set."""
-    networks = (*side.test, *side.ensemble_test) or (*side.validation, *side.ensemble_validation)
-    return next(one for one in networks if one.seed == side.exported_seed)
 
 
 def mean(side: Scored, key: str) -> float:
@@ -190,7 +169,7 @@ def remarks(comparison: Comparison) -> list[str]:
     winner, baseline = comparison.winner, comparison.baseline
     found = [seeds_sentence(comparison)]
     for title, side in (("winner", winner), ("baseline", baseline)):
-        threshold = exported(side).threshold
+        threshold = side.exported.threshold
         found.append(
             f"Decision threshold of the {title}: {metric(threshold.value)}, by the rule "
             f"{threshold.rule} on {threshold.chosen_on}, reached there at "
@@ -292,7 +271,7 @@ def limits(
     elif not comparison.winner.test:
         found.append("There was no test set: validation also chose the winner, and is too good.")
     else:
-        network = exported(comparison.winner)
+        network = comparison.winner.exported
         recall = value(network, "recall").value
         found.append(
             f"The threshold reached {network.threshold.rule} at "

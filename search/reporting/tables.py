@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
-from typing import Any
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -21,7 +20,6 @@ from search.records import (
     PlanRecord,
     TrialRecord,
     TrialStatus,
-    from_json,
 )
 from search.reporting.format import (
     MISSING,
@@ -41,6 +39,7 @@ from search.reporting.format import (
 )
 from search.reporting.progress import ordered
 from search.reporting.sentences import headlines, seeds_sentence, verdict
+from search.scoring.factors import QUESTIONS, AblationReport, sentences
 
 GOOD, BAD, DIM, HEAD, BASELINE, RUNNING = "green", "red", "dim", "bold", "yellow", "cyan"
 OUTCOME_STYLES = {"better": GOOD, "worse": BAD}
@@ -153,14 +152,7 @@ def plan_sentence(plan: PlanRecord) -> str:
 def trials_view(
     records: Sequence[TrialRecord], *, objective: str, direction: str, limit: int = 5
 ) -> RenderableType:
-    """Return the best trials grouped by epochs trained, with what each configuration changes.
-
-    Args:
-        records: Trials in any order.
-        objective: Name of the score.
-        direction: "min" or "max".
-        limit: Most trials of each number of epochs; the baseline's best is always shown.
-    """
+    """Return the best trials grouped by epochs trained, with what each configuration changes."""
     if not records:
         return Text("no trials yet", style=DIM)
     baseline = baseline_values(records)
@@ -229,38 +221,33 @@ def end_view(comparison: Comparison, *, width: int = 100) -> RenderableType:
     return Group(*parts)
 
 
-def ablation_view(content: dict[str, Any]) -> RenderableType:
-    """Return a table for each question of `ablation.json`: every change with its effects."""
+def ablation_view(report: AblationReport) -> RenderableType:
+    """Return a table for each question of an ablation: every change with its effects."""
     parts: list[RenderableType] = []
-    for question, sentence, rows in ablation_rows(content):
+    for question, sentence, rows in ablation_rows(report):
         table = simple_table(*ABLATION_COLUMNS)
         for row in rows:
             table.add_row(*map(Text, row))
         parts += [Text(question, style=HEAD), Text(sentence), table, Text("")]
-    parts += [Text(note, style=DIM) for note in content["notes"]]
+    parts += [Text(note, style=DIM) for note in report.notes]
     return Group(*parts)
 
 
-def ablation_rows(content: dict[str, Any]) -> list[tuple[str, str, list[tuple[str, ...]]]]:
-    """Return (question, answer in words, rows under `ABLATION_COLUMNS`) of `ablation.json`."""
+def ablation_rows(report: AblationReport) -> list[tuple[str, str, list[tuple[str, ...]]]]:
+    """Return (question, answer in words, rows under `ABLATION_COLUMNS`) of an ablation."""
     found = []
-    for question in content["questions"]:
+    for name, sentence in sentences(report).items():
         rows: list[tuple[str, ...]] = []
-        for item in content["answers"]:
-            if item["question"] != question["name"]:
+        for item in (one for one in report.answers if one.change.question == name):
+            change = f"{item.change.factor} {item.change.before} → {item.change.after}"
+            if item.validation is None:
+                rows.append((item.base, change, f"not trained: {one_line(item.failure)}", ""))
                 continue
-            change = f"{item['factor']} {item['before']} → {item['after']}"
-            if item["failed"]:
-                rows.append((item["base"], change, f"not trained: {one_line(item['failed'])}", ""))
-                continue
-            on_test = item["test"]["metrics"]["auc"]["over_patients"] if item["test"] else None
-            rows.append((item["base"], change, _effect(item["validation"]["difference"]),
-                         _effect(on_test) if on_test else MISSING))  # fmt: skip
-        if rows:
-            found.append((question["question"], question["sentence"], rows))
+            on_test = _effect(item.test["auc"].over_patients) if item.test else MISSING
+            rows.append((item.base, change, _effect(item.validation), on_test))
+        found.append((QUESTIONS[name], sentence, rows))
     return found
 
 
-def _effect(data: dict[str, Any]) -> str:
-    estimate = from_json(Estimate, data)
+def _effect(estimate: Estimate) -> str:
     return f"{signed(estimate.value)} ({interval(estimate, sign=True) or 'no interval'})"

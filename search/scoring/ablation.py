@@ -1,37 +1,82 @@
-"""One factor changed at a time, from the documented configuration and from the winner of a run.
+"""Trains and judges an ablation: one factor changed at a time, from the baseline and the winner.
 
-Stands between `ablate.py`, the command line, and the rooms, as `retraining.py` does for a run. Base
-and change are retrained in the same way with the same seeds; networks of the run itself are used
-again where they are the same training and unchanged. Every training is journaled, so a killed
-ablation goes on; the test is opened when all of them have ended, and chooses nothing.
+Base and change are retrained in the same way with the same seeds; networks of the run itself are
+used again where they are the same training and unchanged. Every training is journaled, so that a
+killed ablation goes on. The test is evaluated when all of them have ended, and chooses nothing.
+What can be changed, and the report, are in `factors`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
-import keras_tuner as kt
+import numpy as np
 
-from search.config import RunConfig, direction
+from search.config import RunConfig
 from search.data.prepare import SealedTest
-from search.errors import ConfigurationError, RunDirectoryError, SearchFailedError
+from search.errors import DataError
 from search.journal import EventKind
-from search.records import Comparison, Dataset, TrialResult, Values
-from search.run_directory import RunDirectory
-from search.scoring import answers, factors, refit
-from search.scoring.answers import Arm, Trained
-from search.scoring.factors import Change, Wish
-from search.scoring.refit import Job, RefitPlan, Role
-from search.scoring.retrain import Crew, Retrainer, finalist_role, finished_folders
+from search.records import (
+    Comparison,
+    Dataset,
+    Manifest,
+    Predictions,
+    Reporter,
+    SeedDifference,
+    Split,
+    Values,
+)
+from search.run_directory import RunDirectory, file_sha256
+from search.scoring.bootstrap import MEAN_METRICS, Outcome, judge, mean_difference, over_seeds
+from search.scoring.factors import (
+    FILE,
+    AblationReport,
+    Answer,
+    BaseResult,
+    Change,
+    Wish,
+    changed,
+    read_report,
+)
+from search.scoring.predictions import BASELINE, WINNER
+from search.scoring.retrain import OpenExecutor, Recipe, Retrained, Trainer, finished
+from search.scoring.verdict import Network
 from search.tuning import checkpoint
+from search.tuning.model import Setting, release_memory
 
-FILE = "ablation.json"
-BASES = (refit.BASELINE, refit.WINNER)
+BASES = (BASELINE, WINNER)
+
+
+class SearchStage(Protocol):
+    """What is needed of the search stage of a run."""
+
+    @property
+    def documented(self) -> Values:
+        """Return the HyperModel's defaults."""
+
+    def refit_setting(self, *, epochs: int = 0) -> Setting:
+        """Return data and HyperModel, whose learning rate's schedule spans so many epochs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """A configuration that is trained with every seed.
+
+    Attributes:
+        base: "baseline" or "winner".
+        change: What is changed of it, None for the base itself.
+        recipe: How it is trained.
+    """
+
+    base: str
+    change: Change | None
+    recipe: Recipe
 
 
 class Ablation:
@@ -45,256 +90,303 @@ class Ablation:
     def __init__(
         self,
         config: RunConfig,
-        dataset: Dataset,
-        searching: Any,
+        stage: SearchStage,
         *,
         run: RunDirectory,
         bases: Sequence[str],
         wishes: Sequence[Wish],
         repeats: int,
         epochs: int,
-        changed: Collection[str] = (),
-        console: Any,
+        reporter: Reporter,
     ) -> None:
         """Plan; trains nothing yet.
 
         Args:
             config: Of the run.
-            dataset: Its images.
-            searching: Gives what to train with.
+            stage: Gives what to train with.
             run: The finished run.
             bases: Of `BASES`.
             wishes: The factors to change.
             repeats: Seeds, at least 1.
             epochs: Of each training; a change of the epochs is relative to them.
-            changed: Paths in the run, posix, of kept weights that are not what its manifest lists;
-                those networks are trained again.
-            console: Where a person watches.
+            reporter: Where a person watches.
 
         Raises:
             ConfigurationError: A factor cannot be changed as asked.
-            RunDirectoryError: The winner's values cannot be read.
+            RunDirectoryError: The winner cannot be read.
         """
         self.config = config
-        self.dataset = dataset
-        self.searching = searching
+        self.stage = stage
         self.run = run
         self.directory = RunDirectory(run.root / "ablation")
         self.repeats = repeats
         self.epochs = epochs
-        self.changed = frozenset(changed)
-        self.console = console
+        self.reporter = reporter
         self.notes: list[str] = []
         self.arms: list[Arm] = []
-        for role in self._bases(bases):
-            self.arms.append(Arm(base=role.name, change=None, role=role, epochs=epochs))
-            for wish in wishes:
-                self.arms.append(self._arm(role, factors.changed(wish, role.values, epochs)))
+        for base in self._bases(bases):
+            self.arms.append(Arm(base=base.role, change=None, recipe=base))
+            self.arms += self._changes(base, wishes)
         if repeats < 2:
             self.notes.append("One seed has no interval and decides nothing; give --repeats 3.")
 
     @property
     def total_epochs(self) -> int:
         """Return the epochs of all trainings together."""
-        return self.repeats * sum(arm.epochs for arm in self.arms)
+        return self.repeats * sum(arm.recipe.epochs for arm in self.arms)
 
-    def plan(self) -> str:
+    def plan(self, seconds_per_epoch: float) -> str:
         """Return what will be done, and about how long it takes, in a sentence."""
         changes = sum(arm.change is not None for arm in self.arms)
-        said = (
+        return (
             f"{changes} changes and {len(self.arms) - changes} unchanged configuration(s) × "
             f"{self.repeats} seed(s): {len(self.arms) * self.repeats} trainings, "
-            f"{self.total_epochs:,} epochs"
+            f"{self.total_epochs:,} epochs, about "
+            f"{seconds_per_epoch * self.total_epochs / 60:.0f} min"
         )
-        seconds = self.searching.pace.epoch * self.total_epochs
-        return f"{said}, about {seconds / 60:.0f} min"
 
-    def answer(self, crew: Crew, sealed: SealedTest) -> dict[str, Any]:
-        """Train what is missing, open the test, and write `ablation.json`.
+    def answer(
+        self, dataset: Dataset, sealed: SealedTest, open_executor: OpenExecutor
+    ) -> AblationReport:
+        """Train what is missing, evaluate the test, and write `ablation.json`.
 
         Args:
-            crew: Who trains.
-            sealed: The test images.
-
-        Returns:
-            The content of `ablation.json`.
+            dataset: The run's images.
+            sealed: Its test images.
+            open_executor: Gives workers.
 
         Raises:
             SearchFailedError: An unchanged configuration could not be trained.
             StopRequestedError: The user asked to stop; finished epochs are kept.
         """
-        if (stored := self._stored()) is not None:
-            self.console.info("nothing is left to train; these are the answers of before")
+        stored = read_report(self.run)
+        if stored is not None and _asked(stored) == self._asked():
+            self.reporter.info("nothing is left to train; these are the answers of before")
             return stored
-        results, jobs = self._train(crew)
-        trained = [self._trained(arm, jobs[arm.role.name], results) for arm in self.arms]
-        scored = answers.score_test(
-            trained,
-            sealed,
-            setting=self.searching.refit_setting(),
-            config=self.config,
-            directory=self.directory,
-            console=self.console,
+        trainer = Trainer(
+            self.directory,
+            self.config,
+            listener=self.reporter.listen,
+            open_executor=open_executor,
+            all_epochs=self.total_epochs,
+            known=self._known_folders(),
         )
-        openings = sum(e["event"] == EventKind.TEST_SCORED for e in self.directory.events())
-        content = answers.content(
-            trained,
-            scored,
+        # Arms of equal length are trained together: the schedule of the learning rate spans them.
+        for epochs, group in groupby(sorted(self.arms, key=_length), key=_length):
+            wanted = [(arm.recipe, seed) for arm in group for seed in range(self.repeats)]
+            trainer.train(wanted, self.stage.refit_setting(epochs=epochs))
+        bases = {arm.base: arm for arm in self.arms if arm.change is None}
+        for arm in bases.values():
+            if not trainer.networks(arm.recipe):
+                raise trainer.failed(arm.recipe)
+        scored = self._evaluate_test(trainer, sealed)
+        report = self._report(trainer, bases, scored, dataset)
+        self.directory.write_json(FILE, report)
+        return report
+
+    def _bases(self, names: Sequence[str]) -> list[Recipe]:
+        """Return how each base is trained, without the winner where it is the baseline."""
+        comparison = self.run.read(Comparison, "evaluation.json")
+        baseline = Recipe(role=BASELINE, values=self.stage.documented, epochs=self.epochs)
+        winner = Recipe(
+            role=WINNER,
+            values=comparison.winner.values,
+            epochs=self.epochs,
+            patience=comparison.retraining.patience,
+            precision=comparison.retraining.precision,
+        )
+        bases = [recipe for recipe in (baseline, winner) if recipe.role in names]
+        if len(bases) == 2 and winner.same_training(baseline):
+            self.notes.append("The winner is the baseline, so it is one base.")
+            return [baseline]
+        return bases
+
+    def _changes(self, base: Recipe, wishes: Sequence[Wish]) -> list[Arm]:
+        """Return the changes of a base, each once: two factors may ask for the same."""
+        arms: list[Arm] = []
+        for wish in wishes:
+            change = changed(wish, base.values, self.epochs)
+            same = [arm for arm in arms if _length(arm) == change.epochs]
+            if any(arm.recipe.values == change.values for arm in same):
+                continue
+            recipe = dataclasses.replace(
+                base,
+                role=f"{base.role}.{change.name}",
+                values=change.values,
+                epochs=change.epochs,
+            )
+            arms.append(Arm(base=base.role, change=change, recipe=recipe))
+        return arms
+
+    def _known_folders(self) -> Callable[[Path], Path]:
+        """Return what finds the run's own network, where it is the same training, unchanged."""
+        done = finished(self.run.events())
+        listed = self.run.read(Manifest, "manifest.json").files
+
+        def known(folder: Path) -> Path:
+            theirs = self.run.refit_dir / folder.name
+            weights = theirs / checkpoint.BEST
+            name = weights.relative_to(self.run.root).as_posix()
+            if folder.name not in done or name not in listed or not weights.exists():
+                return folder
+            if file_sha256(weights) == listed[name].sha256:
+                return theirs
+            note = f"{name} was changed since the run ended: this network is trained again."
+            self.notes.append(note)
+            self.reporter.warn(note)
+            return folder
+
+        return known
+
+    def _evaluate_test(
+        self, trainer: Trainer, sealed: SealedTest
+    ) -> dict[str, dict[int, tuple[float, Predictions]]]:
+        """Open the test; return threshold and predictions of every network by role and seed."""
+        try:
+            test = sealed.open()
+        except DataError as error:
+            self.reporter.warn(f"{error}. Answers are given on validation only")
+            return {}
+        scored: dict[str, dict[int, tuple[float, Predictions]]] = {}
+        networks = [
+            (arm.recipe.role, one) for arm in self.arms for one in trainer.networks(arm.recipe)
+        ]
+        setting = self.stage.refit_setting()
+        for done, (role, trained) in enumerate(networks):
+            self.reporter.progress("Evaluating the test set", done, len(networks))
+            network = Network(trained, config=self.config, setting=setting, calibrate=False)
+            found = network.predict(test, Split.TEST)
+            scored.setdefault(role, {})[trained.seed or 0] = (network.threshold.value, found)
+            release_memory()
+        self.reporter.progress("Evaluating the test set", len(networks), len(networks))
+        self.directory.append(EventKind.TEST_SCORED, networks=len(networks))
+        return scored
+
+    def _report(
+        self,
+        trainer: Trainer,
+        bases: dict[str, Arm],
+        scored: dict[str, dict[int, tuple[float, Predictions]]],
+        dataset: Dataset,
+    ) -> AblationReport:
+        answers = tuple(
+            self._answer(trainer, arm, arm.change, bases[arm.base], scored)
+            for arm in self.arms
+            if arm.change is not None
+        )
+        tested = next((found for by in scored.values() for _, found in by.values()), None)
+        images = {"val": len(dataset.val), "perturbed": len(dataset.views)}
+        return AblationReport(
             run=self.run.name,
-            config=self.config,
-            dataset=self.dataset,
+            finished=datetime.now(UTC).isoformat(timespec="seconds"),
+            synthetic=dataset.synthetic,
+            objective=self.config.choice,
             epochs=self.epochs,
             repeats=self.repeats,
-            openings=openings,
-            notes=self.notes,
+            images=images if tested is None else {**images, "test": len(tested.labels)},
+            test_evaluations=sum(len(by) for by in scored.values()),
+            times_evaluated=sum(
+                event["event"] == EventKind.TEST_SCORED for event in self.directory.events()
+            ),
+            notes=(*self.notes, *_cautions(answers)),
+            bases=tuple(
+                BaseResult(
+                    base=base,
+                    values=arm.recipe.values,
+                    epochs=arm.recipe.epochs,
+                    parameters=trainer.finalist(arm.recipe).parameters,
+                    scores=trainer.finalist(arm.recipe).scores,
+                )
+                for base, arm in bases.items()
+            ),
+            answers=answers,
         )
-        self.directory.write_json(FILE, content)
-        return content
 
-    def _stored(self) -> dict[str, Any] | None:
-        """Return the answers of before, where they are to the very same questions.
-
-        The test is not opened again only to be told the same.
-        """
-        stored = stored_answers(self.directory)
-        if stored is None:
-            return None
-        content, told = stored
-        asked = {
-            arm.role.name: (arm.epochs, arm.role.values, self.config.choice, self.repeats)
-            for arm in self.arms
-        }
-        return content if told == asked else None
-
-    def _trained(self, arm: Arm, jobs: list[Job], results: dict[str, TrialResult]) -> Trained:
-        try:
-            networks = refit.candidates(jobs, results, self._plan(arm.epochs))
-        except SearchFailedError as error:
-            if arm.change is None:
-                raise
-            return Trained(arm=arm, networks=(), failed=str(error).splitlines()[0])
-        return Trained(arm=arm, networks=tuple(networks))
-
-    def _bases(self, names: Sequence[str]) -> list[Role]:
-        """Return how each base is trained, without the winner where it is the documented one."""
-        documented = Role(name=refit.BASELINE, values=self.searching.documented)
-        best = self.run.read_json("best_hyperparameters.json")
-        same = best["values"] == documented.values
-        winner = finalist_role(
-            self.config,
-            refit.WINNER,
-            best["values"],
-            precision="float32" if same else self.searching.precision or "float32",
+    def _answer(
+        self,
+        trainer: Trainer,
+        arm: Arm,
+        change: Change,
+        base: Arm,
+        scored: dict[str, dict[int, tuple[float, Predictions]]],
+    ) -> Answer:
+        unchanged = {one.seed: one for one in trainer.networks(base.recipe)}
+        networks = trainer.networks(arm.recipe)
+        pairs = [(one, unchanged[one.seed]) for one in networks if one.seed in unchanged]
+        about = trainer.finalist(arm.recipe)
+        if not pairs:
+            failure = about.failure or "no seed was trained both with and without the change"
+            return Answer(base=arm.base, change=change, failure=failure)
+        validation = over_seeds([one.score - other.score for one, other in pairs])
+        test = self._on_test(pairs, arm, base, scored)
+        first = MEAN_METRICS[0]
+        return Answer(
+            base=arm.base,
+            change=change,
+            parameters=about.parameters,
+            scores={one.seed or 0: one.score for one, _ in pairs},
+            validation=validation,
+            validation_outcome=judge(self.config.choice, validation),
+            test=test,
+            test_outcome=judge(first, test[first].over_patients, test[first].over_seeds)
+            if test
+            else Outcome.UNDECIDED,
         )
-        if self._control_won():
-            winner = dataclasses.replace(documented, name=refit.WINNER)
-        roles = [role for role in (documented, winner) if role.name in names]
-        if len(roles) == 2 and dataclasses.replace(winner, name=documented.name) == documented:
-            self.notes.append("The winner is the documented configuration, so it is one base.")
-            return [documented]
-        return roles
 
-    def _control_won(self) -> bool:
-        """Return whether the run's winner is the control, trained without a finalist's options."""
-        with contextlib.suppress(RunDirectoryError):
-            found = self.run.read(Comparison, "evaluation.json")
-            return found.winner.values == found.baseline.values
-        return False
-
-    def _arm(self, base: Role, change: Change) -> Arm:
-        space = kt.HyperParameters()
-        space.values = dict(change.values)
-        try:
-            self.searching.search_setting.hypermodel.declare(space)
-        except (ValueError, TypeError) as error:
-            raise ConfigurationError(f"--factors {change.name}: {error}") from None
-        role = dataclasses.replace(base, name=f"{base.name}.{change.name}", values=change.values)
-        return Arm(base=base.name, change=change, role=role, epochs=change.epochs)
-
-    def _from_run(self, job: Job, folders: Sequence[Path]) -> Job:
-        """Let a job find the run's own network, where that is the very same training, unchanged."""
-        found = refit.found_again(job, folders)
-        weights = (found.spec.directory / checkpoint.BEST).relative_to(self.run.root).as_posix()
-        if weights not in self.changed:
-            return found
-        note = f"{weights} was changed since the run ended: this network is trained again."
-        self.notes.append(note)
-        self.console.warn(note)
-        return job
-
-    def _plan(self, epochs: int) -> RefitPlan:
-        return RefitPlan(
-            epochs=epochs,
-            seeds=self.repeats,
+    def _on_test(
+        self,
+        pairs: Sequence[tuple[Retrained, Retrained]],
+        arm: Arm,
+        base: Arm,
+        scored: dict[str, dict[int, tuple[float, Predictions]]],
+    ) -> dict[str, SeedDifference]:
+        if not scored:
+            return {}
+        seeds = [one.seed or 0 for one, _ in pairs]
+        ours = [scored[arm.recipe.role][seed] for seed in seeds]
+        theirs = [scored[base.recipe.role][seed] for seed in seeds]
+        images = ours[0][1]
+        return mean_difference(
+            images.labels,
+            np.stack([found.probabilities for _, found in ours]),
+            np.stack([found.probabilities for _, found in theirs]),
+            images.patients,
+            thresholds=([cut for cut, _ in ours], [cut for cut, _ in theirs]),
             seed=self.config.seed,
-            objective=self.config.choice,
-            direction=direction(self.config.choice),
-            directory=self.directory.refit_dir,
         )
 
-    def _train(self, crew: Crew) -> tuple[dict[str, TrialResult], dict[str, list[Job]]]:
-        """Return results by trial id and jobs by role; arms of equal length are trained together.
+    def _asked(self) -> set[str]:
+        return {
+            repr((arm.recipe.role, arm.recipe.epochs, sorted(arm.recipe.values.items())))
+            for arm in self.arms
+        } | {repr((self.config.choice, self.repeats))}
 
-        The learning-rate schedule of an arm spans its epochs, which the HyperModel has to know.
-        """
-        retrainer = Retrainer(
-            self.directory, listener=self.console.listen, all_epochs=self.total_epochs
+
+def _asked(report: AblationReport) -> set[str]:
+    """Return what a report answers, as `Ablation._asked` does; what failed may be tried again."""
+    answered = [
+        (f"{one.base}.{one.change.name}", one.change.epochs, one.change.values)
+        for one in report.answers
+        if not one.failure
+    ]
+    trained = [*((one.base, one.epochs, one.values) for one in report.bases), *answered]
+    return {repr((role, epochs, sorted(values.items()))) for role, epochs, values in trained} | {
+        repr((report.objective, report.repeats))
+    }
+
+
+def _cautions(answers: Sequence[Answer]) -> list[str]:
+    notes = [
+        f"Each of the {len(answers)} changes is judged at 95%: if none of them had an effect, "
+        "about one in twenty would be called better or worse on validation all the same."
+    ]
+    if any(one.change.factor == "epochs" for one in answers):
+        notes.append(
+            "The epoch with the best objective on validation is kept, and more epochs are more to "
+            "choose from: on validation they look a little better than they are."
         )
-        results: dict[str, TrialResult] = {}
-        jobs: dict[str, list[Job]] = {}
-        own = finished_folders(self.run)
-        for epochs, group in groupby(sorted(self.arms, key=_length), key=_length):
-            wanted = [
-                self._from_run(job, own)
-                for job in self._plan(epochs).jobs([arm.role for arm in group])
-            ]
-            for job in wanted:
-                jobs.setdefault(job.role.name, []).append(job)
-            setting = self.searching.refit_setting(epochs=epochs)
-            results |= retrainer.train(wanted, crew, setting)
-        return results, jobs
-
-
-Asked = tuple[int, Values, str, int]
-"""Epochs, values, objective and seeds of what is trained."""
-
-
-def stored_answers(directory: RunDirectory) -> tuple[dict[str, Any], dict[str, Asked]] | None:
-    """Read the answers of before.
-
-    Args:
-        directory: Of the ablation.
-
-    Returns:
-        The content of `ablation.json`, and by role what was trained for it; None if there is no
-        such file.
-
-    Raises:
-        RunDirectoryError: The file is damaged.
-    """
-    path = directory.root / FILE
-    if not path.exists():
-        return None
-    content: dict[str, Any] = directory.read_json(FILE)
-    try:
-        trained = [*content["bases"], *content["answers"]]
-        told = {
-            f"{one['base']}.{one['name']}" if "name" in one else one["base"]: (
-                one["epochs"],
-                one["values"],
-                content["objective"],
-                content["repeats"],
-            )
-            for one in trained
-            if not one.get("failed")
-        }
-    except (KeyError, TypeError, AttributeError) as error:
-        raise RunDirectoryError(
-            f"{path}: damaged, it is no ablation's ({error!r}); remove it, and the same command "
-            "answers again from the networks it trained"
-        ) from None
-    return content, told
+    return notes
 
 
 def _length(arm: Arm) -> int:
-    return arm.epochs
+    return arm.recipe.epochs

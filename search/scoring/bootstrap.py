@@ -1,9 +1,9 @@
 """Confidence intervals by resampling patients, for one set of probabilities or a pair.
 
-Films of one child resemble each other, so children are drawn with replacement, each with all its
-films. Intervals are the 2.5th and 97.5th percentiles of the resampled metric (Efron & Tibshirani,
-An Introduction to the Bootstrap, 1993, chapter 13). They describe chance in who came to the test,
-not chance in training; the spread over seeds is that.
+Images of one patient resemble each other, so patients are drawn with replacement, each with all
+their images. Intervals are the 2.5th and 97.5th percentiles of the resampled metric (Efron &
+Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13). They describe chance in who came to
+the test, not chance in training; the spread over seeds is that.
 
 Resampling cannot draw a miss that was never seen, so a sensitivity of 1 would get an interval of no
 width. A share that is exactly 0 or 1 gets the exact binomial interval over its n patients instead
@@ -13,11 +13,15 @@ areas, F1 and the balanced accuracy have no such formula: at their bound, the wi
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Iterator, Sequence
+from enum import StrEnum
 
 import numpy as np
 
-from search.records import Estimate
+from search.config import direction
+from search.records import Estimate, Predictions, SeedDifference
 from search.scoring.metrics import (
     check_images,
     weighted_ranking_metrics,
@@ -26,6 +30,30 @@ from search.scoring.metrics import (
 
 REPEATS = 1000
 """Resamples where the caller does not say otherwise."""
+
+MEAN_METRICS = (
+    "loss",
+    "auc",
+    "accuracy",
+    "accuracy_at_threshold",
+    "recall_at_threshold",
+    "specificity_at_threshold",
+)
+"""Metrics whose difference is given over several seeds; those without "_at_threshold" are at 0.5 or
+need none. The first decides."""
+
+
+class Outcome(StrEnum):
+    """What can be said of a difference."""
+
+    BETTER = "better"
+    """Every interval lies on the better side of 0."""
+    WORSE = "worse"
+    """Every interval lies on the worse side of 0."""
+    UNDECIDED = "undecided"
+    """An interval includes 0, or there is none: no significant difference, which does not mean
+    that there is no difference."""
+
 
 LIMITS = (2.5, 97.5)
 """Percentiles between which an interval lies."""
@@ -49,7 +77,7 @@ def bootstrap_intervals(
         labels: (n,), 0 or 1.
         probabilities: (n,) in [0, 1].
         patients: n identifiers.
-        threshold: PNEUMONIA at or above it.
+        threshold: Positive at or above it.
         repeats: Number of resamples.
         seed: Seed of the resampling; the same one gives the same resamples for any probabilities.
 
@@ -121,45 +149,128 @@ def paired_difference(
     }
 
 
-def subtype_recall(
+def mean_difference(
     labels: np.ndarray,
-    probabilities: np.ndarray,
-    subtypes: Sequence[str],
+    first: np.ndarray,
+    second: np.ndarray,
     patients: Sequence[str],
-    threshold: float,
     *,
+    thresholds: tuple[Sequence[float], Sequence[float]],
     repeats: int = REPEATS,
     seed: int,
-) -> dict[str, Estimate]:
-    """Return the sensitivity to bacterial and to viral pneumonia apart.
+) -> dict[str, SeedDifference]:
+    """Return first − second of `MEAN_METRICS`, the means over seeds, with two intervals.
+
+    One seed's metrics are half chance; the mean is what the next training may be expected to give.
 
     Args:
         labels: (n,), 0 or 1.
-        probabilities: (n,) in [0, 1].
-        subtypes: n of "bacteria", "virus" or "" where the name tells none.
+        first: (s, n) probabilities, one row per seed.
+        second: (s, n) probabilities of the same seeds and images.
         patients: n identifiers.
-        threshold: PNEUMONIA at or above it.
+        thresholds: Of the s first and of the s second networks.
         repeats: Number of resamples.
         seed: Seed of the resampling.
 
+    Raises:
+        ValueError: The shapes differ, or see `metrics.check_images`.
+    """
+    if first.shape != second.shape or not len(first):
+        raise ValueError(f"{first.shape} and {second.shape} probabilities are no pairs")
+    labels = check_images(labels, first[0])[0]
+    pairs = [
+        (check_images(labels, one)[1], check_images(labels, other)[1], cut, other_cut)
+        for one, other, cut, other_cut in zip(first, second, *thresholds, strict=True)
+    ]
+
+    def differences(weights: np.ndarray) -> list[dict[str, np.ndarray]]:
+        found = []
+        for one, other, cut, other_cut in pairs:
+            ours = _mean_metrics(labels, one, cut, weights)
+            theirs = _mean_metrics(labels, other, other_cut, weights)
+            found.append({name: ours[name] - theirs[name] for name in MEAN_METRICS})
+        return found
+
+    plain = differences(np.ones((1, labels.size)))
+    blocks = [
+        differences(weights) for weights in patient_resamples(patients, repeats=repeats, seed=seed)
+    ]
+    result = {}
+    for name in MEAN_METRICS:
+        single = [float(one[name][0]) for one in plain]
+        resampled = np.concatenate([np.mean([one[name] for one in b], axis=0) for b in blocks])
+        result[name] = SeedDifference(
+            over_patients=estimate(float(np.mean(single)), resampled),
+            over_seeds=over_seeds(single),
+        )
+    return result
+
+
+def over_seeds(differences: Sequence[float]) -> Estimate:
+    """Return the mean of paired differences with its 95% interval by Student's t.
+
+    "The Probable Error of a Mean", Biometrika 6, 1908. With three seeds it is wide, as it should
+    be.
+
+    Args:
+        differences: One per seed.
+
     Returns:
-        {"bacteria", "virus"}, NaN where no image is of that kind.
+        The interval is NaN for fewer than two seeds.
 
     Raises:
-        ValueError: The lengths differ, or see `metrics.check_images`.
+        ValueError: There is no difference.
     """
-    labels, probabilities = check_images(labels, probabilities)
-    kinds = np.asarray(subtypes, dtype=str).reshape(-1)
-    if kinds.size != labels.size:
-        raise ValueError(f"{kinds.size} subtypes for {labels.size} images")
-    children = np.asarray(patients, dtype=str).reshape(-1)
+    if not differences:
+        raise ValueError("no seed has both networks of the pair")
+    from scipy.stats import t  # takes a good part of a second
+
+    mean, count = statistics.fmean(differences), len(differences)
+    if count < 2:
+        return Estimate(value=mean, low=math.nan, high=math.nan)
+    reach = float(t.ppf(0.975, count - 1)) * statistics.stdev(differences) / math.sqrt(count)
+    return Estimate(value=mean, low=mean - reach, high=mean + reach)
+
+
+def judge(metric: str, *intervals: Estimate) -> Outcome:
+    """Say whether a difference is better, worse or undecided: the one place that decides it.
+
+    Args:
+        metric: Name of the metric, which tells whether less is better.
+        intervals: Estimates of the same difference, e.g. over patients and over seeds; all of them
+            must agree.
+    """
+    sign = -1 if direction(metric) == "min" else 1
+    ends = [sorted((sign * one.low, sign * one.high)) for one in intervals]
+    # Written so that NaN, which compares false with everything, decides nothing.
+    if ends and all(low > 0 for low, _ in ends):
+        return Outcome.BETTER
+    if ends and all(high < 0 for _, high in ends):
+        return Outcome.WORSE
+    return Outcome.UNDECIDED
+
+
+def subtype_recall(
+    predictions: Predictions, threshold: float, *, repeats: int = REPEATS, seed: int
+) -> dict[str, Estimate]:
+    """Return the sensitivity by subtype of the positive class, of those that names tell.
+
+    Args:
+        predictions: Probabilities of one split.
+        threshold: Positive at or above it.
+        repeats: Number of resamples.
+        seed: Seed of the resampling.
+    """
+    labels, probabilities = check_images(predictions.labels, predictions.probabilities)
+    kinds = np.asarray(predictions.subtypes, dtype=str)
+    patients = np.asarray(predictions.patients, dtype=str)
     found = {}
-    for kind in ("bacteria", "virus"):
+    for kind in sorted(set(kinds[labels == 1]) - {""}):
         chosen = np.flatnonzero((kinds == kind) & (labels == 1))
-        found[kind] = bootstrap_intervals(
+        found[str(kind)] = bootstrap_intervals(
             labels[chosen],
             probabilities[chosen],
-            children[chosen].tolist(),
+            patients[chosen].tolist(),
             threshold,
             repeats=repeats,
             seed=seed,
@@ -217,6 +328,19 @@ def _values(
     }
 
 
+def _mean_metrics(
+    labels: np.ndarray, probabilities: np.ndarray, threshold: float, weights: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Return `MEAN_METRICS`."""
+    at_half = _values(labels, probabilities, 0.5, weights)
+    at_threshold = weighted_threshold_metrics(labels, probabilities, threshold, weights)
+    names = {name: name.removesuffix("_at_threshold") for name in MEAN_METRICS}
+    return {
+        name: at_half[plain] if plain == name else at_threshold[plain]
+        for name, plain in names.items()
+    }
+
+
 def _codes(patients: Sequence[str], count: int) -> np.ndarray:
     """Return, `int64` (n,), the number of each image's patient."""
     if len(patients) != count:
@@ -234,7 +358,7 @@ def _resamples(codes: np.ndarray, *, repeats: int, seed: int) -> Iterator[np.nda
     rng = np.random.default_rng(seed)
     rows = max(1, _BLOCK_CELLS // codes.size)
     for start in range(0, repeats, rows):
-        # Drawing `patients` children with replacement: how often each comes is multinomial.
+        # Drawing `patients` patients with replacement: how often each comes is multinomial.
         drawn = rng.multinomial(
             patients, np.full(patients, 1 / patients), size=min(rows, repeats - start)
         )

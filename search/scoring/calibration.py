@@ -6,20 +6,21 @@ the images stays, and with it the ROC curve and every decision at 0.5; log loss,
 calibration error and the value of the threshold change.
 
 Fitted on the clean validation images, which no weight has seen, and before the threshold is
-chosen; the test set plays no part. The images count as they are, whatever their share of ill
-children. NumPy and SciPy; knows Keras no more than `Predictor` says.
+chosen; the test set plays no part. The images count as they are, whatever the share of the positive
+class. NumPy and SciPy; knows no Keras.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from search.scoring.formats import Predictor
 from search.scoring.metrics import check_images, ranking_metrics
-from search.scoring.preprocessing import CLIP
+
+CLIP = 2.0**-23
+"""Probabilities are kept this far from 0 and 1 before their logit is taken, as in
+`preprocessing.calibrated`; exact in float32."""
 
 LIMITS = (0.05, 20.0)
 """The temperature is looked for between these."""
@@ -44,23 +45,10 @@ class Calibration:
     note: str = ""
 
 
-class Calibrated:
-    """A model whose probabilities are scaled; the exported file does the same inside."""
-
-    def __init__(self, model: Predictor, temperature: float) -> None:
-        """Wrap a model."""
-        self._model = model
-        self._temperature = temperature
-
-    def predict_on_batch(self, x: Any) -> np.ndarray:
-        """Return (batch, 1) scaled probabilities of (batch, S, S, 1) images."""
-        return scaled(np.asarray(self._model.predict_on_batch(x)), self._temperature)
-
-
 def scaled(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     """Return the probabilities whose logits are the given ones' divided by a temperature.
 
-    The same clipping and formula as `preprocessing.TemperatureScaling`, in `float64`; a
+    The same clipping and formula as `preprocessing.calibrated`, in `float64`; a
     temperature of 1 gives the probabilities as they are.
     """
     if temperature == 1:
@@ -107,19 +95,20 @@ def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> Calibratio
 
 def before_and_after(
     labels: np.ndarray, probabilities: np.ndarray, temperature: float
-) -> dict[str, dict[str, float]]:
+) -> tuple[dict[str, float], dict[str, float]]:
     """Return `REPORTED` of the uncalibrated and of the given, calibrated probabilities.
 
     Args:
         labels: (n,), 0 or 1.
-        probabilities: (n,), calibrated with `temperature`, which is undone for "before".
+        probabilities: (n,), calibrated with `temperature`, which is undone for the first.
         temperature: The divisor.
     """
-    said = {"before": scaled(probabilities, 1 / temperature), "after": probabilities}
-    return {
-        when: {name: ranking_metrics(labels, values)[name] for name in REPORTED}
-        for when, values in said.items()
-    }
+
+    def metrics(values: np.ndarray) -> dict[str, float]:
+        found = ranking_metrics(labels, values)
+        return {name: found[name] for name in REPORTED}
+
+    return metrics(scaled(probabilities, 1 / temperature)), metrics(probabilities)
 
 
 def _logits(probabilities: np.ndarray) -> np.ndarray:

@@ -4,44 +4,97 @@ Limits are those of the bootstrap over patients, point by point: at every abscis
 97.5th percentiles of the resampled ordinate (the "vertical averaging" of Fawcett, Pattern
 Recognition Letters 27, 2006). They hold for one point at a time, not for the whole curve.
 
-Predictive values rise with sensitivity and with specificity. Where one of these is exactly 0 or 1,
-which no resample changes, its exact limits take the place of its resamples, see `bootstrap`.
-
 Knows no model, no file and no drawing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from search.evidence import Band, CalibrationBin, PredictiveValues, ScoreCurves
-from search.records import (
-    Estimate,
-    Predictions,
-)
-from search.scoring.bootstrap import (
-    LIMITS,
-    REPEATS,
-    estimate,
-    exact_at_bound,
-    patient_resamples,
-)
-from search.scoring.metrics import (
-    CALIBRATION_BINS,
-    PREVALENCES,
-    check_images,
-    weighted_threshold_metrics,
-)
+from search.records import Estimate, Predictions
+from search.scoring.bootstrap import LIMITS, REPEATS, patient_resamples
+from search.scoring.metrics import CALIBRATION_BINS, check_images
 
 GRID = np.linspace(0.0, 1.0, 101)
 """Abscissae of the bands."""
 
-NORMAL_QUANTILE = 1.959964
-"""Of the 97.5th percentile."""
 
-Curve = Callable[[np.ndarray, np.ndarray], np.ndarray]
+@dataclass(frozen=True, kw_only=True)
+class Band:
+    """A curve with its 95% limits at every point.
+
+    Attributes:
+        x: k abscissae, ascending.
+        value: k ordinates.
+        low: k lower limits.
+        high: k upper limits.
+    """
+
+    x: tuple[float, ...]
+    value: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationBin:
+    """The images whose probability lies in one interval.
+
+    Attributes:
+        low: Its lower end, inclusive.
+        high: Its upper end, exclusive but for 1.
+        count: Number of images.
+        probability: Their mean probability of the positive class, NaN without images.
+        share: Share of them that is positive.
+    """
+
+    low: float
+    high: float
+    count: int
+    probability: float
+    share: Estimate
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreCurves:
+    """One model's probabilities on one split as curves.
+
+    Attributes:
+        predictions: The probabilities.
+        threshold: The stored threshold.
+        roc: Sensitivity by 1 − specificity.
+        calibration: Bins of the probability, ascending.
+    """
+
+    predictions: Predictions
+    threshold: float
+    roc: Band
+    calibration: tuple[CalibrationBin, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heatmap:
+    """Where in one image a network found the reason for its decision, see `gradcam`.
+
+    Attributes:
+        path: The image, relative to the data folder.
+        label: 0 or 1.
+        probability: Of the positive class.
+        called: 0 or 1, the decision at the stored threshold.
+        image: `uint8` (S, S), gray.
+        heat: `float32` (S, S) in [0, 1].
+    """
+
+    path: str
+    label: int
+    probability: float
+    called: int
+    image: np.ndarray
+    heat: np.ndarray
 
 
 def score_curves(
@@ -50,7 +103,7 @@ def score_curves(
     """Return the curves of one model on one split.
 
     Args:
-        predictions: What it said.
+        predictions: Its probabilities.
         threshold: Its stored threshold.
         repeats: Number of resamples.
         seed: Seed of the resampling.
@@ -64,19 +117,11 @@ def score_curves(
     labels, probabilities = check_images(predictions.labels, predictions.probabilities)
     if len(np.unique(labels)) < 2:
         return None
-
-    def band(curve: Curve) -> Band:
-        return _band(curve, labels, probabilities, predictions.patients, repeats=repeats, seed=seed)
-
     return ScoreCurves(
         predictions=predictions,
         threshold=threshold,
-        roc=band(_sensitivity),
-        precision_recall=band(_precision),
+        roc=_roc(labels, probabilities, predictions.patients, repeats=repeats, seed=seed),
         calibration=calibration_bins(labels, probabilities),
-        predictive_values=_predictive_values(
-            labels, probabilities, predictions.patients, threshold, repeats=repeats, seed=seed
-        ),
     )
 
 
@@ -118,21 +163,14 @@ def calibration_bins(
 def wilson(hits: int, count: int) -> Estimate:
     """Return a share with Wilson's 95% score interval; NaN for no images."""
     if not count:
-        return Estimate(value=float("nan"), low=float("nan"), high=float("nan"))
-    share, z2 = hits / count, NORMAL_QUANTILE**2
-    centre = (share + z2 / (2 * count)) / (1 + z2 / count)
-    reach = (
-        NORMAL_QUANTILE
-        * np.sqrt(share * (1 - share) / count + z2 / (4 * count**2))
-        / (1 + z2 / count)
-    )
-    # Rounding must not put an end beyond the share itself.
-    low, high = min(share, centre - reach), max(share, centre + reach)
-    return Estimate(value=share, low=max(0.0, float(low)), high=min(1.0, float(high)))
+        return Estimate(value=math.nan, low=math.nan, high=math.nan)
+    from scipy.stats import binomtest  # takes a good part of a second
+
+    found = binomtest(hits, count).proportion_ci(0.95, method="wilson")
+    return Estimate(value=hits / count, low=float(found.low), high=float(found.high))
 
 
-def _band(
-    curve: Curve,
+def _roc(
     labels: np.ndarray,
     probabilities: np.ndarray,
     patients: Sequence[str],
@@ -143,15 +181,15 @@ def _band(
     order = np.argsort(-probabilities, kind="stable")
     # Images of equal probability are called together: one point for all of them.
     last = np.append(np.flatnonzero(np.diff(probabilities[order])), labels.size - 1)
-    ill = labels[order]
+    positive = labels[order]
 
     def ordinates(weights: np.ndarray) -> np.ndarray:
         ordered = weights[:, order]
-        true = np.cumsum(ordered * ill, axis=1)[:, last]
-        false = np.cumsum(ordered * (1 - ill), axis=1)[:, last]
+        true = np.cumsum(ordered * positive, axis=1)[:, last]
+        false = np.cumsum(ordered * (1 - positive), axis=1)[:, last]
         both = (true[:, -1] > 0) & (false[:, -1] > 0)
         pairs = zip(true[both], false[both], strict=True)
-        return np.array([curve(t, f) for t, f in pairs]).reshape(-1, GRID.size)
+        return np.array([_sensitivity(t, f) for t, f in pairs]).reshape(-1, GRID.size)
 
     value = ordinates(np.ones((1, labels.size)))[0]
     resampled = np.concatenate(
@@ -175,76 +213,3 @@ def _sensitivity(true: np.ndarray, false: np.ndarray) -> np.ndarray:
     # Of several sensitivities at one specificity the highest is what can be had there.
     keep = np.append(np.diff(x) > 0, True)
     return np.interp(GRID, x[keep], y[keep])
-
-
-def _precision(true: np.ndarray, false: np.ndarray) -> np.ndarray:
-    """Return the precision of the fewest calls that reach every sensitivity of the grid.
-
-    A step, as scikit-learn's average precision: straight lines between points would flatter
-    (Davis & Goadrich, ICML 2006).
-    """
-    called = true > 0
-    recall, precision = (true / true[-1])[called], (true / np.maximum(true + false, 1e-12))[called]
-    place = np.minimum(np.searchsorted(recall, GRID - 1e-12), recall.size - 1)
-    return precision[place]
-
-
-def _predictive_values(
-    labels: np.ndarray,
-    probabilities: np.ndarray,
-    patients: Sequence[str],
-    threshold: float,
-    *,
-    repeats: int,
-    seed: int,
-) -> tuple[PredictiveValues, ...]:
-    def rates(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        found = weighted_threshold_metrics(labels, probabilities, threshold, weights)
-        return found["recall"], found["specificity"]
-
-    plain = rates(np.ones((1, labels.size)))
-    blocks = [rates(b) for b in patient_resamples(patients, repeats=repeats, seed=seed)]
-    children = np.asarray(patients, dtype=str)
-    lows, highs = [], []
-    for value, drawn, label in zip(plain, zip(*blocks, strict=True), (1, 0), strict=True):
-        low = high = np.concatenate(drawn)
-        if value[0] in (0.0, 1.0):
-            exact = exact_at_bound(value[0], len(np.unique(children[labels == label])))
-            low, high = np.full(repeats, exact.low), np.full(repeats, exact.high)
-        lows.append(low)
-        highs.append(high)
-    values = []
-    for prevalence in PREVALENCES:
-        named = [
-            _between(value[0], low, high)
-            for value, low, high in zip(
-                _bayes(*plain, prevalence),
-                _bayes(lows[0], lows[1], prevalence),
-                _bayes(highs[0], highs[1], prevalence),
-                strict=True,
-            )
-        ]
-        values.append(PredictiveValues(prevalence=prevalence, positive=named[0], negative=named[1]))
-    return tuple(values)
-
-
-def _between(value: float, low: np.ndarray, high: np.ndarray) -> Estimate:
-    """Return a value with the lower limit of the one and the upper limit of the other resamples.
-
-    One that is undefined has no limits.
-    """
-    if np.isnan(value):
-        return estimate(value, np.array([]))
-    return Estimate(
-        value=float(value), low=estimate(value, low).low, high=estimate(value, high).high
-    )
-
-
-def _bayes(
-    sensitivity: np.ndarray, specificity: np.ndarray, prevalence: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return both predictive values, as `metrics.ppv_at_prevalence` and `npv_at_prevalence`."""
-    true, false = sensitivity * prevalence, (1 - specificity) * (1 - prevalence)
-    well, missed = specificity * (1 - prevalence), (1 - sensitivity) * prevalence
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return true / (true + false), well / (well + missed)

@@ -1,18 +1,25 @@
-"""The factors of an ablation: what is changed, one at a time, and which question that answers.
+"""The factors of an ablation, and its report: what is changed, one at a time, and what that did.
 
 The notebook's author reports that more epochs or another batch size, no batch normalization, no
-dropout, horizontal flips, and other filters or activations did not help: five questions, seven
-factors. Pure: values in, values out; knows no Keras and no run.
+dropout, horizontal flips, and other filters or activations did not help: five questions, and a few
+factors for each. Batch normalization has two: with Keras' initialization the signal fades from
+block to block without it, so that leaving it out says something about the initialization; with the
+scaled one it does not fade.
+
+Knows no Keras; what is trained is in `ablation`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from search.errors import ConfigurationError
-from search.records import Values
+from search.records import Estimate, SeedDifference, Values
+from search.run_directory import RunDirectory
+from search.scoring.bootstrap import Outcome
+
+FILE = "ablation.json"
 
 QUESTIONS = {
     "training": "Do more epochs or another batch size help?",
@@ -24,6 +31,9 @@ QUESTIONS = {
 """The five questions, by name."""
 
 DROPOUT = ("conv_dropout", "dense_dropout_1", "dense_dropout_2", "dense_dropout_3")
+
+INACTIVE: Values = {"batch_norm": True, "activation": "relu"}
+"""What holds where these hyperparameters are not among the values, since others exclude them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +72,85 @@ class Change:
     epochs: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class BaseResult:
+    """An unchanged configuration.
+
+    Attributes:
+        base: "baseline" or "winner".
+        values: Hyperparameter values.
+        epochs: Of each training.
+        parameters: Parameter count.
+        scores: Objective on validation by seed.
+    """
+
+    base: str
+    values: Values
+    epochs: int
+    parameters: int
+    scores: dict[int, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What one change did. Differences are changed − base: of a loss, below 0 is better.
+
+    Attributes:
+        base: "baseline" or "winner".
+        change: The change.
+        parameters: Parameter count after it.
+        scores: Objective on validation by seed.
+        failure: Why it could not be trained, or "".
+        validation: Difference of the objective over seeds, None without a pair.
+        validation_outcome: What that says.
+        test: Differences on test by metric, {} without a test set.
+        test_outcome: What the first of `MEAN_METRICS` says.
+    """
+
+    base: str
+    change: Change
+    parameters: int = 0
+    scores: dict[int, float] = field(default_factory=dict)
+    failure: str = ""
+    validation: Estimate | None = None
+    validation_outcome: Outcome = Outcome.UNDECIDED
+    test: dict[str, SeedDifference] = field(default_factory=dict)
+    test_outcome: Outcome = Outcome.UNDECIDED
+
+
+@dataclass(frozen=True, kw_only=True)
+class AblationReport:
+    """The content of `ablation.json`, written last.
+
+    Attributes:
+        run: Name of the run.
+        finished: ISO time.
+        synthetic: Whether the images are the demo's.
+        objective: The metric of validation.
+        epochs: Of each training.
+        repeats: Seeds.
+        images: Number of images by "val", "perturbed" and, if there is one, "test".
+        test_evaluations: Networks scored on test.
+        times_evaluated: How often ablations of this run evaluated the test, this one included.
+        notes: What a reader should know, a sentence each.
+        bases: The unchanged configurations.
+        answers: One per change.
+    """
+
+    run: str
+    finished: str
+    synthetic: bool
+    objective: str
+    epochs: int
+    repeats: int
+    images: dict[str, int]
+    test_evaluations: int
+    times_evaluated: int
+    notes: tuple[str, ...]
+    bases: tuple[BaseResult, ...]
+    answers: tuple[Answer, ...]
+
+
 def parse_factors(text: str) -> list[Wish]:
     """Read `--factors`.
 
@@ -90,20 +179,25 @@ def changed(wish: Wish, base: Values, epochs: int) -> Change:
 
     Args:
         wish: Which, and to what.
-        base: The configuration, complete.
+        base: The configuration.
         epochs: Epochs it is trained.
 
     Raises:
-        ConfigurationError: The level cannot be read, or is what the configuration has already.
+        ConfigurationError: The level cannot be read, is what the configuration has already, or the
+            configuration has no such hyperparameter.
     """
     question, change = FACTORS[wish.factor]
     try:
-        before, after, values, longer = change(wish.level, base, epochs)
+        before, after, values, longer = change(wish.level, {**INACTIVE, **base}, epochs)
     except ValueError:
         raise ConfigurationError(
             f"--factors {wish.factor}={wish.level}: write a whole number above 0"
         ) from None
-    if (values, longer) == (base, epochs):
+    except KeyError as error:
+        raise ConfigurationError(
+            f"--factors {wish.factor}: the network has no hyperparameter {error}"
+        ) from None
+    if (values, longer) == ({**INACTIVE, **base}, epochs):
         raise ConfigurationError(
             f"--factors {wish.factor}={wish.level}: that is what the configuration has already"
         )
@@ -149,23 +243,34 @@ def _switch(name: str) -> Callable[[str, Values, int], Changed]:
     def change(level: str, base: Values, epochs: int) -> Changed:
         before = bool(base[name])
         after = not before if not level else level == "on"
-        if level not in ("", "on", "off"):
-            raise ConfigurationError(f"--factors {name}={level}: write on or off")
+        _check_switch(name, level)
         return _on(before), _on(after), {**base, name: after}, epochs
 
     return change
 
 
+def _batch_norm_scaled(level: str, base: Values, epochs: int) -> Changed:
+    _check_switch("batch_norm_scaled", level)
+    after = level == "on"
+    values = {**base, "batch_norm": after, "initializer": "scaled"}
+    before = f"{_on(bool(base['batch_norm']))} {base['initializer']}"
+    return before, f"{_on(after)} scaled", values, epochs
+
+
 def _dropout(level: str, base: Values, epochs: int) -> Changed:
     rates = {name: base[name] for name in DROPOUT if name in base}
     present = any(rates.values())
-    if level not in ("", "on", "off"):
-        raise ConfigurationError(f"--factors dropout={level}: write on or off")
+    _check_switch("dropout", level)
     if not present and level != "off":
         # Where there is none, the question is turned round, with one rate for all.
         return "off", "on", {**base, **dict.fromkeys(rates, 0.3)}, epochs
     after = base if level == "on" else {**base, **dict.fromkeys(rates, 0.0)}
     return _on(present), _on(after is base), after, epochs
+
+
+def _check_switch(name: str, level: str) -> None:
+    if level not in ("", "on", "off"):
+        raise ConfigurationError(f"--factors {name}={level}: write on or off")
 
 
 def _on(value: bool) -> str:
@@ -183,6 +288,7 @@ FACTORS: dict[str, tuple[str, Callable[[str, Values, int], Changed]]] = {
     "epochs": ("training", _epochs),
     "batch_size": ("training", _batch_size),
     "batch_norm": ("batch_norm", _switch("batch_norm")),
+    "batch_norm_scaled": ("batch_norm", _batch_norm_scaled),
     "dropout": ("dropout", _dropout),
     "flip": ("flip", _switch("flip")),
     "filters": ("network", _filters),
@@ -191,20 +297,30 @@ FACTORS: dict[str, tuple[str, Callable[[str, Values, int], Changed]]] = {
 """The question that each factor belongs to, and how it is changed."""
 
 
-def summary(answers: Sequence[dict[str, Any]]) -> str:
-    """Return one sentence on the answers to one question.
+def read_report(run: RunDirectory) -> AblationReport | None:
+    """Return the report of a run's ablation, None if there is none.
 
-    Args:
-        answers: Entries of "answers" in `ablation.json`, of one question.
+    Raises:
+        RunDirectoryError: The file is damaged.
     """
-    parts = []
-    for one in answers:
-        what = f"{one['factor']} {one['before']} → {one['after']} ({one['base']})"
-        if one["failed"]:
-            parts.append(f"{what} could not be trained")
-            continue
-        said = f"{what} {one['validation']['answer']} on validation"
-        if one["test"]:
-            said += f", {one['test']['answer']} on test"
-        parts.append(said)
-    return "; ".join(parts) + "."
+    directory = RunDirectory(run.root / "ablation")
+    if not (directory.root / FILE).exists():
+        return None
+    return directory.read(AblationReport, FILE)
+
+
+def sentences(report: AblationReport) -> dict[str, str]:
+    """Return one sentence for each question that was asked, by its name in `QUESTIONS`."""
+    found = {}
+    for name in QUESTIONS:
+        parts = []
+        for one in (answer for answer in report.answers if answer.change.question == name):
+            what = f"{one.change.factor} {one.change.before} → {one.change.after} ({one.base})"
+            if one.failure:
+                parts.append(f"{what} could not be trained")
+                continue
+            part = f"{what}: {one.validation_outcome.value} on validation"
+            parts.append(f"{part}, {one.test_outcome.value} on test" if one.test else part)
+        if parts:
+            found[name] = "; ".join(parts) + "."
+    return found

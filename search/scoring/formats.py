@@ -1,39 +1,46 @@
 """The formats a trained model is exported to: what each is called, needs and leaves behind.
 
 Every export is complete in itself: it takes raw images, and carries its preprocessing, threshold
-and papers. Where those lie differs by format:
+and metadata. Where the metadata lie differs by format:
 
-| format | file | papers |
+| format | file | metadata |
 |---|---|---|
-| keras | `model.keras` | the configuration of its `RawImages` layer |
+| keras | `model.keras` | `xray_search.json` in the zip archive that it is |
 | saved_model | `model.saved_model/` | `assets.extra/xray_search.json` inside |
 | onnx | `model.onnx` | `metadata_props["xray_search"]` |
 | litert | `model.tflite` | `xray_search.json` in the zip archive at its end, like TFLite metadata |
 
-Imports nothing heavy, so that a missing package is told before a search begins.
+Imports nothing heavy, so that a missing package is reported before a search begins.
 """
 
 from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
-from enum import StrEnum
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
 from search.errors import ConfigurationError, ModelError
-from search.records import Threshold
+from search.records import Threshold, Values
 
-PAPERS = "xray_search"
-"""Name under which the papers lie in an export, with ".json" where it is a file's."""
+METADATA = "xray_search"
+"""Name under which the metadata lie in an export, with ".json" where it is a file's."""
 
 EXPORTS_FILE = "exports.json"
-"""What became of every export, in a run directory: a list of `Export`."""
+"""What became of every export, in a run directory: a list of `ExportRecord`."""
 
-PAPERS_VERSION = 1
-"""Raise it when an older reader would misread newer papers."""
+METADATA_VERSION = 2
+"""Raise it when an older reader would misread newer metadata."""
+
+WRITTEN = "written"
+"""Status of an export: loaded back by its own runtime, it gives the network's probabilities."""
+
+FAILED = "failed"
+"""Status of an export that could not be made, or differs. There is no file, except that
+`model.keras` is kept: a run without a model is worth less than one whose model is known to differ.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,44 +105,40 @@ FORMATS = {
 }
 
 
-class ExportStatus(StrEnum):
-    """What became of an export."""
-
-    WRITTEN = "written"
-    """Loaded back by its own runtime, it gives the network's probabilities."""
-    FAILED = "failed"
-    """It could not be made, or differs. There is no file, except that `model.keras` is kept: a run
-    without a model is worth less than one whose model is known to differ."""
-
-
 @dataclass(frozen=True, kw_only=True)
-class Export:
-    """An export, as a row of `exports.json`.
+class ModelMetadata:
+    """What an exported model says of itself.
 
     Attributes:
-        format: Its name.
-        path: Name in the run directory.
-        status: What became of it.
-        reason: Why it failed, or "".
-        bytes: Size, of a folder with all it holds; 0 if there is no file.
-        images: How many images it was compared on.
-        max_difference: Largest difference in probability; of `model.keras` from the network in
-            this run, of every other format from `model.keras`, both on the CPU. None if it could
-            not be compared.
-        max_difference_from_run: The same from the run's own probabilities of these validation
-            images, on the run's device, where a GPU may round more coarsely.
-        runtime: What loaded it back, with its version.
+        image_size: Side S in pixels of the network's input.
+        threshold: Call the positive class at or above it.
+        channels: 1 for a network that takes gray images, 3 for real colour.
+        depth: Bits in use of training images of 9 to 16 bits that did not tell; 0 if there were
+            none.
+        classes: Names of the negative and the positive class.
+        role: "winner" or "baseline".
+        seed: The repetition that it is, None for an ensemble.
+        notice: What must be said with every answer of the model, or "".
+        run: Name of the run.
+        versions: Of Python and packages.
+        values: Hyperparameter values.
+        fingerprint: Of the data set.
+        version: Of this record.
     """
 
-    format: str
-    path: str
-    status: ExportStatus
-    reason: str = ""
-    bytes: int = 0
-    images: int = 0
-    max_difference: float | None = None
-    max_difference_from_run: float | None = None
-    runtime: str = ""
+    image_size: int
+    threshold: Threshold
+    channels: int = 1
+    depth: int = 0
+    classes: tuple[str, str] = ("negative", "positive")
+    role: str = "winner"
+    seed: int | None = None
+    notice: str = ""
+    run: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    values: Values = field(default_factory=dict)
+    fingerprint: str = ""
+    version: int = METADATA_VERSION
 
 
 class Predictor(Protocol):
@@ -151,25 +154,14 @@ class LoadedModel:
 
     Attributes:
         path: The file or folder it came from.
-        model: (batch, height, width, 1 or 3), 0–255, to float32 (batch, 1), the probability of
-            PNEUMONIA.
-        threshold: The stored threshold.
-        image_size: Side S in pixels of the network's input.
-        class_names: Names of label 0 and label 1.
-        metadata: What was stored with it, see `export.export_model`.
+        model: (batch, height, width, 1 or 3), 0–255, to float32 (batch, 1), the probability of the
+            positive class.
+        metadata: What it says of itself.
     """
 
     path: Path
     model: Any
-    threshold: Threshold
-    image_size: int
-    class_names: tuple[str, ...]
-    metadata: dict[str, Any]
-
-    @property
-    def notice(self) -> str:
-        """Return what must be said with every answer of the model, or ""."""
-        return str(self.metadata.get("notice") or "")
+    metadata: ModelMetadata
 
 
 def require(names: Iterable[str]) -> None:
@@ -209,15 +201,3 @@ def format_of(path: Path) -> Format:
             return form
     # A model file under another name is most likely Keras', whose reader says what it is not.
     return KERAS
-
-
-def read_threshold(stored: dict[str, Any], path: Path) -> Threshold:
-    """Return the threshold that a model carries.
-
-    Raises:
-        ModelError: A field is missing.
-    """
-    try:
-        return Threshold(**{f.name: stored[f.name] for f in fields(Threshold)})
-    except KeyError as error:
-        raise ModelError(f"{path}: its threshold has no {error}; export the model again") from error

@@ -3,13 +3,13 @@
 Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
 Localization", ICCV 2017. The feature maps of the last convolution are added up with weights, each
 the mean over positions of the decision's gradient with respect to that map; what is negative is cut
-off. The decision is the logit for PNEUMONIA where the network calls PNEUMONIA, and its negative
-where it calls NORMAL, so that heat always speaks for what was decided. The logit, not the
+off. The decision is the logit of the positive class where the network calls an image positive, and
+its negative where it does not, so that heat always speaks for what was decided. The logit, not the
 probability: a saturated sigmoid has no gradient.
 
 Where batch normalization follows the convolution, its output is taken: after ReLU a map is above 0
 nearly everywhere, and that level, which says nothing of places, would outweigh their differences
-(seen on the demo: heat everywhere for NORMAL, nowhere for PNEUMONIA).
+(seen on the demo: heat everywhere for negative images, nowhere for positive ones).
 
 The map is as coarse as the last convolution sees the image (6 × 6 for 96 pixels, 11 × 11 for 180)
 and is enlarged smoothly. Of small images the last convolution sees too few places to tell them
@@ -22,15 +22,21 @@ Works on TensorFlow and JAX; the backend is imported when a gradient is asked fo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from search.errors import ModelError
-from search.evidence import Heatmap
-from search.records import Predictions
+from search.data.decode import load_image
+from search.errors import DataError, ModelError
+from search.records import Comparison, DatasetReport, Predictions, Split
+from search.run_directory import RunDirectory
+from search.scoring.curves import Heatmap
+from search.scoring.formats import KERAS
+from search.scoring.loading import load_model
+from search.scoring.predictions import PREDICTION_FILES, WINNER, read_predictions_csv
 
 FEWEST_PLACES = 4
 """Places along a side of the map, where any convolution has so many."""
@@ -42,6 +48,94 @@ CONVOLUTIONS = (
 )
 
 
+PER_GROUP = 4
+"""Images of each group: missed, false alarm, found, rightly negative."""
+
+GROUPS = ((1, False), (0, True), (1, True), (0, False))
+"""(label, called positive) in that order."""
+
+
+def look(run: RunDirectory, *, warn: Callable[[str], None]) -> list[Heatmap]:
+    """Return where the exported model found the reason for some of its decisions.
+
+    The few images are decoded again from the data folder, so that this works as long as that and
+    `model.keras` are there, however old the run is.
+
+    Args:
+        run: The run.
+        warn: Told why there are none, where the run has a model.
+
+    Returns:
+        The most confident misses of both kinds and some hits, see `chosen_images`; [] where the
+        model or an image cannot be had.
+
+    Raises:
+        RunDirectoryError: A file of the run is damaged.
+    """
+    root = run.root
+    if not (root / KERAS.file).exists():
+        return []
+    by_split = read_predictions_csv(root / PREDICTION_FILES[WINNER])
+    predictions = by_split.get(Split.TEST) or by_split.get(Split.VALIDATION)
+    if predictions is None:
+        return []
+    threshold = run.read(Comparison, "evaluation.json").winner.exported.threshold.value
+    shown = _taken(predictions, chosen_images(predictions, threshold=threshold))
+    source = Path(run.read(DatasetReport, "dataset.json").source.root)
+    try:
+        loaded = load_model(root / KERAS.file)
+        about = loaded.metadata
+        images = [
+            load_image(
+                source / path, about.image_size, channels=about.channels, bits=about.depth
+            ).pixels
+            for path in shown.paths
+        ]
+        if not images:
+            return []
+        return explain_images(loaded.model, shown, np.stack(images), threshold=threshold)
+    except (DataError, ModelError) as error:
+        warn(f"no heatmaps: {error}")
+        return []
+
+
+def chosen_images(predictions: Predictions, *, threshold: float) -> np.ndarray:
+    """Return, `int64`, the positions of the images that are shown, at most `PER_GROUP` a group.
+
+    Of the misses the most confident ones; of the hits ones spread evenly over their probabilities,
+    so that they are not picked for their looks.
+
+    Args:
+        predictions: The model's probabilities.
+        threshold: Positive at or above it.
+    """
+    probabilities, labels = predictions.probabilities, predictions.labels
+    called = probabilities >= threshold
+    chosen: list[int] = []
+    for label, decision in GROUPS:
+        group = np.flatnonzero((labels == label) & (called == decision))
+        group = group[np.argsort(probabilities[group], kind="stable")]
+        if bool(label) == decision:
+            places = np.linspace(0, len(group) - 1, min(PER_GROUP, len(group))).round().astype(int)
+            chosen.extend(group[places].tolist())
+        else:
+            # The missed with the lowest probabilities, the false alarms with the highest.
+            ordered = group if label else group[::-1]
+            chosen.extend(ordered[:PER_GROUP].tolist())
+    return np.array(chosen, dtype=np.int64)
+
+
+def _taken(predictions: Predictions, rows: np.ndarray) -> Predictions:
+    return Predictions(
+        split=predictions.split,
+        paths=tuple(predictions.paths[i] for i in rows),
+        patients=tuple(predictions.patients[i] for i in rows),
+        subtypes=tuple(predictions.subtypes[i] for i in rows),
+        labels=predictions.labels[rows],
+        probabilities=predictions.probabilities[rows],
+    )
+
+
 def explain_images(
     model: keras.Model, predictions: Predictions, images: np.ndarray, *, threshold: float
 ) -> list[Heatmap]:
@@ -50,9 +144,9 @@ def explain_images(
     Args:
         model: An exported model, or a network of `gradcam`. Of several networks in it, as in an
             ensemble, the heatmaps are averaged.
-        predictions: What it said of n images.
-        images: `uint8` (n, S, S, 1), the same images in the same order.
-        threshold: PNEUMONIA at or above it.
+        predictions: Its probabilities of n images.
+        images: `uint8` (n, S, S, channels), the same images in the same order.
+        threshold: Positive at or above it.
 
     Returns:
         n heatmaps.
@@ -71,7 +165,7 @@ def explain_images(
             label=int(predictions.labels[i]),
             probability=float(predictions.probabilities[i]),
             called=int(called[i]),
-            image=images[i, :, :, 0],
+            image=images[i].mean(axis=-1).round().astype(np.uint8),
             heat=heat[i],
         )
         for i in range(len(images))
@@ -90,10 +184,10 @@ def gradcam(network: keras.Model, images: np.ndarray, *, called: Sequence[bool])
     """Return the heatmaps of some images.
 
     Args:
-        network: Functional; `uint8` (n, S, S, 1) to probabilities (n, 1), through at least one
-            convolution and ending in `Dense(1, activation="sigmoid")`.
-        images: `uint8` (n, S, S, 1).
-        called: n decisions, true for PNEUMONIA.
+        network: Functional; `uint8` (n, S, S, channels) to probabilities (n, 1), through at least
+            one convolution and ending in `Dense(1, activation="sigmoid")`.
+        images: `uint8` (n, S, S, channels).
+        called: n decisions, true for positive.
 
     Returns:
         `float32` (n, S, S) in [0, 1], scaled to 1 at the hottest place; all 0 where nothing in the

@@ -1,8 +1,9 @@
-"""Opens exports with their own runtimes, none of which is Keras; reads the papers inside them.
+"""Opens exported models with their own runtimes and reads the metadata inside them.
 
-TensorFlow for a SavedModel, ONNX Runtime for ONNX, LiteRT for a `.tflite` file, all on the CPU.
-Each runtime is imported when a file of its format is opened. A SavedModel is a program: open only
-those whose origin you trust. The other two hold nothing that could run.
+Keras for `model.keras`, in its safe mode; TensorFlow for a SavedModel, ONNX Runtime for ONNX,
+LiteRT for a `.tflite` file, these on the CPU. Each is imported when a file of its format is opened,
+since that takes seconds. A SavedModel is a program: open only those whose origin you trust. The
+others hold nothing that could run.
 """
 
 from __future__ import annotations
@@ -15,20 +16,71 @@ from typing import Any
 
 import numpy as np
 
-from search.backend import quiet_stderr
-from search.errors import ModelError
+from search import backend
+from search.errors import ModelError, RunDirectoryError
+from search.records import from_json
 from search.scoring.formats import (
-    PAPERS,
-    PAPERS_VERSION,
+    KERAS,
+    METADATA,
+    METADATA_VERSION,
     Format,
     LoadedModel,
+    ModelMetadata,
     format_of,
     missing_text,
-    read_threshold,
 )
 
-SAVED_MODEL_PAPERS = Path("assets.extra") / f"{PAPERS}.json"
-LITERT_PAPERS = f"{PAPERS}.json"
+METADATA_FILE = f"{METADATA}.json"
+SAVED_MODEL_METADATA = Path("assets.extra") / METADATA_FILE
+
+_BYTES_OF_A_WEIGHT = 4
+_LARGEST_WEIGHTS = 4 * 2**30
+"""Bytes of weights above which a `.keras` file is refused unread."""
+
+
+def load_model(path: Path) -> LoadedModel:
+    """Load an exported model of any format.
+
+    Args:
+        path: The file, or the folder of a SavedModel.
+
+    Raises:
+        ModelError: Missing, damaged, not made by this program or by a newer version of it, or its
+            runtime is not installed.
+    """
+    form = format_of(path)
+    if form.missing:
+        raise ModelError(f"{path}: {missing_text(form)}")
+    try:
+        text = _stored_metadata(form, path)
+    except (OSError, KeyError, zipfile.BadZipFile, UnicodeDecodeError):
+        raise _foreign(path) from None
+    about = _parse(text, path) if form.name != "onnx" else None
+    try:
+        model = _OPENERS[form.name](path)
+    except ModelError:
+        raise
+    except Exception as error:
+        # Runtimes meet a damaged file with any exception there is.
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise ModelError(
+            f"{path}: cannot be loaded by {form.runtime_version} ({reason}); copy the file again, "
+            "or export the model again with this version"
+        ) from error
+    if about is None:
+        about = _parse(model.stored.get(METADATA), path)
+    return LoadedModel(path=path, model=model, metadata=about)
+
+
+def open_keras(path: Path) -> Any:
+    """Return the Keras model of a `.keras` file, not compiled.
+
+    Raises:
+        ModelError: It describes more weights than it holds.
+    """
+    keras = backend.load()
+    _refuse_larger_than_its_weights(path)
+    return keras.saving.load_model(path, compile=False, safe_mode=True)
 
 
 class SavedModelPredictor:
@@ -37,7 +89,7 @@ class SavedModelPredictor:
     def __init__(self, path: Path) -> None:
         """Load it."""
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-        with quiet_stderr():
+        with backend.quiet_stderr():
             import tensorflow as tf
 
             self._constant = tf.constant
@@ -71,7 +123,7 @@ class LitertPredictor:
 
     def __init__(self, path: Path) -> None:
         """Load it."""
-        with quiet_stderr():
+        with backend.quiet_stderr():
             from ai_edge_litert.interpreter import Interpreter
 
             self._interpreter = Interpreter(str(path), num_threads=os.cpu_count() or 1)
@@ -83,7 +135,7 @@ class LitertPredictor:
         """Return (batch, 1) probabilities of (batch, height, width, channels) images, 0–255."""
         batch = np.asarray(x, dtype=np.float32)
         if batch.shape != self._shape:
-            with quiet_stderr():
+            with backend.quiet_stderr():
                 self._interpreter.resize_tensor_input(self._input, batch.shape)
                 self._interpreter.allocate_tensors()
             self._shape = batch.shape
@@ -92,77 +144,79 @@ class LitertPredictor:
         return np.asarray(self._interpreter.get_tensor(self._output))
 
 
-PREDICTORS = {
+_OPENERS: dict[str, Any] = {
+    KERAS.name: open_keras,
     "saved_model": SavedModelPredictor,
     "onnx": OnnxPredictor,
     "litert": LitertPredictor,
 }
 
 
-def load_export(path: Path) -> LoadedModel:
-    """Open an export that is not Keras'.
-
-    Raises:
-        ModelError: Missing, damaged, not made by this program or by a newer version of it, or its
-            runtime is not installed.
-    """
-    form = format_of(path)
-    if form.missing:
-        raise ModelError(f"{path}: {missing_text(form)}")
-    if form.name != "onnx":
-        papers = _read_papers(form, path)
-    try:
-        model: Any = PREDICTORS[form.name](path)
-    except Exception as error:
-        # Runtimes meet a damaged file with any exception there is.
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise ModelError(
-            f"{path}: cannot be loaded by {form.runtime_version} ({reason}); copy the file anew, "
-            "or export the model again"
-        ) from error
+def _stored_metadata(form: Format, path: Path) -> str:
+    """Return the metadata's text, after checking that the file around it is whole."""
     if form.name == "onnx":
-        papers = _parse(model.stored.get(PAPERS), path)
-    return LoadedModel(
-        path=path,
-        model=model,
-        threshold=read_threshold(papers["threshold"], path),
-        image_size=int(papers["image_size"]),
-        class_names=tuple(papers["class_names"]),
-        metadata=dict(papers["metadata"]),
-    )
+        return ""  # The runtime reads it out.
+    if form.name == "saved_model":
+        return (path / SAVED_MODEL_METADATA).read_text(encoding="utf-8")
+    with zipfile.ZipFile(path) as archive:
+        try:
+            broken = archive.testzip() if form is KERAS else None
+        except (zipfile.BadZipFile, OSError, EOFError, ValueError) as error:
+            raise _damaged(path, str(error)) from None
+        if broken is not None:
+            raise _damaged(path, f"{broken} does not match its checksum")
+        return archive.read(METADATA_FILE).decode()
 
 
-def _read_papers(form: Format, path: Path) -> dict[str, Any]:
-    try:
-        if form.name == "saved_model":
-            return _parse((path / SAVED_MODEL_PAPERS).read_text(encoding="utf-8"), path)
-        with zipfile.ZipFile(path) as archive:
-            return _parse(archive.read(LITERT_PAPERS).decode(), path)
-    except (OSError, KeyError, zipfile.BadZipFile):
-        raise _foreign(path) from None
-
-
-def _parse(text: str | None, path: Path) -> dict[str, Any]:
+def _parse(text: str | None, path: Path) -> ModelMetadata:
     if text is None:
         raise _foreign(path)
     try:
-        papers: dict[str, Any] = json.loads(text)
-        version = int(papers["version"])
-        complete = {"threshold", "image_size", "class_names", "metadata"} <= papers.keys()
+        stored = json.loads(text)
+        version = int(stored["version"])
+        del stored["feed"]  # For who reads it without this program.
     except (ValueError, KeyError, TypeError):
         raise _foreign(path) from None
-    if version > PAPERS_VERSION:
+    if version > METADATA_VERSION:
         raise ModelError(
-            f"{path}: its papers have version {version}, this program reads up to "
-            f"{PAPERS_VERSION}; install a newer xray-search"
+            f"{path}: its metadata have version {version}, this program reads up to "
+            f"{METADATA_VERSION}; install a newer xray-search"
         )
-    if not complete:
-        raise _foreign(path)
-    return papers
+    try:
+        return from_json(ModelMetadata, stored, where=f"{path}, {METADATA_FILE}")
+    except RunDirectoryError as error:
+        raise ModelError(f"{error}; export the model again") from None
+
+
+def _refuse_larger_than_its_weights(path: Path) -> None:
+    """Refuse a configuration that asks for more memory than the weights in the file take.
+
+    Its layers are made without values first, which tells how many there would be.
+
+    Raises:
+        ModelError: It does, or the weights are larger than any of ours.
+    """
+    keras = backend.load()
+    with zipfile.ZipFile(path) as archive:
+        config = archive.read("config.json").decode()
+        stored = archive.getinfo("model.weights.h5").file_size
+    if stored > _LARGEST_WEIGHTS:
+        raise ModelError(f"{path}: has {stored / 2**30:.0f} GB of weights; it is not opened")
+    with keras.StatelessScope(initialize_variables=False):
+        described = keras.models.model_from_json(config).count_params() * _BYTES_OF_A_WEIGHT
+    if described > stored:
+        raise ModelError(
+            f"{path}: its layers need {described / 2**20:,.0f} MB of weights and the file holds "
+            f"{stored / 2**20:,.1f} MB; it is damaged, export the model again"
+        )
+
+
+def _damaged(path: Path, reason: str) -> ModelError:
+    return ModelError(f"{path}: damaged ({reason}); copy the file again, or export the model again")
 
 
 def _foreign(path: Path) -> ModelError:
     return ModelError(
-        f"{path}: damaged, or not a model exported by this program (no papers in it); copy it "
-        "anew, or give a model of a run directory"
+        f"{path}: damaged, or not a model exported by this program (no {METADATA_FILE} in it); "
+        "copy it again, or give a model of a run directory"
     )

@@ -3,18 +3,19 @@
 A weight of 1 for every image gives the plain metric; a bootstrap resample is a weight per image
 that says how often it was drawn. So one implementation gives the estimate and its interval.
 
-Labels are 0 (NORMAL) and 1 (PNEUMONIA), probabilities are those of PNEUMONIA, and an image is
-called PNEUMONIA at or above the threshold. A metric whose denominator is empty, e.g. the
-specificity of images that are all ill, is NaN, never an exception. Knows neither Keras nor files.
+Labels are 0 (negative) and 1 (positive), probabilities are those of the positive class, and an
+image is called positive at or above the threshold. A metric whose denominator is empty, e.g. the
+specificity of images that are all positive, is NaN, never an exception. Knows neither Keras nor
+files.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+
+from search.records import McNemar
 
 THRESHOLD_METRICS = (
     "accuracy",
@@ -35,9 +36,6 @@ LOSS_CLIP = 1e-7
 
 CALIBRATION_BINS = 10
 
-PREVALENCES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
-"""Shares of ill children for which predictive values are reported."""
-
 
 def threshold_metrics(
     labels: np.ndarray, probabilities: np.ndarray, threshold: float
@@ -47,7 +45,7 @@ def threshold_metrics(
     Args:
         labels: (n,), 0 or 1.
         probabilities: (n,) in [0, 1].
-        threshold: PNEUMONIA at or above it.
+        threshold: Positive at or above it.
 
     Returns:
         `THRESHOLD_METRICS` by name, as fractions; `recall` is the sensitivity, `precision` the
@@ -74,7 +72,7 @@ def ranking_metrics(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, 
         (as scikit-learn, without interpolation); `loss`, the mean log loss in nats, clipped at
         `LOSS_CLIP`; `brier`, the mean squared error (Brier, Monthly Weather Review 78, 1950);
         `expected_calibration_error`, over 10 equal-width bins of the probability, the mean of
-        |share of PNEUMONIA − mean probability| weighted by images (Naeini, Cooper & Hauskrecht,
+        |share of positives − mean probability| weighted by images (Naeini, Cooper & Hauskrecht,
         AAAI 2015). NaN where undefined.
 
     Raises:
@@ -102,12 +100,12 @@ def mcnemar(
     second: np.ndarray,
     *,
     thresholds: tuple[float, float] = (0.5, 0.5),
-) -> dict[str, float]:
+) -> McNemar:
     """Test whether two sets of decisions on the same images are equally often right.
 
     The exact two-sided form: under the null hypothesis an image that only one of the two gets
     right is as likely to be the first's as the second's (McNemar, Psychometrika 12, 1947). It
-    counts images as independent, which films of one patient are not; the paired intervals of
+    counts images as independent, which those of one patient are not; the paired intervals of
     `bootstrap.paired_difference` do not.
 
     Args:
@@ -117,64 +115,25 @@ def mcnemar(
         thresholds: Of the first and of the second.
 
     Returns:
-        {"first_only", "second_only", "p_value"}: images that only one of the two gets right, and
-        the probability of a split at least as uneven. 1 when they never differ.
+        Images that only one of the two gets right, the first being the winner, and the probability
+        of a split at least as uneven, 1 when they never differ.
 
     Raises:
         ValueError: See `check_images`.
     """
     labels, first = check_images(labels, first)
     labels, second = check_images(labels, second)
+    from scipy.stats import binomtest  # takes a good part of a second
+
     right = (first >= thresholds[0]) == (labels == 1)
     other = (second >= thresholds[1]) == (labels == 1)
-    first_only, second_only = int(np.sum(right & ~other)), int(np.sum(other & ~right))
-    n = first_only + second_only
-    # Integers all the way: exact for any number of images.
-    tail = sum(math.comb(n, k) for k in range(min(first_only, second_only) + 1))
-    p_value = min(1.0, 2 * tail / 2**n)
-    return {"first_only": first_only, "second_only": second_only, "p_value": p_value}
-
-
-def ppv_at_prevalence(
-    *, sensitivity: float, specificity: float, prevalences: Iterable[float]
-) -> dict[str, float]:
-    """Return the positive predictive value where the disease is rarer or more common.
-
-    By Bayes' theorem: se·p / (se·p + (1 − sp)(1 − p)), assuming that sensitivity and specificity
-    stay what they were measured to be.
-
-    Args:
-        sensitivity: Fraction.
-        specificity: Fraction.
-        prevalences: Fractions.
-
-    Returns:
-        The value by prevalence, whose key is its shortest decimal form, e.g. "0.05". NaN where
-        nobody would be called ill.
-    """
-    found = {}
-    for prevalence in prevalences:
-        true = sensitivity * prevalence
-        called = true + (1 - specificity) * (1 - prevalence)
-        found[f"{prevalence:g}"] = true / called if called > 0 else math.nan
-    return found
-
-
-def npv_at_prevalence(
-    *, sensitivity: float, specificity: float, prevalences: Iterable[float]
-) -> dict[str, float]:
-    """Return the negative predictive value where the disease is rarer or more common.
-
-    By Bayes' theorem: sp·(1 − p) / (sp·(1 − p) + (1 − se)·p); arguments and result as
-    `ppv_at_prevalence`. NaN where nobody would be called healthy.
-    """
-    # Exchanging the classes exchanges the two predictive values.
-    found = ppv_at_prevalence(
-        sensitivity=specificity,
-        specificity=sensitivity,
-        prevalences=(share := [1 - p for p in prevalences]),
+    only_first, only_second = int(np.sum(right & ~other)), int(np.sum(other & ~right))
+    differ = only_first + only_second
+    return McNemar(
+        only_winner_right=only_first,
+        only_baseline_right=only_second,
+        p_value=float(binomtest(only_first, differ).pvalue) if differ else 1.0,
     )
-    return {f"{1 - p:g}": value for p, value in zip(share, found.values(), strict=True)}
 
 
 def check_images(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -203,7 +162,7 @@ def weighted_threshold_metrics(
     Args:
         labels: `int64` (n,), 0 or 1.
         probabilities: `float64` (n,).
-        threshold: PNEUMONIA at or above it.
+        threshold: Positive at or above it.
         weights: `float64` (r, n), at least 0.
 
     Returns:
@@ -286,8 +245,13 @@ def _confusion(
     labels: np.ndarray, probabilities: np.ndarray, threshold: float, weights: np.ndarray
 ) -> dict[str, np.ndarray]:
     called = probabilities >= threshold
-    ill = labels == 1
-    cells = {"tn": ~called & ~ill, "fp": called & ~ill, "fn": ~called & ill, "tp": called & ill}
+    positive = labels == 1
+    cells = {
+        "tn": ~called & ~positive,
+        "fp": called & ~positive,
+        "fn": ~called & positive,
+        "tp": called & positive,
+    }
     return {name: weights @ cell.astype(np.float64) for name, cell in cells.items()}
 
 

@@ -1,55 +1,68 @@
-"""Predicts image files one by one, so that a bad file costs its own answer and no other.
+"""Predicts image files with an exported model; a bad file costs its own answer and no other.
 
-How a file becomes pixels is the caller's business: a function is passed in, and it should be the
-one that decoded the training images. Knows the layout of a run directory, no data set and no
-terminal; imports no Keras before `open_model`, so that wrong arguments are told at once.
+Files become pixels through the function that decoded the training images. Rows are written as they
+come, each flushed, so that what is known is kept when the rest fails: a JSON file is an array that
+is closed also after an error or Ctrl-C. Knows the layout of a run directory and no terminal;
+imports no Keras before `load_model`, so that wrong arguments are reported at once.
 """
 
 from __future__ import annotations
 
 import contextlib
-import glob
+import csv
 import json
-import os
-import stat
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 
-from search import backend
-from search.errors import DataError, ModelError, RunDirectoryError
+from search.data.decode import load_image
+from search.errors import ConfigurationError, DataError, ModelError, RunDirectoryError, StorageError
+from search.records import ExportRecord, Manifest
 from search.run_directory import RunDirectory, file_sha256
-from search.scoring.formats import EXPORTS_FILE, FORMATS, KERAS, LoadedModel, format_of
+from search.scoring.formats import EXPORTS_FILE, FORMATS, KERAS, LoadedModel
+from search.scoring.predictions import predict_images
 
-MANIFEST = "manifest.json"
 SAVED_MODEL_MARK = "saved_model.pb"
 
 NOT_FOR_DIAGNOSIS = "Research use only, not for diagnosis."
 
-Decode = Callable[[Path, int], np.ndarray]
-"""(file, image size S) to `uint8` (S, S) gray; raises DataError for a file that is no image."""
+SUFFIXES = (".csv", ".json")
+"""Of files of rows."""
 
-Recognise = Callable[[Path], bool]
-"""Whether a file is an image by its content, whatever its name; cheap, raises nothing."""
+WriteRow = Callable[[dict[str, Any]], None]
+
+
+class Handle(Protocol):
+    """What rows are written to."""
+
+    def write(self, text: str, /) -> int:
+        """Write text; return its length."""
+
+    def flush(self) -> None:
+        """Hand what was written to the system."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FilePrediction:
-    """What the model says of one file.
+    """The model's answer for one file.
 
     Attributes:
         file: The file as asked for.
-        probability: Of PNEUMONIA, or None where the file could not be read.
+        probability: Of the positive class, or None where the file could not be read.
         verdict: Name of the class at the stored threshold, or None.
         error: Why there is no answer, or None.
+        brightest: As in `data.decode.Decoded`.
     """
 
     file: str
     probability: float | None = None
     verdict: str | None = None
     error: str | None = None
+    brightest: int = 0
 
 
 def find_model(
@@ -89,28 +102,12 @@ def _find_model(run_or_model: Path, results_dir: Path, form: str) -> Path:
             f"{run_or_model}: no such run or file; give a run directory such as results/NAME, or "
             f"an exported model ({', '.join(f.file for f in FORMATS.values())})"
         )
-    model = root / FORMATS[form].file
+    run, model = RunDirectory(root), root / FORMATS[form].file
     if not model.exists():
-        raise RunDirectoryError(_without_model(RunDirectory(root), model))
-    _check_manifest(RunDirectory(root), model)
+        raise RunDirectoryError(_without_model(run, model))
+    if run.complete:
+        _check_manifest(run, model)
     return model
-
-
-def open_model(model: Path) -> LoadedModel:
-    """Load an exported model: Keras is imported for its own format only, since it takes seconds.
-
-    Raises:
-        ModelError: Missing, damaged, of another kind, made by a newer version, or its runtime is
-            not installed.
-    """
-    if format_of(model) is not KERAS:
-        from search.scoring.loading import load_export
-
-        return load_export(model)
-    backend.load()
-    from search.scoring.export import load_model
-
-    return load_model(model)
 
 
 def unchecked_note(model: Path) -> str:
@@ -143,172 +140,25 @@ def _without_model(run: RunDirectory, model: Path) -> str:
 
 def _why_not(run: RunDirectory, form: str) -> str:
     """Return why an export failed, as `exports.json` has it, or ""."""
-    with contextlib.suppress(RunDirectoryError, OSError, TypeError, KeyError, AttributeError):
-        rows = run.read_json(EXPORTS_FILE)
-        reason = next((row.get("reason") for row in rows if row["format"] == form), "")
+    with contextlib.suppress(RunDirectoryError, OSError):
+        rows = run.read(tuple[ExportRecord, ...], EXPORTS_FILE)
+        reason = next((row.reason for row in rows if row.format == form), "")
         return f" ({reason})" if reason else ""
     return ""
 
 
-def find_images(
-    arguments: Sequence[str], *, suffixes: frozenset[str], recognise: Recognise = lambda _: False
-) -> list[Path]:
-    """Expand files, folders and globs to files, in the order given, each once.
-
-    A folder stands for the files in it and below whose suffix is an image's or that are recognised;
-    hidden ones and `__MACOSX` are passed over. What matches nothing, a folder without images and
-    what cannot be listed stay in the list as they are, so that they get a row which says so.
-
-    Args:
-        arguments: As typed.
-        suffixes: Of image files, lower case, with the dot; used inside folders only.
-        recognise: Asked of files inside folders that have another suffix.
-
-    Raises:
-        DataError: Nothing but folders without images, or an empty name, which Python would take
-            for the working directory.
-    """
-    found: dict[Path, None] = {}
-    empty: list[Path] = []
-    for argument in arguments:
-        if not argument:
-            raise DataError("IMAGE '': an empty name; give a file, a folder or a glob")
-        path = Path(argument)
-        # A name may hold brackets; only what is not there as it is typed can be a pattern.
-        matches = [] if _mode(path) else sorted(glob.glob(argument, recursive=True))
-        for match in [Path(m) for m in matches] or [path]:
-            if not stat.S_ISDIR(_mode(match)):
-                found[match] = None
-                continue
-            inside = _images_in(match, suffixes, recognise)
-            if not inside:
-                empty.append(match)
-            found |= dict.fromkeys(inside or [match])
-    if empty and len(found) == len(set(empty)):
-        raise DataError(f"{empty[0]}: no images in this folder or below it; give another one")
-    return list(found)
-
-
-def predict_files(
-    loaded: LoadedModel, files: Sequence[Path], *, decode: Decode, batch_size: int = 16
-) -> Iterator[FilePrediction]:
-    """Predict files, in order; yields as batches are done.
-
-    Args:
-        loaded: The model.
-        files: Image files.
-        decode: Reads one; see `Decode`.
-        batch_size: Images at a time.
-
-    Yields:
-        One answer a file, an error where it is neither a regular file nor a pipe or `decode` raised
-        DataError.
-    """
-    for start in range(0, len(files), batch_size):
-        rows: list[np.ndarray] = []
-        errors: dict[Path, str] = {}
-        batch = files[start : start + batch_size]
-        for file in batch:
-            try:
-                _refuse_endless(file)
-                rows.append(decode(file, loaded.image_size))
-            except DataError as error:
-                errors[file] = str(error).removeprefix(f"{file}: ")
-        # Later batches are filled up, so that the last one needs no compilation of its own.
-        answers = iter(_probabilities(loaded, rows, full=batch_size if start else len(rows)))
-        for file in batch:
-            if file in errors:
-                yield FilePrediction(file=file.as_posix(), error=errors[file])
-                continue
-            probability = next(answers)
-            called = probability >= loaded.threshold.value
-            yield FilePrediction(
-                file=file.as_posix(),
-                probability=probability,
-                verdict=loaded.class_names[int(called)],
-            )
-
-
-def _probabilities(loaded: LoadedModel, rows: list[np.ndarray], *, full: int) -> list[float]:
-    if not rows:
-        return []
-    images = np.stack(rows)[..., np.newaxis]
-    filled = np.concatenate([images, np.repeat(images[-1:], max(0, full - len(rows)), axis=0)])
-    answers = np.asarray(loaded.model.predict_on_batch(filled), dtype=np.float64)
-    found: list[float] = answers.reshape(-1)[: len(rows)].tolist()
-    return found
-
-
-def _images_in(folder: Path, suffixes: frozenset[str], recognise: Recognise) -> list[Path]:
-    """Return the images in a folder and below, and the folders there that cannot be listed."""
-    found: list[Path] = []
-
-    def keep(refusal: OSError) -> None:
-        found.append(Path(os.fsdecode(refusal.filename)))
-
-    for place, folders, names in os.walk(folder, onerror=keep):
-        folders[:] = [name for name in folders if not _is_hidden(name)]
-        files = [Path(place, name) for name in names if not _is_hidden(name)]
-        found += [file for file in files if _is_image(file, suffixes, recognise)]
-    return sorted(found)
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
-
-
-def _is_image(file: Path, suffixes: frozenset[str], recognise: Recognise) -> bool:
-    mode = _mode(file)
-    if file.suffix.lower() in suffixes:
-        return stat.S_ISREG(mode) or not mode  # why it cannot be looked at is told when it is read
-    return stat.S_ISREG(mode) and recognise(file)
-
-
-def _mode(path: Path) -> int:
-    """Return what the system says a path is; 0 where nothing is there or it cannot look."""
-    try:
-        return path.stat().st_mode
-    except OSError:  # `exists` would raise some of them, as for a name that is too long
-        return 0
-
-
-def _refuse_endless(file: Path) -> None:
-    """Refuse what is no file, before it is read: a device may never end. A pipe does.
-
-    Raises:
-        DataError: A folder, a device or a socket, or it cannot be looked at.
-    """
-    try:
-        mode = file.stat().st_mode
-        if stat.S_ISDIR(mode):
-            os.scandir(file).close()
-    except OSError as error:
-        reason = error.strerror or error
-        raise DataError(f"cannot be read ({reason}); give another file") from error
-    if stat.S_ISDIR(mode):
-        raise DataError("a folder without images; give another one")
-    if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
-        raise DataError("neither a regular file nor a pipe; give another one")
-
-
 def _check_manifest(run: RunDirectory, model: Path) -> None:
-    """Refuse a model that was changed after its run ended; an unfinished run has no manifest."""
-    if not run.complete:
-        return
-    try:
-        manifest = json.loads((run.root / MANIFEST).read_text(encoding="utf-8"))
-        listed = {
-            name: facts["sha256"]
-            for name, facts in manifest["files"].items()
-            if name == model.name or name.startswith(f"{model.name}/")
-        }
-        if not listed:
-            raise KeyError(model.name)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    """Refuse a model that was changed after its run ended."""
+    listed = {
+        name: file.sha256
+        for name, file in run.read(Manifest, "manifest.json").files.items()
+        if name == model.name or name.startswith(f"{model.name}/")
+    }
+    if not listed:
         raise RunDirectoryError(
-            f"{run.root / MANIFEST}: damaged, or does not list {model.name}; give the model "
-            f"itself, {model}, to use it unchecked"
-        ) from None
+            f"{run.root / 'manifest.json'}: does not list {model.name}; give the model itself, "
+            f"{model}, to use it unchecked"
+        )
     files = [file for file in model.rglob("*") if file.is_file()] if model.is_dir() else [model]
     found = {file.relative_to(run.root).as_posix(): file_sha256(file) for file in files}
     if found != listed:
@@ -316,7 +166,145 @@ def _check_manifest(run: RunDirectory, model: Path) -> None:
             name for name in found.keys() | listed.keys() if found.get(name) != listed.get(name)
         )
         raise ModelError(
-            f"{run.root / changed[0]}: its checksum is not the one in {MANIFEST}, so it was "
+            f"{run.root / changed[0]}: its checksum is not the one in manifest.json, so it was "
             "changed after the run ended; restore it, or copy it elsewhere and give the copy to "
             "use it anyway"
         )
+
+
+def predict_files(
+    loaded: LoadedModel, files: Sequence[Path], *, batch_size: int = 16
+) -> Iterator[FilePrediction]:
+    """Predict files, in order; yields as batches are done.
+
+    Args:
+        loaded: The model.
+        files: Image files.
+        batch_size: Images at a time.
+
+    Yields:
+        One answer per file, with an error where it is no image that can be used.
+    """
+    about = loaded.metadata
+    for start in range(0, len(files), batch_size):
+        batch = files[start : start + batch_size]
+        images: dict[Path, np.ndarray] = {}
+        brightest: dict[Path, int] = {}
+        errors: dict[Path, str] = {}
+        for file in batch:
+            try:
+                decoded = load_image(
+                    file, about.image_size, channels=about.channels, bits=about.depth
+                )
+                images[file], brightest[file] = decoded.pixels, decoded.brightest
+            except DataError as error:
+                errors[file] = str(error).removeprefix(f"{file}: ")
+        found = dict.fromkeys(images, 0.0)
+        if images:
+            # Later batches are filled up, so that the last one needs no compilation of its own.
+            probabilities = predict_images(
+                loaded.model,
+                np.stack(list(images.values())),
+                batch_size=batch_size,
+                filled=start > 0,
+            )
+            found = dict(zip(images, probabilities.tolist(), strict=True))
+        for file in batch:
+            if file in errors:
+                yield FilePrediction(file=file.as_posix(), error=errors[file])
+                continue
+            positive = found[file] >= about.threshold.value
+            yield FilePrediction(
+                file=file.as_posix(),
+                probability=found[file],
+                verdict=about.classes[int(positive)],
+                brightest=brightest[file],
+            )
+
+
+def check_suffix(option: str, path: Path) -> None:
+    """Refuse a file of rows whose name does not say its format.
+
+    Raises:
+        ConfigurationError: It ends in neither `.csv` nor `.json`.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise ConfigurationError(f"{option} {path}: the name must end in {' or '.join(SUFFIXES)}")
+
+
+@contextmanager
+def row_file(path: Path, columns: Sequence[str]) -> Iterator[WriteRow]:
+    """Open a file of rows, replacing what is there; its folder is made.
+
+    Args:
+        path: Ends in `.csv` or `.json`.
+        columns: Keys of every row, in order.
+
+    Raises:
+        StorageError: It cannot be written; what the caller's block raises stays as it is.
+    """
+    with _refusals(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Names of files need not be text; what is not becomes a replacement character.
+        file = open(path, "w", encoding="utf-8", errors="replace", newline="")  # noqa: SIM115
+    try:
+        rows = csv_rows(file, columns) if path.suffix.lower() == ".csv" else json_rows(file)
+        with _refusals(path):
+            write = rows.__enter__()
+
+        def guarded(row: dict[str, Any]) -> None:
+            with _refusals(path):
+                write(row)
+
+        try:
+            yield guarded
+        finally:
+            with _refusals(path):
+                rows.__exit__(None, None, None)
+    finally:
+        with _refusals(path):
+            file.close()
+
+
+@contextmanager
+def _refusals(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise  # The reader has left; the command line knows what that means.
+    except OSError as error:
+        raise StorageError(
+            f"{path}: cannot be written ({error.strerror or error}); give another file"
+        ) from error
+
+
+@contextmanager
+def json_rows(handle: Handle) -> Iterator[WriteRow]:
+    """Write rows as a JSON array, closed whatever happens."""
+    begun = False
+
+    def write(row: dict[str, Any]) -> None:
+        nonlocal begun
+        text = json.dumps(row, indent=2).replace("\n", "\n  ")
+        handle.write(f"{',' if begun else '['}\n  {text}")
+        handle.flush()
+        begun = True
+
+    try:
+        yield write
+    finally:
+        handle.write("\n]\n" if begun else "[]\n")
+        handle.flush()
+
+
+@contextmanager
+def csv_rows(handle: Handle, columns: Sequence[str]) -> Iterator[WriteRow]:
+    """Write rows as CSV with a header."""
+    writer = csv.DictWriter(handle, fieldnames=list(columns), lineterminator="\n")
+    writer.writeheader()
+
+    def write(row: dict[str, Any]) -> None:
+        writer.writerow(row)
+        handle.flush()
+
+    yield write

@@ -1,4 +1,4 @@
-"""Predicts a split, scores the predictions, and writes them down.
+"""Predicts a split in batches, scores the predictions, and writes them down.
 
 Takes any Keras model as an argument and imports none; knows no run directory. The same functions
 score validation and test, so that the two differ in the images alone.
@@ -10,7 +10,6 @@ import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
 
@@ -18,35 +17,63 @@ from search.errors import ModelError, RunDirectoryError
 from search.records import Estimate, Evaluation, Predictions, Split, Subset, Threshold
 from search.run_directory import write_text
 from search.scoring.bootstrap import REPEATS, bootstrap_intervals
+from search.scoring.formats import Predictor
 from search.scoring.metrics import RANKING_METRICS, THRESHOLD_METRICS, check_images, confusion
-from search.scoring.refit import BASELINE, WINNER
+
+BASELINE = "baseline"
+WINNER = "winner"
 
 PREDICTION_FILES = {BASELINE: "predictions_baseline.csv", WINNER: "predictions.csv"}
-"""Where the predictions of each candidate's exported seed lie in a run directory."""
+"""Where the predictions of each role's exported seed lie in a run directory."""
+
+COLUMNS = ("path", "patient", "label", "probability", "split", "subtype")
 
 
-class Predictor(Protocol):
-    """What is needed of a Keras model."""
-
-    def predict_on_batch(self, x: Any) -> Any:
-        """Return (batch, 1) probabilities of (batch, S, S, 1) images."""
-
-
-def predict_images(model: Predictor, images: np.ndarray, *, batch_size: int = 64) -> np.ndarray:
+def predict_images(
+    model: Predictor,
+    images: np.ndarray,
+    rows: np.ndarray | None = None,
+    *,
+    batch_size: int = 64,
+    filled: bool = False,
+) -> np.ndarray:
     """Return a model's probabilities.
 
     Args:
-        model: `uint8` (batch, S, S, 1) to (batch, 1).
-        images: `uint8` (n, S, S, 1), in memory or memory-mapped; read batch by batch.
+        model: `uint8` (batch, height, width, channels) to (batch, 1).
+        images: `uint8` (n, height, width, channels), in memory or memory-mapped; read batch by
+            batch.
+        rows: `int64` (m,), which of them and in which order; None for all.
         batch_size: Images at a time.
+        filled: Whether a single batch is filled up too, for a model that met this size before.
 
     Returns:
-        `float64` (n,).
+        `float64` (m,).
 
     Raises:
         ModelError: The model gives something other than a probability.
     """
-    return _predict(model, images, np.arange(len(images)), batch_size=batch_size)
+    rows = np.arange(len(images)) if rows is None else rows
+    probabilities = np.empty(len(rows), dtype=np.float64)
+    for start in range(0, len(rows), batch_size):
+        chosen = rows[start : start + batch_size]
+        # Another batch size is compiled again, which takes seconds on some backends: the last batch
+        # is filled up with copies of its last image, whose probabilities are dropped.
+        lacking = batch_size - len(chosen) if start or filled else 0
+        batch = images[np.concatenate([chosen, np.repeat(chosen[-1:], lacking)])]
+        found = np.asarray(model.predict_on_batch(batch), dtype=np.float64)
+        if found.shape not in ((len(batch), 1), (len(batch),)):
+            raise ModelError(
+                f"the model gives an array of shape {found.shape} for {len(batch)} images; one "
+                "probability per image is needed"
+            )
+        probabilities[start : start + len(chosen)] = found.reshape(-1)[: len(chosen)]
+    if not ((probabilities >= 0) & (probabilities <= 1)).all():
+        raise ModelError(
+            "the model gives values that are no probabilities (NaN, or outside 0 to 1); its "
+            "training diverged, or it lacks the final sigmoid"
+        )
+    return probabilities
 
 
 def predict_subset(
@@ -55,7 +82,7 @@ def predict_subset(
     """Predict every image of a split, the last partial batch included.
 
     Args:
-        model: `uint8` (batch, S, S, 1) to (batch, 1).
+        model: `uint8` (batch, S, S, channels) to (batch, 1).
         subset: The images; read from the memory map batch by batch.
         split: Which split they are.
         batch_size: Images at a time.
@@ -69,7 +96,9 @@ def predict_subset(
         patients=subset.patients,
         subtypes=subset.subtypes,
         labels=np.asarray(subset.labels),
-        probabilities=_predict(model, subset.open_array(), subset.rows, batch_size=batch_size),
+        probabilities=predict_images(
+            model, subset.open_array(), subset.rows, batch_size=batch_size
+        ),
     )
 
 
@@ -85,7 +114,7 @@ def evaluate(
     """Score the predictions of one model on one split.
 
     Args:
-        predictions: What it said.
+        predictions: Its probabilities.
         threshold: Its stored threshold.
         role: "baseline" or "winner".
         seed: Which repetition of its training, None for the ensemble of all.
@@ -121,14 +150,14 @@ def evaluate(
 
 
 def write_predictions_csv(path: Path, predictions: Sequence[Predictions]) -> Path:
-    """Write `predictions.csv`: path, patient, label (0 or 1), probability, split, subtype.
+    """Write `predictions.csv`, a row per image, see `COLUMNS`.
 
     Raises:
         StorageError: The disk is full or read-only.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("path", "patient", "label", "probability", "split", "subtype"))
+    writer.writerow(COLUMNS)
     for part in predictions:
         columns = (part.paths, part.patients, part.labels.tolist(), part.probabilities.tolist())
         for *row, subtype in zip(*columns, part.subtypes, strict=True):
@@ -138,9 +167,6 @@ def write_predictions_csv(path: Path, predictions: Sequence[Predictions]) -> Pat
 
 def read_predictions_csv(path: Path) -> dict[Split, Predictions]:
     """Read what `write_predictions_csv` wrote.
-
-    Args:
-        path: The file; files of earlier versions have no subtypes, which are then "".
 
     Returns:
         Predictions by split; {} if there is no file.
@@ -153,16 +179,12 @@ def read_predictions_csv(path: Path) -> dict[Split, Predictions]:
     try:
         with open(path, encoding="utf-8", newline="") as handle:
             rows = list(csv.DictReader(handle))
-        found = {}
-        for split in Split:
-            mine = [row for row in rows if row["split"] == split.value]
-            if mine:
-                found[split] = _from_rows(split, mine)
-    except (KeyError, ValueError, TypeError, UnicodeDecodeError, csv.Error) as error:
+        by_split = {split: [row for row in rows if row["split"] == split] for split in Split}
+        return {split: _from_rows(split, mine) for split, mine in by_split.items() if mine}
+    except (KeyError, ValueError, TypeError, OSError, csv.Error) as error:
         raise RunDirectoryError(
             f"{path}: damaged ({error!r}); run `python -m search.evaluate` to score again"
         ) from None
-    return found
 
 
 def _from_rows(split: Split, rows: Sequence[dict[str, str]]) -> Predictions:
@@ -174,32 +196,7 @@ def _from_rows(split: Split, rows: Sequence[dict[str, str]]) -> Predictions:
         split=split,
         paths=tuple(row["path"] for row in rows),
         patients=tuple(row["patient"] for row in rows),
-        subtypes=tuple(row.get("subtype") or "" for row in rows),
+        subtypes=tuple(row["subtype"] for row in rows),
         labels=labels.astype(np.int8),
         probabilities=probabilities,
     )
-
-
-def _predict(
-    model: Predictor, images: np.ndarray, rows: np.ndarray, *, batch_size: int
-) -> np.ndarray:
-    probabilities = np.empty(len(rows), dtype=np.float64)
-    for start in range(0, len(rows), batch_size):
-        chosen = rows[start : start + batch_size]
-        # A batch of another size is compiled anew, seconds on some backends: the last one is
-        # filled up with copies of its last image, whose answers are dropped.
-        lacking = max(0, start + batch_size - len(rows)) if start else 0
-        filled = np.concatenate([chosen, np.repeat(chosen[-1:], lacking)])
-        answers = np.asarray(model.predict_on_batch(images[filled]), dtype=np.float64)
-        if answers.shape not in ((len(filled), 1), (len(filled),)):
-            raise ModelError(
-                f"the model gives an array of shape {answers.shape} for {len(filled)} images; "
-                "one probability an image is needed"
-            )
-        probabilities[start : start + len(chosen)] = answers.reshape(-1)[: len(chosen)]
-    if not ((probabilities >= 0) & (probabilities <= 1)).all():
-        raise ModelError(
-            "the model gives values that are no probabilities (NaN, or outside 0 to 1); its "
-            "training diverged, or it lacks the final sigmoid"
-        )
-    return probabilities

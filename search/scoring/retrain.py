@@ -1,357 +1,554 @@
-"""The retraining stage of a run: finalists and control with several seeds, the best is the winner.
+"""Retrains the finalists and the baseline with several seeds; the best on validation is the winner.
 
-Stands between `workflow.py`, which tells the story, and the rooms: `scoring.refit` says what is
-trained and what it gave, `tuning` trains it, several at once where there are several workers. The
-trainings are independent of each other, so their results do not depend on how many there are.
+All are trained with the same class weights, the same epochs at most and the same seeds; of each
+training the epoch with the best validation objective is kept. Finalists race over seeds: all are
+trained with the first, the better half with the second, and so on until one is left, which gets the
+seeds that remain. Between it and the baseline, which is trained with every seed, the validation
+objective decides, averaged over seeds. The test set plays no part.
+
+Early stopping and mixed precision are a finalist's alone: the baseline, the HyperModel's defaults,
+is retrained as it is. Trainings do not depend on each other, nor on how many run at once.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
+import math
+import statistics
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from search.config import RefitOn, RefitSchedule, RunConfig, direction
+from search.config import RefitOn, RunConfig, direction
 from search.errors import SearchFailedError
 from search.journal import Event, EventKind
 from search.records import (
-    BestHyperparameters,
     EpochRecord,
+    Failure,
+    Finalist,
     RetrainingRecipe,
     TrialRecord,
     TrialResult,
+    TrialSpec,
     Values,
     to_json,
 )
 from search.run_directory import RunDirectory
-from search.scoring import refit
-from search.scoring.refit import Candidate, Job, Role
+from search.scoring.predictions import BASELINE, WINNER
 from search.tuning import checkpoint
 from search.tuning.executors import Executor, TrialMessage, TrialStarted
 from search.tuning.model import Setting
 from search.tuning.selection import winners
 
+FINAL = "_train+val"
+"""What the winner's role ends in when it is trained once more on train + val."""
+
 Listener = Callable[[Event], None]
 
 
-class Crew(Protocol):
-    """What hires workers, see `searching.Searching.crew`."""
+class OpenExecutor(Protocol):
+    """What starts workers for retrainings, see `searching.Searching.crew`."""
 
     def __call__(self, setting: Setting, *, trainings: int) -> AbstractContextManager[Executor]:
         """Hold an executor for so many trainings; for none, this process."""
 
 
-class Retrainer:
-    """Trains jobs through an executor and journals every epoch.
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A configuration to retrain, and how.
 
-    A job that an earlier process began goes on from its last epoch; one that it finished is read
-    from disk.
+    Attributes:
+        role: "baseline", or "finalist_1" and so on, the search's best first.
+        values: Hyperparameter values.
+        epochs: Epochs, at most.
+        patience: Stop after so many epochs without a better objective, 0 for never.
+        precision: Keras dtype policy.
     """
 
-    def __init__(self, directory: RunDirectory, *, listener: Listener, all_epochs: int) -> None:
+    role: str
+    values: Values
+    epochs: int
+    patience: int = 0
+    precision: str = "float32"
+
+    def same_training(self, other: Recipe) -> bool:
+        """Return whether another recipe differs in its role at most."""
+        return dataclasses.replace(self, role=other.role) == other
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retrained:
+    """A configuration retrained with one seed, or the ensemble of its seeds.
+
+    Attributes:
+        recipe: What was trained, and how.
+        seed: The seed of this repetition, 0, 1, …; None for an ensemble.
+        parameters: Parameter count, of all members of an ensemble together.
+        weights_file: Checkpoint of the epoch that is kept; of an ensemble, the best member's.
+        kept_epoch: Number of that epoch.
+        score: Objective on validation; an ensemble's is the mean of its members'.
+        final_weights: Checkpoint of the same training on train + val, if there was one: what is
+            tested and exported, while `weights_file` is what validation speaks of.
+        members: What an ensemble takes the mean probability of; () for a network.
+    """
+
+    recipe: Recipe
+    seed: int | None
+    parameters: int
+    weights_file: Path
+    kept_epoch: int
+    score: float
+    final_weights: Path | None = None
+    members: tuple[Retrained, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retraining:
+    """What the retraining stage gave.
+
+    Attributes:
+        baseline: A network per seed.
+        winner: A network per seed; the baseline's own where nothing was better.
+        ensemble: Of the winner's networks, None unless asked for.
+        recipe: How the winner was retrained.
+        finalists: Everything that was retrained, best first.
+    """
+
+    baseline: tuple[Retrained, ...]
+    winner: tuple[Retrained, ...]
+    ensemble: Retrained | None
+    recipe: RetrainingRecipe
+    finalists: tuple[Finalist, ...]
+
+
+def retrain(
+    config: RunConfig,
+    records: Sequence[TrialRecord],
+    *,
+    defaults: Values,
+    precision: str,
+    directory: RunDirectory,
+    listener: Listener,
+    open_executor: OpenExecutor,
+    setting: Setting,
+    final_setting: Setting,
+) -> Retraining:
+    """Retrain finalists and baseline, and choose the winner on validation.
+
+    What an earlier process of the run trained is read from disk.
+
+    Args:
+        config: What was asked for.
+        records: The search's trials.
+        defaults: Values of the HyperModel's defaults, the baseline.
+        precision: Keras dtype policy of the search; the baseline's is float32.
+        directory: The run directory; its journal gets every epoch.
+        listener: Called with every event.
+        open_executor: Gives workers.
+        setting: Data and HyperModel; its objective picks the kept epoch.
+        final_setting: The same with the validation images among the training images.
+
+    Raises:
+        SearchFailedError: Every retraining of the baseline, or of all finalists, failed.
+        StopRequestedError: The user asked to stop; finished epochs are kept.
+    """
+    chosen = winners(
+        records, metric=config.choice, direction=direction(config.choice), top=config.top
+    )
+    trials = {f"finalist_{place}": record for place, record in enumerate(chosen, 1)}
+    baseline = Recipe(role=BASELINE, values=defaults, epochs=config.refit_epochs)
+    finalists = [
+        finalist
+        for role, record in trials.items()
+        if not (
+            finalist := finalist_recipe(config, role, record, precision=precision)
+        ).same_training(baseline)
+    ]
+    trainer = Trainer(
+        directory,
+        config,
+        listener=listener,
+        open_executor=open_executor,
+        all_epochs=config.refit_epochs * trainings(config, finalists=len(finalists)),
+    )
+    _race(trainer, finalists, baseline, setting, seeds=config.refit_seeds)
+    best = trainer.best(baseline, finalists)
+    _write_best(directory, trials.get(best.role) or _trial_of(records, defaults), best)
+    won = trainer.networks(best)
+    if config.refit_on is RefitOn.TRAIN_AND_VALIDATION:
+        won = trainer.train_finally(best, won, final_setting)
+    combined = ensemble(won, direction(config.choice)) if config.ensemble and won[1:] else None
+    return Retraining(
+        baseline=trainer.networks(baseline),
+        winner=won,
+        ensemble=combined,
+        recipe=_describe(config, best, won, combined),
+        finalists=tuple(trainer.finalist(one) for one in trainer.ranked([baseline, *finalists])),
+    )
+
+
+def trainings(config: RunConfig, *, finalists: int) -> int:
+    """Return how many trainings a retraining takes."""
+    count, alive = config.refit_seeds, finalists
+    for rest in range(config.refit_seeds, 0, -1):
+        count += alive if alive > 1 else alive * rest
+        if alive <= 1:
+            break
+        alive = math.ceil(alive / 2)
+    return count + config.refit_seeds * (config.refit_on is RefitOn.TRAIN_AND_VALIDATION)
+
+
+def _race(
+    trainer: Trainer,
+    finalists: Sequence[Recipe],
+    baseline: Recipe,
+    setting: Setting,
+    *,
+    seeds: int,
+) -> None:
+    """Train the baseline with every seed and the finalists in rounds, a seed and half as many."""
+    wanted = [(baseline, seed) for seed in range(seeds)]
+    alive = list(finalists)
+    for seed in range(seeds):
+        last = len(alive) <= 1
+        wanted += [
+            (one, number) for one in alive for number in range(seed, seeds if last else seed + 1)
+        ]
+        trainer.train(wanted, setting)
+        wanted = []
+        if last:
+            break
+        alive = trainer.ranked(alive)[: math.ceil(len(alive) / 2)]
+    if finalists and not any(trainer.networks(one) for one in finalists):
+        raise trainer.failed(finalists[0])
+    if not trainer.networks(baseline):
+        raise trainer.failed(baseline)
+
+
+def finalist_recipe(config: RunConfig, role: str, record: TrialRecord, *, precision: str) -> Recipe:
+    """Return how a finalist is retrained.
+
+    Args:
+        config: What was asked for.
+        role: Its role.
+        record: Its trial; configuration 0, the defaults, was searched in float32 and stays there.
+        precision: Keras dtype policy of the search.
+    """
+    return Recipe(
+        role=role,
+        values=record.values,
+        epochs=config.refit_epochs,
+        patience=config.refit_patience,
+        precision=precision if record.configuration else "float32",
+    )
+
+
+class Trainer:
+    """Trains recipes through an executor, journals every epoch and keeps what they gave.
+
+    A training that an earlier process began goes on from its last epoch; one that it finished is
+    read from disk.
+    """
+
+    def __init__(
+        self,
+        directory: RunDirectory,
+        config: RunConfig,
+        *,
+        listener: Listener,
+        open_executor: OpenExecutor,
+        all_epochs: int,
+        known: Callable[[Path], Path] = lambda folder: folder,
+    ) -> None:
         """Prepare; trains nothing yet.
 
         Args:
             directory: Whose journal is written.
+            config: Gives the seed and the objective.
             listener: Called with every event.
-            all_epochs: Epochs of all retrainings together, at most; for the time left.
+            open_executor: Gives workers.
+            all_epochs: Epochs of all trainings together, at most; for the time left.
+            known: Gives the folder of a training, where it may lie elsewhere.
         """
         self._directory = directory
+        self._seed = config.seed
+        self._objective = config.choice
+        self._sign = 1.0 if direction(config.choice) == "min" else -1.0
         self._listener = listener
+        self._open_executor = open_executor
         self._all_epochs = all_epochs
-        self._jobs: dict[str, Job] = {}
-        self._known: dict[str, set[int]] = {}
+        self._known_folder = known
+        self._running: dict[str, tuple[Recipe, int, TrialSpec]] = {}
+        self._journaled: dict[str, set[int]] = {}
+        self._networks: dict[str, dict[int, Retrained]] = {}
+        self._failures: dict[str, Failure] = {}
 
-    def train(self, jobs: Sequence[Job], crew: Crew, setting: Setting) -> dict[str, TrialResult]:
-        """Train every job.
+    def train(
+        self,
+        wanted: Sequence[tuple[Recipe, int]],
+        setting: Setting,
+        *,
+        stops: Mapping[int, int] | None = None,
+    ) -> None:
+        """Train recipes with seeds.
 
         Args:
-            jobs: What to train; their trials' ids differ.
-            crew: By whom.
-            setting: With what data and HyperModel.
-
-        Returns:
-            Results by trial id, failures included.
+            wanted: Recipes and the seed of each, 0, 1, …
+            setting: Data and HyperModel.
+            stops: Epochs by seed after which a training ends, while the learning rate's schedule
+                spans them all; None for no such end.
 
         Raises:
             StopRequestedError: The user asked to stop; finished epochs are kept.
             SearchError: The retraining cannot go on, e.g. on a full disk.
         """
-        self._jobs |= {job.spec.trial_id: job for job in jobs}
         events = self._directory.events()
-        finished = {e.get("folder") for e in events if _finished(e)}
-        self._known |= {job.spec.trial_id: _known_epochs(events, job) for job in jobs}
-        pending = sum(
-            job.spec.directory.name not in finished
-            or not (job.spec.directory / checkpoint.BEST).exists()
-            for job in jobs
+        specs: deque[TrialSpec] = deque()
+        for recipe, seed in wanted:
+            spec = self._spec(recipe, seed, stop=(stops or {}).get(seed, 0))
+            self._running[spec.trial_id] = (recipe, seed, spec)
+            self._journaled[spec.trial_id] = _journaled(events, recipe.role, seed, spec)
+            specs.append(spec)
+        done = finished(events)
+        pending = sum(not _is_finished(spec.directory, done) for spec in specs)
+        left = len(specs)
+        with self._open_executor(setting, trainings=pending) as executor:
+            while left:
+                while specs and executor.free:
+                    executor.submit(specs.popleft())
+                self._end(executor.wait(self._on_message))
+                left -= 1
+
+    def train_finally(
+        self, recipe: Recipe, networks: Sequence[Retrained], setting: Setting
+    ) -> tuple[Retrained, ...]:
+        """Train once more on train + val, each seed to the epoch that validation found best.
+
+        Args:
+            recipe: Of the networks.
+            networks: What was trained on train alone.
+            setting: Data and HyperModel.
+
+        Raises:
+            SearchFailedError: It failed with every seed.
+        """
+        # The length of the schedule stays: only where it is stopped was found on validation.
+        last = dataclasses.replace(recipe, role=WINNER + FINAL, patience=0)
+        stops = {network.seed or 0: network.kept_epoch for network in networks}
+        self.train([(last, seed) for seed in stops], setting, stops=stops)
+        final = {one.seed: one.weights_file for one in self.networks(last)}
+        if not final:
+            raise self.failed(last)
+        return tuple(
+            dataclasses.replace(network, final_weights=final[network.seed])
+            for network in networks
+            if network.seed in final
         )
-        results: dict[str, TrialResult] = {}
-        waiting = deque(jobs)
-        with crew(setting, trainings=pending) as executor:
-            while len(results) < len(jobs):
-                while waiting and executor.free:
-                    executor.submit(waiting.popleft().spec)
-                result = executor.wait(self._on_message)
-                results[result.trial_id] = result
-                self._end(result)
-        return results
+
+    def networks(self, recipe: Recipe) -> tuple[Retrained, ...]:
+        """Return what training a recipe gave, in order of seeds; those that failed are left out."""
+        return tuple(one for _, one in sorted(self._networks.get(recipe.role, {}).items()))
+
+    def failed(self, recipe: Recipe) -> SearchFailedError:
+        """Return the error to raise where a recipe failed with every seed."""
+        failure = self._failures[recipe.role]
+        return SearchFailedError(
+            f"retraining the {recipe.role} configuration failed with every seed: "
+            f"{failure.message}\n{failure.traceback}"
+        )
+
+    def ranked(self, recipes: Sequence[Recipe]) -> list[Recipe]:
+        """Return recipes by their mean score over the seeds so far, best first.
+
+        Among equals that with fewer parameters comes first, then the earlier; NaN and what failed
+        come last.
+        """
+
+        def key(recipe: Recipe) -> tuple[float, int]:
+            networks = self.networks(recipe)
+            if not networks:
+                return math.inf, 0
+            mean = statistics.fmean(one.score for one in networks)
+            return self._sign * mean if math.isfinite(mean) else math.inf, networks[0].parameters
+
+        return sorted(recipes, key=key)
+
+    def best(self, baseline: Recipe, finalists: Sequence[Recipe]) -> Recipe:
+        """Return the better of the baseline and the best of the finalists with the most seeds."""
+        most = max((len(self.networks(one)) for one in finalists), default=0)
+        last = self.ranked([one for one in finalists if len(self.networks(one)) == most])[:1]
+        return self.ranked([baseline, *last])[0]
+
+    def finalist(self, recipe: Recipe) -> Finalist:
+        """Return what a report says of a recipe."""
+        networks = self.networks(recipe)
+        failure = self._failures.get(recipe.role)
+        return Finalist(
+            role=recipe.role,
+            values=recipe.values,
+            parameters=networks[0].parameters if networks else 0,
+            scores={one.seed or 0: one.score for one in networks},
+            failure=failure.message if failure else "",
+        )
+
+    def _spec(self, recipe: Recipe, seed: int, *, stop: int) -> TrialSpec:
+        """Return the trial that a training is; the seed is the same for all recipes."""
+        # Resumed with another choice, length or option, a role may mean another training.
+        what = [recipe.values, recipe.epochs, self._objective, recipe.patience, recipe.precision]
+        identity = json.dumps([*what, stop], sort_keys=True)
+        folder = f"{hashlib.sha256(identity.encode()).hexdigest()[:8]}-{seed}"
+        drawn = hashlib.sha256(f"{self._seed}/refit/{seed}".encode()).digest()[:4]
+        return TrialSpec(
+            trial_id=f"{recipe.role}-{seed}",
+            values=recipe.values,
+            seed=int.from_bytes(drawn, "big") >> 1,
+            epochs=stop or recipe.epochs,
+            directory=self._known_folder(self._directory.refit_dir / folder),
+            keep_best=True,
+            early_stopping=recipe.patience,
+            precision=recipe.precision,
+        )
 
     def _on_message(self, message: TrialMessage) -> None:
-        job = self._jobs[message.trial_id]
+        recipe, seed, spec = self._running[message.trial_id]
         if isinstance(message, EpochRecord):
-            if message.epoch in self._known[message.trial_id]:
-                return  # known to the journal; found again on disk
-            self._known[message.trial_id].add(message.epoch)
-            self._tell(
+            if message.epoch in self._journaled[message.trial_id]:
+                return  # found again on disk
+            self._journaled[message.trial_id].add(message.epoch)
+            self._report(
                 EventKind.REFIT_EPOCH,
-                role=job.role.name,
-                seed=job.repetition,
+                role=recipe.role,
+                seed=seed,
                 epoch=message.epoch,
                 metrics=message.metrics,
                 seconds=message.seconds,
             )
         elif isinstance(message, TrialStarted):
-            self._tell(
+            self._report(
                 EventKind.REFIT_STARTED,
-                role=job.role.name,
-                seed=job.repetition,
-                epochs=job.spec.epochs,
-                values=job.spec.values,
-                folder=job.spec.directory.name,
+                role=recipe.role,
+                seed=seed,
+                epochs=spec.epochs,
+                values=recipe.values,
+                folder=spec.directory.name,
                 worker=message.worker,
                 pid=message.pid,
                 all_epochs=self._all_epochs,
             )
         else:
-            self._tell(EventKind.WORKER_LOST, **dataclasses.asdict(message))
+            self._report(EventKind.WORKER_LOST, **dataclasses.asdict(message))
 
     def _end(self, result: TrialResult) -> None:
-        job = self._jobs[result.trial_id]
-        self._tell(
+        recipe, seed, spec = self._running[result.trial_id]
+        self._report(
             EventKind.REFIT_ENDED,
-            role=job.role.name,
-            seed=job.repetition,
-            folder=job.spec.directory.name,
+            role=recipe.role,
+            seed=seed,
+            folder=spec.directory.name,
             kept_epoch=result.best_epoch,
             epochs=len(result.epochs),
             parameters=result.parameters,
             seconds=result.seconds,
             failure=result.failure,
         )
+        if result.failure:
+            self._failures.setdefault(recipe.role, result.failure)
+            return
+        kept = next(record for record in result.epochs if record.epoch == result.best_epoch)
+        self._networks.setdefault(recipe.role, {})[seed] = Retrained(
+            recipe=recipe,
+            seed=seed,
+            parameters=result.parameters,
+            weights_file=spec.directory / checkpoint.BEST,
+            kept_epoch=result.best_epoch,
+            # Trained on train + val, nothing is left to validate on. And the score of a network
+            # that learned nothing would compare with those of others that learned something.
+            score=kept.metrics.get(self._objective, math.nan) if result.learned else math.nan,
+        )
 
-    def _tell(self, kind: EventKind, **fields: Any) -> None:
+    def _report(self, kind: EventKind, **fields: Any) -> None:
         self._directory.append(kind, **fields)
         self._listener({"event": kind.value, "time": time.time(), **to_json(fields)})
 
 
-def _finished(event: Event) -> bool:
-    return event["event"] == EventKind.REFIT_ENDED and not event.get("failure")
+def finished(events: Sequence[Event]) -> set[str]:
+    """Return the names of the folders of the retrainings that a journal knows as finished."""
+    return {
+        event["folder"]
+        for event in events
+        if event["event"] == EventKind.REFIT_ENDED and not event["failure"]
+    }
 
 
-def _known_epochs(events: Sequence[Event], job: Job) -> set[int]:
+def _is_finished(folder: Path, done: set[str]) -> bool:
+    return folder.name in done and (folder / checkpoint.BEST).exists()
+
+
+def _journaled(events: Sequence[Event], role: str, seed: int, spec: TrialSpec) -> set[int]:
     """Return the epochs of this very training that the journal has already.
 
-    Of trainings with the same role and seed the journal's latest counts: whoever reads it takes
-    that for what was trained.
+    Of trainings with the same role and seed the journal's latest counts: its readers take that for
+    what was trained.
     """
     known: set[int] = set()
     ours = False
     for event in events:
-        if (event.get("role"), event.get("seed")) != (job.role.name, job.repetition):
+        if (event.get("role"), event.get("seed")) != (role, seed):
             continue
         if event["event"] == EventKind.REFIT_STARTED:
             # The folder's name tells trainings apart whatever they differ in.
-            again, ours = ours, event.get("folder") == job.spec.directory.name
+            again, ours = ours, event["folder"] == spec.directory.name
             known = known if again and ours else set()
         elif event["event"] == EventKind.REFIT_EPOCH and ours:
             known.add(event["epoch"])
     return known
 
 
-class Retraining:
-    """The retraining of one run."""
-
-    def __init__(
-        self,
-        config: RunConfig,
-        *,
-        documented: Values,
-        precision: str,
-        directory: RunDirectory,
-        listener: Listener,
-    ) -> None:
-        """Prepare; trains nothing yet.
-
-        Args:
-            config: What was asked for.
-            documented: Values of the documented configuration, the control.
-            precision: Keras dtype policy of the search; the control's is float32.
-            directory: The run directory.
-            listener: Called with every event.
-        """
-        self.config = config
-        self.documented = documented
-        self.precision = precision
-        self.directory = directory
-        self.direction = direction(config.choice)
-        self._listener = listener
-        self._plan = refit.RefitPlan(
-            epochs=config.refit_epochs,
-            seeds=config.refit_seeds,
-            seed=config.seed,
-            objective=config.choice,
-            direction=self.direction,
-            directory=directory.refit_dir,
-        )
-
-    def retrain(
-        self, records: list[TrialRecord], crew: Crew, *, setting: Setting, final_setting: Setting
-    ) -> list[Candidate]:
-        """Retrain finalists and control; choose the winner among all of them on validation.
-
-        Args:
-            records: The search's trials.
-            crew: Who trains.
-            setting: Data and HyperModel; its objective picks the kept epoch.
-            final_setting: The same with the validation images among the training images.
-
-        Returns:
-            The documented networks, then the winner's and, if asked for, their ensemble.
-
-        Raises:
-            SearchFailedError: Every retraining of a configuration failed.
-        """
-        finalists = winners(
-            records, metric=self.config.choice, direction=self.direction, top=self.config.top
-        )
-        self._write_best(finalists[0])
-        roles, names = self._roles(finalists)
-        rounds = len(roles) + (self.config.refit_on is RefitOn.TRAIN_AND_VALIDATION)
-        retrainer = Retrainer(
-            self.directory,
-            listener=self._listener,
-            all_epochs=rounds * self._plan.seeds * self._plan.epochs,
-        )
-        finished = finished_folders(self.directory)
-        jobs = [refit.found_again(job, finished) for job in self._plan.jobs(roles)]
-        found = refit.candidates(jobs, retrainer.train(jobs, crew, setting), self._plan)
-        best = refit.choose(found, direction=self.direction)
-        self._write_best(
-            finalists[names.index(best)] if best in names else _documented_trial(records)
-        )
-        # The documented network itself may be the best; it is then both sides of the verdict.
-        won = [dataclasses.replace(c, role=refit.WINNER) for c in found if c.role == best]
-        if self.config.refit_on is RefitOn.TRAIN_AND_VALIDATION:
-            role = next(role for role in roles if role.name == best)
-            role = dataclasses.replace(role, name=refit.WINNER)
-            won = self._once_more(role, won, retrainer, crew, final_setting)
-        if self.config.ensemble and len(won) > 1:
-            won = [*won, refit.ensemble(won, refit.WINNER, direction=self.direction)]
-        return [c for c in found if c.role == refit.BASELINE] + won
-
-    def _roles(self, finalists: Sequence[TrialRecord]) -> tuple[list[Role], list[str]]:
-        """Return the roles to train, the control first, and each finalist's role."""
-        control = Role(name=refit.BASELINE, values=self.documented)
-        roles, names = [control], []
-        for place, record in enumerate(finalists, 1):
-            name = f"finalist_{place}"
-            # The documented configuration was searched in float32 and stays there.
-            precision = self.precision if record.configuration else control.precision
-            role = finalist_role(self.config, name, record.values, precision=precision)
-            if dataclasses.replace(role, name=control.name) == control:
-                role = control
-            else:
-                roles.append(role)
-            names.append(role.name)
-        return roles, names
-
-    def _once_more(
-        self,
-        role: Role,
-        won: Sequence[Candidate],
-        retrainer: Retrainer,
-        crew: Crew,
-        setting: Setting,
-    ) -> list[Candidate]:
-        """Train the winner on train + val, each seed to the epoch that validation found best."""
-        jobs = {c.seed: self._plan.final_job(role, c) for c in won}
-        results = retrainer.train(list(jobs.values()), crew, setting)
-        kept = []
-        for candidate in won:
-            spec = jobs[candidate.seed].spec
-            if results[spec.trial_id].failure is None:
-                final = spec.directory / checkpoint.BEST
-                kept.append(dataclasses.replace(candidate, final_weights=final))
-        if not kept:
-            failure = next(r.failure for r in results.values() if r.failure)
-            raise SearchFailedError(
-                f"retraining the winner on train + val failed with every seed: {failure.message}\n"
-                f"{failure.traceback}"
-            )
-        return kept
-
-    def _write_best(self, record: TrialRecord) -> None:
-        self.directory.write_json(
-            "best_hyperparameters.json",
-            BestHyperparameters(trial_id=record.trial_id, values=record.values),
-        )
+def best_of(networks: Sequence[Retrained], direction: str) -> Retrained:
+    """Return the network with the best validation score; NaN counts as the worst."""
+    sign = 1.0 if direction == "min" else -1.0
+    return min(networks, key=lambda one: sign * one.score if math.isfinite(one.score) else math.inf)
 
 
-def _documented_trial(records: Sequence[TrialRecord]) -> TrialRecord:
-    """Return the furthest trial of the documented configuration, which every search tries first."""
-    return max((r for r in records if not r.configuration), key=lambda record: record.epochs)
-
-
-def finished_folders(run: RunDirectory) -> list[Path]:
-    """Return the folders of the retrainings that a run finished and whose weights are there."""
-    names = {str(e["folder"]) for e in run.events() if _finished(e) and e.get("folder")}
-    folders = [run.refit_dir / name for name in sorted(names)]
-    return [folder for folder in folders if (folder / checkpoint.BEST).exists()]
-
-
-def finalist_role(config: RunConfig, name: str, values: Values, *, precision: str) -> Role:
-    """Return how a finalist is retrained: its values, and what the configuration asks for.
+def ensemble(members: Sequence[Retrained], direction: str) -> Retrained:
+    """Return the ensemble of a configuration's networks.
 
     Args:
-        config: What was asked for.
-        name: Of the role.
-        values: As the search had them.
-        precision: Keras dtype policy.
+        members: Networks of one recipe.
+        direction: Whether a small score is better, "min", or a large one, "max".
     """
-    if config.refit_schedule is not RefitSchedule.AS_SEARCHED:
-        values = {**values, "schedule": config.refit_schedule.value}
-    return Role(
-        name=name,
-        values=values,
-        patience=config.refit_patience,
-        average=config.ema,
-        precision=precision,
+    return dataclasses.replace(
+        best_of(members, direction),
+        seed=None,
+        parameters=sum(member.parameters for member in members),
+        score=statistics.fmean(member.score for member in members),
+        members=tuple(members),
     )
 
 
-def recipe(
-    config: RunConfig, candidates: Sequence[Candidate], *, precision: str
+def _trial_of(records: Sequence[TrialRecord], defaults: Values) -> TrialRecord | None:
+    """Return the furthest trial of the defaults, which every search tries first."""
+    mine = [record for record in records if record.values == defaults]
+    return max(mine, key=lambda record: record.epochs, default=None)
+
+
+def _write_best(directory: RunDirectory, trial: TrialRecord | None, best: Recipe) -> None:
+    directory.write_json(
+        "best_hyperparameters.json",
+        {"trial_id": trial.trial_id if trial else "", "values": best.values},
+    )
+
+
+def _describe(
+    config: RunConfig, recipe: Recipe, won: Sequence[Retrained], combined: Retrained | None
 ) -> RetrainingRecipe:
-    """Describe the winner's retraining for `evaluation.json`.
-
-    Args:
-        config: What was asked for.
-        candidates: As `Retraining.retrain` returns them.
-        precision: In which the finalists were trained.
-
-    """
-    mine = [c for c in candidates if c.role == refit.WINNER]
-    networks = [c for c in mine if not c.members]
-    trained_as = networks[0].trained_as
-    control = Role(name=refit.BASELINE, values={})
-    plain = trained_as == control.name
-    combined = next((c for c in mine if c.members), None)
-    final = any(c.final_weights for c in networks)
+    final = any(network.final_weights for network in won)
     notes = []
     if final:
         notes.append(
@@ -361,16 +558,17 @@ def recipe(
         )
     if combined is not None:
         notes.append(
-            f"The winner is the mean probability of {len(combined.members)} networks, one a seed, "
-            f"with {combined.parameters:,} parameters together; the documented network is single."
+            f"The winner is the mean probability of {len(won)} networks, one per seed, with "
+            f"{combined.parameters:,} parameters together; the baseline is a single network."
         )
     return RetrainingRecipe(
-        epochs=config.refit_epochs,
+        trained_as=recipe.role,
+        epochs=recipe.epochs,
         seeds=config.refit_seeds,
-        patience=control.patience if plain else config.refit_patience,
-        precision=control.precision if plain else precision,
+        patience=recipe.patience,
+        precision=recipe.precision,
         trained_on=(config.refit_on if final else RefitOn.TRAIN).value,
-        kept_epochs={str(c.seed): c.kept_epoch for c in networks},
-        ensemble=None if combined is None else len(combined.members),
+        kept_epochs={network.seed or 0: network.kept_epoch for network in won},
+        ensemble=len(won) if combined else None,
         notes=tuple(notes),
     )

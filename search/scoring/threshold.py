@@ -4,7 +4,7 @@ Decisions change only where a threshold passes a probability that occurs, so bet
 neighbouring ones all thresholds are equal on these images. The chosen one lies midway, where it
 is least sensitive to small changes of either. Below the lowest probability it lies midway to 0,
 above the highest midway to 1; above a probability of exactly 1, which a saturated sigmoid gives,
-it is the next number after 1, so that nobody is called ill.
+it is the next number after 1, so that no image is called positive.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import re
 import numpy as np
 
 from search.errors import ConfigurationError, DataError
-from search.records import CLASS_NAMES, Threshold
+from search.records import Threshold
 from search.scoring.metrics import check_images, threshold_metrics
 
 _QUANTITY_RULE = re.compile(r"^(sensitivity|specificity)=(0?\.\d+|1(?:\.0*)?)$")
@@ -25,7 +25,12 @@ _ROUNDING = 1e-9
 
 
 def choose_threshold(
-    labels: np.ndarray, probabilities: np.ndarray, rule: str, *, chosen_on: str
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    rule: str,
+    *,
+    chosen_on: str,
+    classes: tuple[str, str] = ("negative", "positive"),
 ) -> Threshold:
     """Choose the threshold that a rule asks for.
 
@@ -36,9 +41,10 @@ def choose_threshold(
             "sensitivity=0.95": the largest threshold whose sensitivity on these images is at
             least 0.95; "specificity=0.95": the smallest whose specificity is at least 0.95;
             "youden": the largest sensitivity + specificity − 1 (Youden, Cancer 3, 1950), among
-            equals the lowest threshold, since a missed pneumonia costs more than a false alarm;
+            equals the lowest threshold, since a missed finding costs more than a false alarm;
             "0.5": one half, whatever the images.
-        chosen_on: What to call the images, e.g. "stressed validation (n = 2002)".
+        chosen_on: What to call the images, e.g. "perturbed validation images (n = 2002)".
+        classes: Names of label 0 and label 1, for messages.
 
     Returns:
         The threshold; `reached` is the sensitivity, the specificity, or Youden's J on these
@@ -58,15 +64,15 @@ def choose_threshold(
     for label in needed:
         if not np.any(labels == label):
             raise DataError(
-                f"threshold rule {rule}: no {CLASS_NAMES[label]} image in {chosen_on}; the rule "
+                f"threshold rule {rule}: no {classes[label]} image in {chosen_on}; the rule "
                 "needs some. Use --threshold-rule 0.5, or add images"
             )
-    # Position i calls ill whoever has the i-th lowest distinct probability or a higher one.
+    # Position i calls positive what has the i-th lowest distinct probability or a higher one.
     distinct, inverse = np.unique(probabilities, return_inverse=True)
-    ill = np.bincount(inverse, weights=labels == 1, minlength=distinct.size)
-    well = np.bincount(inverse, weights=labels == 0, minlength=distinct.size)
-    sensitivity = 1 - _below(ill)
-    specificity = _below(well)
+    positive = np.bincount(inverse, weights=labels == 1, minlength=distinct.size)
+    negative = np.bincount(inverse, weights=labels == 0, minlength=distinct.size)
+    sensitivity = 1 - _below(positive)
+    specificity = _below(negative)
     if quantity == "sensitivity":
         position = int(np.flatnonzero(sensitivity >= target - _ROUNDING)[-1])
         reached = sensitivity[position]

@@ -1,293 +1,491 @@
-"""The verdict stage of a run: thresholds, the one look at the test set, the export.
+"""The last stage before the report: thresholds, the test set evaluated once, exports.
 
-Stands between `workflow.py`, which tells the story, and the room `scoring`, which does the work.
+Everything is fixed before the test is opened: networks, temperatures and thresholds, the latter on
+perturbed validation images. The winner is then set beside the baseline; both are scored with every
+seed. Each opening of the test is journaled, and `Comparison` says how many there were.
 """
 
 from __future__ import annotations
 
-import time
+import math
+import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from search import backend
-from search.config import RunConfig, direction
-from search.data.decode import DECODER_VERSION
+from search.config import CalibrationKind, RunConfig, direction
 from search.data.prepare import SealedTest
 from search.errors import DataError
-from search.journal import Event, EventKind
+from search.journal import EventKind
 from search.records import (
     SYNTHETIC_NOTICE,
+    CalibrationReport,
     Comparison,
     Dataset,
+    Estimate,
     Evaluation,
-    Finalist,
+    McNemar,
     Predictions,
-    RetrainingRecipe,
+    Reporter,
     Scored,
+    SeedDifference,
     Split,
+    Spread,
     Subset,
     Threshold,
-    to_json,
 )
 from search.run_directory import RunDirectory
-from search.scoring import exporting, opening, refit
-from search.scoring.comparison import Side, evaluation_report, spread
-from search.scoring.ensemble import ensemble_of
+from search.scoring.bootstrap import mean_difference, paired_difference, subtype_recall
+from search.scoring.calibration import Calibration, before_and_after, fit_temperature, scaled
+from search.scoring.export import ensemble_of, export_all
+from search.scoring.formats import ModelMetadata
+from search.scoring.metrics import RANKING_METRICS, THRESHOLD_METRICS, mcnemar
 from search.scoring.predictions import (
+    BASELINE,
     PREDICTION_FILES,
+    WINNER,
     evaluate,
+    predict_images,
     predict_subset,
     write_predictions_csv,
 )
-from search.scoring.refit import Candidate
+from search.scoring.retrain import Retrained, Retraining, best_of
 from search.scoring.threshold import choose_threshold
-from search.tuning.checkpoint import load
+from search.tuning import checkpoint
 from search.tuning.model import Setting, build_model
-from search.tuning.validation import predict
+
+FIRST = ("accuracy", "auc", "specificity", "recall", "loss")
+COMPARED = (
+    *FIRST,
+    *(name for name in (*THRESHOLD_METRICS, *RANKING_METRICS) if name not in FIRST),
+)
+"""Metrics whose difference is reported, the ones most asked for first."""
 
 
-class Judging:
-    """From the retrained candidates to the verdict.
+class Network:
+    """A configuration retrained with a seed, or an ensemble, ready to predict.
 
     Attributes:
-        predictions: Test predictions (validation ones without a test) by role, after `score`.
-        evaluation: The content of `evaluation.json`, after `score`.
+        trained: What it is.
+        calibration: The temperature of its probabilities.
+        threshold: Its decision threshold.
     """
 
     def __init__(
         self,
-        config: RunConfig,
-        dataset: Dataset,
+        trained: Retrained,
         *,
+        config: RunConfig,
         setting: Setting,
-        candidates: Sequence[Candidate],
-        retraining: RetrainingRecipe,
-        directory: RunDirectory,
-        console: Any,
+        calibrate: bool,
     ) -> None:
-        """Prepare; scores nothing yet.
+        """Load the weights, fit the temperature, and choose the threshold on validation.
 
         Args:
-            config: What was asked for.
-            dataset: Training and validation images.
+            trained: What to load.
+            config: Gives the threshold's rule.
             setting: Data and HyperModel of the retraining.
-            candidates: The documented networks and the winner's, as `Retraining.retrain` gives.
-            retraining: How the winner was retrained, for `evaluation.json`.
-            directory: The run directory.
-            console: Where a person watches.
+            calibrate: Whether to fit a temperature.
         """
-        self.config = config
-        self.dataset = dataset
-        self.setting = setting
-        self.candidates = list(candidates)
-        self.retraining = retraining
-        self.directory = directory
-        self.console = console
-        self.direction = direction(config.choice)
-        self.evaluation: Comparison | None = None
-        self.predictions: dict[str, Predictions] = {}
-
-    def _tell(self, kind: EventKind, **fields: Any) -> None:
-        self.directory.append(kind, **fields)
-        event: Event = {"event": kind.value, "time": time.time(), **to_json(fields)}
-        self.console.listen(event)
-
-    def score(self, sealed: SealedTest) -> None:
-        """Fix thresholds on stressed validation, score the test once, export the winner.
-
-        A test that was asked the very same before is not opened again, see `opening`.
-        """
-        networks = [self._model(candidate) for candidate in self.candidates]
+        self.trained = trained
+        self._validated = _load(trained, config, setting)
         # The same object where nothing was trained on train + val.
-        finals = [
-            self._model(c, final=True) if c.final_weights else network
-            for c, network in zip(self.candidates, networks, strict=True)
-        ]
-        fitted = exporting.calibrate(
-            networks, self.dataset.val, self.config.calibrate, self.console
+        self.model = (
+            _load(trained, config, setting, final=True)
+            if trained.final_weights
+            else self._validated
         )
-        models = exporting.calibrated(networks, fitted)
-        thresholds = [
-            self._threshold(model, c) for c, model in zip(self.candidates, models, strict=True)
-        ]
-        validation = [predict_subset(m, self.dataset.val, Split.VALIDATION) for m in models]
-        asked = opening.question(
-            self.candidates,
-            fitted,
-            thresholds,
-            images=[self.dataset.fingerprint, self.config.image_size, DECODER_VERSION],
-        )
-        stored = opening.read_answers(self.directory, asked)
-        if stored is not None:
-            self.console.info(
-                "Test: asked the very same before, so it is not opened again; what it said is in "
-                f"{opening.FILE}"
-            )
-        test = self._open(sealed) if stored is None else None
-        tested = stored or (
-            [predict_subset(m, test, Split.TEST) for m in exporting.calibrated(finals, fitted)]
-            if test
-            else []
-        )
-        sides = {
-            role: self._side(role, thresholds, validation, tested)
-            for role in (refit.WINNER, refit.BASELINE)
-        }
-        exported = {
-            role: self.candidates.index(
-                refit.best_of(self.candidates, role, direction=self.direction)
-            )
-            for role in sides
-        }
-        calibration = exporting.calibration_report(
-            self.config.calibrate,
-            {role: fitted[index] for role, index in exported.items()},
-            [
-                (role, said[index])
-                for role, index in exported.items()
-                for said in (validation, tested)
-                if said
-            ],
-        )
-        # A resumed run may have evaluated it before, for other networks.
-        before = sum(e["event"] == EventKind.TEST_SCORED for e in self.directory.events())
-        self.evaluation = evaluation_report(
-            sides[refit.WINNER],
-            sides[refit.BASELINE],
-            classes=self.dataset.classes,
-            objective=self.config.choice,
-            synthetic=self.dataset.synthetic,
-            retraining=self.retraining,
-            finalists=self._finalists(),
-            calibration=calibration,
-            test_evaluations=self._scorings() if tested else 0,
-            times_evaluated=before + bool(test),
-            bootstrap_seed=self.config.seed,
-        )
-        if test:
-            scorings = [
-                {
-                    "role": evaluation.role,
-                    "seed": evaluation.seed,
-                    "accuracy": evaluation.at_half["accuracy"].value,
-                    "auc": evaluation.ranking["auc"].value,
-                }
-                for side in sides.values()
-                for evaluation in (*side.scored.test, *side.scored.ensemble_test)
-            ]
-            written = opening.write_answers(self.directory, asked, tested)
-            self._tell(EventKind.TEST_SCORED, scorings=scorings, **written)
-        self.directory.write_json("evaluation.json", self.evaluation)
-        self.predictions = {role: side.predictions for role, side in sides.items()}
-        for role, name in PREDICTION_FILES.items():
-            index = exported[role]
-            write_predictions_csv(
-                self.directory.root / name,
-                [validation[index], *([tested[index]] if tested else [])],
-            )
-        best = exported[refit.WINNER]
-        exporting.export_all(
-            finals[best],
-            self.directory,
-            formats=self.config.export,
-            image_size=self.config.image_size,
-            threshold=thresholds[best],
-            temperature=fitted[best].temperature,
-            val=self.dataset.val,
-            console=self.console,
-            metadata={
-                "run": self.directory.name,
-                "role": refit.WINNER,
-                "seed": self.candidates[best].seed,
-                "notice": SYNTHETIC_NOTICE if self.dataset.synthetic else None,
-                "versions": backend.versions(),
-                "values": self.candidates[best].values,
-                "fingerprint": self.dataset.fingerprint,
-            },
+        self.calibration = Calibration()
+        if calibrate:
+            clean = self.predict(setting.dataset.val, Split.VALIDATION)
+            self.calibration = fit_temperature(clean.labels, clean.probabilities)
+        self.threshold = self._choose_threshold(config.threshold_rule, setting.dataset)
+
+    def predict(self, subset: Subset, split: Split) -> Predictions:
+        """Return the calibrated probabilities of a split.
+
+        Validation is predicted by the network trained without its images, all else by the one that
+        is exported.
+        """
+        model = self._validated if split is Split.VALIDATION else self.model
+        found = predict_subset(model, subset, split)
+        return Predictions(
+            split=split,
+            paths=found.paths,
+            patients=found.patients,
+            subtypes=found.subtypes,
+            labels=found.labels,
+            probabilities=scaled(found.probabilities, self.calibration.temperature),
         )
 
-    def _side(
-        self,
-        role: str,
-        thresholds: list[Threshold],
-        validation: list[Predictions],
-        tested: list[Predictions],
-    ) -> Side:
-        """Score every seed of a role on validation and, if there is one, on test."""
-        best = refit.best_of(self.candidates, role, direction=self.direction)
-        mine = [i for i, c in enumerate(self.candidates) if c.role == role and not c.members]
-        combined = [i for i, c in enumerate(self.candidates) if c.role == role and c.members]
-
-        def scored(predictions: list[Predictions], mine: list[int]) -> tuple[Evaluation, ...]:
-            return tuple(
-                evaluate(
-                    predictions[index],
-                    thresholds[index],
-                    role=role,
-                    seed=self.candidates[index].seed,
-                    bootstrap_seed=self.config.seed,
-                )
-                for index in mine
-                if predictions
-            )
-
-        test, val = scored(tested, mine), scored(validation, mine)
-        return Side(
-            scored=Scored(
-                role=role,
-                values=best.values,
-                parameters=best.parameters,
-                exported_seed=best.seed,
-                test=test,
-                validation=val,
-                ensemble_test=scored(tested, combined),
-                ensemble_validation=scored(validation, combined),
-                spread=spread(test or val),
-            ),
-            predictions=(tested or validation)[self.candidates.index(best)],
-            test_predictions=tuple(tested[index] for index in mine if tested),
-        )
-
-    def _finalists(self) -> tuple[Finalist, ...]:
-        """Return the baseline and the winner with their scores on validation, one per seed."""
-        found = []
-        for role in (refit.WINNER, refit.BASELINE):
-            mine = [c for c in self.candidates if c.role == role and not c.members]
-            found.append(
-                Finalist(role=role, values=mine[0].values, scores=tuple(c.score for c in mine))
-            )
-        return tuple(found)
-
-    def _model(self, candidate: Candidate, *, final: bool = False) -> Any:
-        """Return a candidate's network in float32: as validated, or as trained in the end."""
-        if candidate.members:
-            return ensemble_of([self._model(m, final=final) for m in candidate.members])
-        model = build_model(self.setting, candidate.values, self.config.seed)
-        final_weights = candidate.final_weights if final else None
-        load(model, final_weights or candidate.weights_file)
-        return model
-
-    def _scorings(self) -> int:
-        """Return how many different models are scored on test."""
-        networks = {c.final_weights or c.weights_file for c in self.candidates if not c.members}
-        return len(networks) + sum(bool(c.members) for c in self.candidates)
-
-    def _threshold(self, model: Any, candidate: Candidate) -> Threshold:
-        views = self.dataset.views
+    def _choose_threshold(self, rule: str, dataset: Dataset) -> Threshold:
+        views = dataset.views
         twin = ", by the network trained without validation images"
+        found = predict_images(self._validated, views.open_array())
         return choose_threshold(
             views.labels,
-            predict(model, views.open_array(), np.arange(len(views))),
-            self.config.threshold_rule,
-            chosen_on=f"{len(views):,} perturbed validation images"
-            + (twin if candidate.final_weights else ""),
+            scaled(found, self.calibration.temperature),
+            rule,
+            chosen_on=f"perturbed validation images (n = {len(views)})"
+            + (twin if self.trained.final_weights else ""),
+            classes=dataset.classes,
         )
 
-    def _open(self, sealed: SealedTest) -> Subset | None:
-        try:
-            return sealed.open()
-        except DataError as error:
-            self.console.warn(f"{error}. The model is scored on validation only")
-            return None
+
+def _load(trained: Retrained, config: RunConfig, setting: Setting, *, final: bool = False) -> Any:
+    """Return a network in float32: as validated, or as trained in the end."""
+    if trained.members:
+        return ensemble_of([_load(one, config, setting, final=final) for one in trained.members])
+    model = build_model(setting, trained.recipe.values, config.seed)
+    weights = trained.final_weights if final else None
+    checkpoint.load(model, weights or trained.weights_file)
+    return model
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """The networks of one role, and their predictions.
+
+    Attributes:
+        role: "baseline" or "winner".
+        networks: One per seed.
+        exported: The network that is exported, or compared with the exported one.
+        validation: Predictions of validation, in the order of `networks`, the ensemble's last.
+        test: The same of the test, () without one.
+    """
+
+    role: str
+    networks: tuple[Network, ...]
+    exported: Network
+    validation: tuple[Predictions, ...]
+    test: tuple[Predictions, ...] = ()
+
+    @property
+    def everything(self) -> tuple[Network, ...]:
+        """Return every network, and the ensemble, if there is one."""
+        more = () if self.exported in self.networks else (self.exported,)
+        return self.networks + more
+
+    @property
+    def position(self) -> int:
+        """Return where the predictions of the exported network are."""
+        return self.everything.index(self.exported)
+
+    @property
+    def predictions(self) -> Predictions:
+        """Return those of the exported network, on test or without one on validation."""
+        return (self.test or self.validation)[self.position]
+
+
+def decide(
+    config: RunConfig,
+    dataset: Dataset,
+    sealed: SealedTest,
+    retraining: Retraining,
+    *,
+    setting: Setting,
+    directory: RunDirectory,
+    reporter: Reporter,
+) -> Comparison:
+    """Fix the thresholds, evaluate the test once, write what was found, and export the winner.
+
+    Args:
+        config: What was asked for.
+        dataset: Training and validation images.
+        sealed: The test images.
+        retraining: The networks.
+        setting: Data and HyperModel of the retraining.
+        directory: Gets `evaluation.json`, predictions and exports.
+        reporter: Where a person watches.
+
+    Raises:
+        StorageError: The disk is full or read-only.
+    """
+    ready = {
+        role: _side(role, networks, combined, config, setting)
+        for role, networks, combined in (
+            (BASELINE, retraining.baseline, None),
+            (WINNER, retraining.winner, retraining.ensemble),
+        )
+    }
+    for note in dict.fromkeys(
+        network.calibration.note
+        for side in ready.values()
+        for network in side.everything
+        if network.calibration.note
+    ):
+        reporter.warn(f"--calibrate {config.calibrate.value}: {note}")
+    sides = _evaluate_test(ready, sealed, directory, reporter)
+    comparison = _compare(config, dataset, sides, retraining, times=_times(directory))
+    directory.write_json("evaluation.json", comparison)
+    for role, side in sides.items():
+        parts = [one[side.position] for one in (side.validation, side.test) if one]
+        write_predictions_csv(directory.root / PREDICTION_FILES[role], parts)
+    best = sides[WINNER].exported
+    export_all(
+        best.model,
+        directory,
+        formats=config.export,
+        metadata=ModelMetadata(
+            image_size=dataset.image_size,
+            threshold=best.threshold,
+            channels=dataset.channels,
+            depth=dataset.report.depth,
+            classes=dataset.classes,
+            role=WINNER,
+            seed=best.trained.seed,
+            notice=SYNTHETIC_NOTICE if dataset.synthetic else "",
+            run=directory.name,
+            versions=backend.versions(),
+            values=best.trained.recipe.values,
+            fingerprint=dataset.fingerprint,
+        ),
+        temperature=best.calibration.temperature,
+        val=dataset.val,
+        reporter=reporter,
+    )
+    return comparison
+
+
+def _side(
+    role: str,
+    trained: Sequence[Retrained],
+    combined: Retrained | None,
+    config: RunConfig,
+    setting: Setting,
+) -> Side:
+    def ready(one: Retrained) -> Network:
+        calibrate = config.calibrate is not CalibrationKind.NONE
+        return Network(one, config=config, setting=setting, calibrate=calibrate)
+
+    networks = tuple(ready(one) for one in trained)
+    best = best_of(trained, direction(config.choice))
+    exported = ready(combined) if combined else networks[list(trained).index(best)]
+    everything = (*networks, exported) if combined else networks
+    val = setting.dataset.val
+    return Side(
+        role=role,
+        networks=networks,
+        exported=exported,
+        validation=tuple(one.predict(val, Split.VALIDATION) for one in everything),
+    )
+
+
+def _evaluate_test(
+    sides: dict[str, Side], sealed: SealedTest, directory: RunDirectory, reporter: Reporter
+) -> dict[str, Side]:
+    """Open the test and let every network predict it, each once."""
+    try:
+        test = sealed.open()
+    except DataError as error:
+        reporter.warn(f"{error}. The model is scored on validation only")
+        return sides
+    networks = [network for side in sides.values() for network in side.everything]
+    found = {}
+    for done, network in enumerate(networks):
+        reporter.progress("Evaluating the test set", done, len(networks))
+        found[network] = network.predict(test, Split.TEST)
+    reporter.progress("Evaluating the test set", len(networks), len(networks))
+    directory.append(EventKind.TEST_SCORED, networks=len(networks))
+    return {
+        role: Side(
+            role=role,
+            networks=side.networks,
+            exported=side.exported,
+            validation=side.validation,
+            test=tuple(found[network] for network in side.everything),
+        )
+        for role, side in sides.items()
+    }
+
+
+def _times(directory: RunDirectory) -> int:
+    """Return how often the test was evaluated in this run."""
+    return sum(event["event"] == EventKind.TEST_SCORED for event in directory.events())
+
+
+def _compare(
+    config: RunConfig,
+    dataset: Dataset,
+    sides: dict[str, Side],
+    retraining: Retraining,
+    *,
+    times: int,
+) -> Comparison:
+    """Return the content of `evaluation.json`.
+
+    Without a test set there is no difference: validation chose the winner, so that on validation it
+    would look too good.
+    """
+    winner, baseline = sides[WINNER], sides[BASELINE]
+    difference: dict[str, Estimate] = {}
+    tests: dict[str, McNemar] = {}
+    means: dict[str, SeedDifference] = {}
+    if winner.test:
+        difference, tests = compare(
+            winner.predictions,
+            baseline.predictions,
+            thresholds=(winner.exported.threshold.value, baseline.exported.threshold.value),
+            seed=config.seed,
+        )
+        means = _compare_means(winner, baseline, seed=config.seed)
+    return Comparison(
+        classes=dataset.classes,
+        split=winner.predictions.split,
+        objective=config.choice,
+        synthetic=dataset.synthetic,
+        baseline=_scored(baseline, seed=config.seed),
+        winner=_scored(winner, seed=config.seed),
+        difference=difference,
+        mean_difference=means,
+        mcnemar=tests,
+        subgroups=_subgroups(sides, seed=config.seed),
+        calibration={role: _calibration(side, config.calibrate) for role, side in sides.items()},
+        retraining=retraining.recipe,
+        finalists=retraining.finalists,
+        test_evaluations=sum(len(side.test) for side in sides.values()),
+        times_evaluated=times if winner.test else 0,
+    )
+
+
+def compare(
+    winner: Predictions,
+    baseline: Predictions,
+    *,
+    thresholds: tuple[float, float],
+    seed: int,
+) -> tuple[dict[str, Estimate], dict[str, McNemar]]:
+    """Compare two models on the same images.
+
+    Args:
+        winner: Predictions of the one.
+        baseline: Predictions of the other, on the same images in the same order.
+        thresholds: Of the winner and of the baseline.
+        seed: Seed of the resampling, common to both.
+
+    Returns:
+        Winner − baseline by metric, at 0.5 and with the suffix "_at_threshold" at each one's own
+        threshold; and McNemar's test at both.
+
+    Raises:
+        ValueError: The images are not the same.
+    """
+    if winner.paths != baseline.paths or not np.array_equal(winner.labels, baseline.labels):
+        raise ValueError("the two sets of predictions are not of the same images")
+    labels = winner.labels
+    ours, theirs = winner.probabilities, baseline.probabilities
+    difference: dict[str, Estimate] = {}
+    tests = {}
+    for suffix, pair in (("", (0.5, 0.5)), ("_at_threshold", thresholds)):
+        found = paired_difference(labels, ours, theirs, winner.patients, thresholds=pair, seed=seed)
+        names = [name for name in COMPARED if not suffix or name in THRESHOLD_METRICS]
+        difference |= {f"{name}{suffix}": found[name] for name in names}
+        tests[suffix.removeprefix("_") or "at_half"] = mcnemar(
+            labels, ours, theirs, thresholds=pair
+        )
+    return difference, tests
+
+
+def _compare_means(winner: Side, baseline: Side, *, seed: int) -> dict[str, SeedDifference]:
+    seeds = [[network.trained.seed for network in side.networks] for side in (winner, baseline)]
+    if len(seeds[0]) < 2 or seeds[0] != seeds[1]:
+        return {}
+    count = len(seeds[0])
+    first, second = (
+        np.stack([one.probabilities for one in side.test[:count]]) for side in (winner, baseline)
+    )
+    cuts = [[one.threshold.value for one in side.networks] for side in (winner, baseline)]
+    return mean_difference(
+        winner.test[0].labels,
+        first,
+        second,
+        winner.test[0].patients,
+        thresholds=(cuts[0], cuts[1]),
+        seed=seed,
+    )
+
+
+def _scored(side: Side, *, seed: int) -> Scored:
+    """Score every network of a role on validation and, if there is one, on test."""
+
+    def evaluations(predictions: Sequence[Predictions]) -> list[Evaluation]:
+        return [
+            evaluate(
+                found,
+                network.threshold,
+                role=side.role,
+                seed=network.trained.seed,
+                bootstrap_seed=seed,
+            )
+            for network, found in zip(side.everything, predictions, strict=bool(predictions))
+        ]
+
+    count = len(side.networks)
+    test, validation = evaluations(side.test), evaluations(side.validation)
+    exported = side.exported.trained
+    return Scored(
+        role=side.role,
+        values=exported.recipe.values,
+        parameters=exported.parameters,
+        exported_seed=exported.seed,
+        test=tuple(test[:count]),
+        validation=tuple(validation[:count]),
+        ensemble_test=tuple(test[count:]),
+        ensemble_validation=tuple(validation[count:]),
+        spread=_spread((test or validation)[:count]),
+    )
+
+
+def _spread(evaluations: Sequence[Evaluation]) -> dict[str, dict[str, Spread]]:
+    """Return mean, standard deviation and range over seeds of every metric."""
+    return {
+        table: {
+            name: _spread_of([getattr(one, table)[name].value for one in evaluations])
+            for name in getattr(evaluations[0], table)
+        }
+        for table in ("ranking", "at_half", "at_threshold")
+    }
+
+
+def _spread_of(values: Sequence[float]) -> Spread:
+    if not all(map(math.isfinite, values)):
+        # E.g. the precision of a seed that calls no image positive: no mean over the others.
+        return Spread(mean=math.nan, sd=math.nan, min=math.nan, max=math.nan)
+    return Spread(
+        mean=statistics.fmean(values),
+        sd=statistics.stdev(values) if len(values) > 1 else math.nan,
+        min=min(values),
+        max=max(values),
+    )
+
+
+def _subgroups(sides: dict[str, Side], *, seed: int) -> dict[str, dict[str, Estimate]]:
+    """Return the sensitivity at each network's threshold, by subtype and role."""
+    found: dict[str, dict[str, Estimate]] = {}
+    for role, side in sides.items():
+        recall = subtype_recall(side.predictions, side.exported.threshold.value, seed=seed)
+        for subtype, estimate in recall.items():
+            found.setdefault(subtype, {})[role] = estimate
+    return found
+
+
+def _calibration(side: Side, kind: CalibrationKind) -> CalibrationReport:
+    fitted = side.exported.calibration
+    found = {
+        one[side.position].split: before_and_after(
+            one[side.position].labels, one[side.position].probabilities, fitted.temperature
+        )
+        for one in (side.validation, side.test)
+        if one
+    }
+    return CalibrationReport(
+        method=kind.value,
+        temperature=fitted.temperature,
+        images=fitted.images,
+        note=fitted.note,
+        before={split: values[0] for split, values in found.items()},
+        after={split: values[1] for split, values in found.items()},
+    )

@@ -50,13 +50,15 @@ def test_val_is_folded_into_train(tree, tmp_path):
     assert "val/NORMAL/IM-0900-0001.jpeg" in dataset.train.paths + dataset.val.paths
 
 
-def test_second_start_opens_no_image(tree, tmp_path, monkeypatch):
+@pytest.mark.parametrize("layout", ["", "train"], ids=["splits", "classes"])
+def test_second_start_opens_no_image(tree, tmp_path, monkeypatch, layout):
+    tree = tree / layout
     first, _ = prepared(tree, tmp_path / "cache")
 
     def fail(*_, **__):
         raise AssertionError("an image was opened")
 
-    monkeypatch.setattr("search.data.scan.decode", fail)
+    monkeypatch.setattr("search.data.scan.opened", fail)
     second, _ = prepared(tree, tmp_path / "cache")
     assert second.report.cache.reused
     assert not first.report.cache.reused

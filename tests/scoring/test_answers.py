@@ -5,13 +5,13 @@ import json
 
 import numpy as np
 import pytest
-from tests.test_factors import BASE
+from search.scoring.answers import Arm, Scored, Trained, content
+from search.scoring.refit import Candidate, Role
 
 from search.config import RunConfig
 from search.records import Predictions, Split
-from search.scoring.answers import Arm, Scored, Trained, content
 from search.scoring.factors import changed, parse_factors
-from search.scoring.refit import Candidate, Role
+from tests.scoring.test_factors import BASE
 
 SEEDS = (0, 1, 2)
 

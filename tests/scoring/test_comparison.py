@@ -3,10 +3,10 @@ import json
 
 import numpy as np
 import pytest
+from search.scoring.comparison import Scored, compare, compare_means, evaluation_report
 from tiny import THRESHOLD, make_predictions
 
 from search.records import SYNTHETIC_NOTICE, Split, Threshold, to_json
-from search.scoring.comparison import Scored, compare, compare_means, evaluation_report
 from search.scoring.metrics import RANKING_METRICS, THRESHOLD_METRICS
 from search.scoring.predictions import evaluate
 

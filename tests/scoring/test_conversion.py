@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from search.scoring.conversion import TOLERANCE, convert, evenly_spaced, raw_images, remove
 from tiny import SIZE, THRESHOLD, make_network, smooth_image
 
 from search.data.decode import load_gray
 from search.records import SYNTHETIC_NOTICE
 from search.scoring import conversion
-from search.scoring.conversion import TOLERANCE, convert, evenly_spaced, raw_images, remove
 from search.scoring.export import export_model, keras_export, load_model
 from search.scoring.formats import FORMATS, ExportStatus
 

@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 import pytest
+from search.scoring.effects import TEST_METRICS, Answer, answer, over_patients, over_seeds, scores
 
 from search.records import Estimate
-from search.scoring.effects import TEST_METRICS, Answer, answer, over_patients, over_seeds, scores
 
 
 def test_the_interval_over_seeds_is_students():

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from search.scoring.ensemble import ensemble_of
 from tiny import SIZE, THRESHOLD, make_network
 
-from search.scoring.ensemble import ensemble_of
 from search.scoring.export import export_model, load_model
 
 

@@ -1,9 +1,8 @@
 """Which images stand for how a model decides."""
 
 import numpy as np
-from tiny import make_predictions
-
 from search.scoring.exemplars import PER_GROUP, chosen_images
+from tiny import make_predictions
 
 
 def test_the_most_confident_misses_and_evenly_spread_hits_are_shown():

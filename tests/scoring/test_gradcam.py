@@ -97,9 +97,9 @@ def test_images_come_with_their_names_and_decisions():
 
 def test_an_exported_model_and_an_ensemble_are_explained_by_the_networks_inside(tmp_path):
     import keras
+    from search.scoring.ensemble import ensemble_of
 
     from search.records import Threshold
-    from search.scoring.ensemble import ensemble_of
     from search.scoring.export import export_model, load_model
 
     images = np.stack([spotted(4, 4)])

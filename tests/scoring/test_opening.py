@@ -4,14 +4,14 @@ import dataclasses
 
 import numpy as np
 import pytest
+from search.scoring.opening import FILE, question, read_answers, write_answers
+from search.scoring.refit import Candidate
 
 from search.journal import EventKind
 from search.records import Predictions, Split, Threshold
 from search.run_directory import RunDirectory
 from search.scoring import refit
 from search.scoring.calibration import Calibration
-from search.scoring.opening import FILE, question, read_answers, write_answers
-from search.scoring.refit import Candidate
 
 IMAGES = ["fingerprint", 96, 3]
 

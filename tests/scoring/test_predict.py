@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from search.scoring.rows import row_file
 
 from search.data.decode import load_gray
 from search.errors import DataError, ModelError, RunDirectoryError, StorageError
@@ -18,7 +19,6 @@ from search.predict import main
 from search.records import SYNTHETIC_NOTICE
 from search.run_directory import RunDirectory
 from search.scoring.predict import find_images, find_model, predict_files, unchecked_note
-from search.scoring.rows import row_file
 
 SUFFIXES = frozenset({".jpeg", ".png"})
 

@@ -3,11 +3,11 @@
 import dataclasses
 
 import pytest
+from search.scoring.refit import Role
 
 from search.errors import SearchFailedError
 from search.records import EpochRecord, Failure, FailureKind, TrialResult
 from search.scoring import refit
-from search.scoring.refit import Role
 
 LOSSES = {"baseline": [0.5, 0.4, 0.6], "winner": [0.3, 0.2, 0.25]}
 CONTROL, WINNER = Role(name="baseline", values={"a": 1}), Role(name="winner", values={"a": 2})

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from search.evidence import Heatmap
 from search.records import Predictions, Split, from_json
 from search.reporting.format import metric
 from search.run_directory import write_json, write_text
+from search.scoring.curves import Heatmap
 
 LOCAL = Path("plots") / "local"
 """Folder of a run with what shows images of its data."""
@@ -65,13 +65,7 @@ class Picture:
 
 
 def misses(winner: Predictions, baseline: Predictions | None, *, threshold: float) -> list[Miss]:
-    """Return the images that the winner misjudges, the most confident mistakes first.
-
-    Args:
-        winner: Its predictions.
-        baseline: The baseline's on the same images, if there are any.
-        threshold: The winner's.
-    """
+    """Return the images that the winner misjudges, the most confident mistakes first."""
     labels, said = winner.labels.astype(int), winner.probabilities
     wrong = np.flatnonzero((said >= threshold).astype(int) != labels)
     # How far the log odds are beyond the threshold's: 0.5 has no meaning where it is another.

@@ -4,26 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from search.evidence import ScoreCurves
 from search.records import Comparison
 from search.reporting.format import metric
 from search.reporting.plots.style import Chart, Panel, Series
-from search.reporting.sentences import exported, value
+from search.reporting.sentences import value
+from search.scoring.curves import ScoreCurves
 
 DIAGONAL = Series(name="", x=(0.0, 1.0), y=(0.0, 1.0), kind="diagonal", colour="dim")
 
 
 def roc(curves: Mapping[str, ScoreCurves], comparison: Comparison) -> Chart:
-    """Return the ROC curves with their bands, and where each network decides.
-
-    Args:
-        curves: Of the exported networks, by role, the baseline first.
-        comparison: The content of `evaluation.json`.
-    """
+    """Return the ROC curves with their bands, and where each network decides."""
     series = [DIAGONAL]
     for role, found in curves.items():
         side = comparison.winner if role == "winner" else comparison.baseline
-        network = exported(side)
+        network = side.exported
         auc = value(network, "auc")
         series.append(
             Series(
@@ -60,12 +55,7 @@ def roc(curves: Mapping[str, ScoreCurves], comparison: Comparison) -> Chart:
 
 
 def calibration(curves: Mapping[str, ScoreCurves], positive: str) -> Chart:
-    """Return the reliability diagrams: observed share by predicted probability.
-
-    Args:
-        curves: Of the exported networks, by role.
-        positive: Name of the positive class.
-    """
+    """Return the reliability diagrams: observed share by predicted probability."""
     series = [DIAGONAL]
     for role, found in curves.items():
         bins = [one for one in found.calibration if one.count]
@@ -104,7 +94,7 @@ def confusion_rows(comparison: Comparison) -> list[tuple[str, str, int, int]]:
     negative, positive = comparison.classes
     rows = []
     for side in (comparison.baseline, comparison.winner):
-        counts = exported(side).confusion_at_threshold
+        counts = side.exported.confusion_at_threshold
         rows.append((side.role, negative, counts["tn"], counts["fp"]))
         rows.append((side.role, positive, counts["fn"], counts["tp"]))
     return rows
