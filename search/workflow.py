@@ -161,7 +161,7 @@ def _run_locked(
                 precision=searching.precision,
                 directory=directory,
                 listener=console.listen,
-                open_executor=searching.crew(directory, should_stop),
+                open_executor=searching.retraining_executor(directory, should_stop),
                 setting=searching.refit_setting(),
                 final_setting=searching.refit_setting(on_everything=True),
             )

@@ -159,7 +159,7 @@ def read_epochs(directory: Path, *, up_to: int) -> list[EpochRecord]:
 def tidy(directory: Path) -> int:
     """Delete what a kill in the middle of `save` left behind and return the bytes freed.
 
-    Call it while nobody trains there.
+    Call it while no trial trains there.
     """
     freed = 0
     for path in directory.glob(".[0-9]*.weights.h5"):

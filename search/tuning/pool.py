@@ -427,7 +427,7 @@ class Pool(ABC):
         Raises:
             SearchError: It was lost by a fault of the machine, see `trial.refuse_machine_faults`.
         """
-        # A file of images that is cut short kills whoever reads it (SIGBUS).
+        # A file of images that is cut short kills the process that reads it (SIGBUS).
         refuse_machine_faults(self._dataset)
         self._losses[spec.trial_id] += 1
         times = self._losses[spec.trial_id]

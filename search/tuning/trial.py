@@ -209,7 +209,7 @@ def refuse_machine_faults(dataset: Dataset, error: BaseException | None = None) 
             raise DataError(
                 f"{part.array_file}: the prepared images are gone or cut short ({cause}). What is "
                 "finished is kept; run the same command with --resume, which prepares them again"
-            ) from error
+            ) from cause
     if isinstance(error, OSError) and error.errno in MACHINE_ERRORS:
         place = Path(error.filename or "the results or log folder")
         with storage_errors(place):

@@ -57,7 +57,7 @@ class Beat:
 
 @dataclass(frozen=True, kw_only=True)
 class Holds:
-    """The worker tells what main memory it holds after a trial on the CPU."""
+    """The main memory the worker holds after a trial on the CPU."""
 
     megabytes: int
 
@@ -71,7 +71,7 @@ class Stopped:
 
 @dataclass(frozen=True, kw_only=True)
 class Broken:
-    """The worker cannot work, whatever the trial."""
+    """The worker cannot work, with any trial."""
 
     message: str
 
@@ -107,7 +107,7 @@ class SharedPipe:
     """A connection that several threads may send through: messages go one after another."""
 
     def __init__(self, pipe: Pipe) -> None:
-        """Send through a pipe that nobody else sends through."""
+        """Send through a pipe that has no other sender."""
         self._pipe = pipe
         self._lock = threading.Lock()
 
@@ -172,7 +172,7 @@ def work(pipe: Pipe, task: Any, setting: Any) -> None:
     """Do one task, and send what it gave.
 
     Args:
-        pipe: To whoever gave the task.
+        pipe: To the sender of the task.
         task: A `TrialSpec`, a `Measure`, or a `Stop` that came late.
         setting: A `Setting`.
 

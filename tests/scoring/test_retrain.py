@@ -96,7 +96,7 @@ def stage(tmp_path):
         asked = []
 
         @contextlib.contextmanager
-        def crew(setting, *, trainings):
+        def open_executor(setting, *, trainings):
             asked.append((setting, trainings))
             yield fake
 
@@ -110,7 +110,7 @@ def stage(tmp_path):
             precision=precision,
             directory=directory,
             listener=events.append,
-        ).retrain(records, crew, setting="train", final_setting="everything")
+        ).retrain(records, open_executor, setting="train", final_setting="everything")
         return candidates, fake, directory, asked, config
 
     return retrain

@@ -153,7 +153,9 @@ def test_a_worker_that_cannot_be_killed_is_left_behind(tmp_path, monkeypatch):
     worker = _ProcessWorker(0, environment={}, log_file=tmp_path / "log", setting=b"")
     process, worker.process = worker.process, Unkillable()
     children = multiprocessing.process._children
-    assert process in children  # fails where the library keeps those that it joins at exit elsewhere
+    assert (
+        process in children
+    )  # fails where the library keeps those that it joins at exit elsewhere
     children.add(worker.process)
     worker.kill()
     assert worker.process not in children
