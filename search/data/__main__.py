@@ -20,7 +20,7 @@ from rich.progress import Progress, TaskID
 from rich.table import Table
 from rich.text import Text
 
-from search.config import RunConfig, SplitKind
+from search.config import Channels, RunConfig, SplitKind
 from search.data.listing import Labelling
 from search.data.prepare import default_cache_dir, prepare
 from search.data.report import table
@@ -92,7 +92,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--val-fraction", type=float, default=default.val_fraction, metavar="F")
     parser.add_argument("--image-size", type=int, default=default.image_size, metavar="PIXELS")
     parser.add_argument(
-        "--channels", choices=["gray", "rgb"], default="gray", help="rgb keeps real colour"
+        "--channels",
+        choices=[kind.value for kind in Channels],
+        default=default.channels.value,
+        help="rgb keeps real colour; the others are gray here",
     )
     parser.add_argument(
         "--classes",
@@ -165,7 +168,7 @@ def _show(arguments: argparse.Namespace) -> None:
             seed=config.seed,
             cache_dir=cache_dir,
             views=ViewSettings(views_per_image=config.views_per_image),
-            channels=3 if arguments.channels == "rgb" else 1,
+            channels=3 if arguments.channels == Channels.RGB else 1,
             labelling=labelling,
             progress=progress,
         )
