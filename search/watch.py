@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from search import cli
 from search.config import RunConfig
 from search.errors import SearchError
 from search.journal import EventKind
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    made = argparse.ArgumentParser(
+    made = cli.Parser(
         prog="python -m search.watch",
         description="Watch a run from another terminal, by reading its journal; Ctrl-C leaves it "
         "alone.",
@@ -172,4 +173,4 @@ class Watched:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(cli.execute(main))

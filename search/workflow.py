@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shlex
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -19,22 +20,22 @@ from pathlib import Path
 from hypermodels import DocumentedCNN
 from search import backend
 from search.config import Channels, RunConfig
-from search.data.listing import Labelling
-from search.data.prepare import SealedTest, default_cache_dir, prepare
+from search.data.listing import labelling
+from search.data.prepare import SealedTest, default_cache_dir, prepare_run
 from search.data.sources import Source
-from search.data.views import ViewSettings
+from search.data.views import view_settings
 from search.errors import ConfigurationError, DataError, StopRequestedError
 from search.journal import Event, EventKind, trial_records
 from search.records import SYNTHETIC_NOTICE, Dataset, Manifest, to_json
 from search.reporting import documents
 from search.reporting.console import Console
 from search.reporting.tensorboard import TensorBoardLog
-from search.resuming import Begun, begun, check_same_backend, check_same_data, claim
-from search.run_directory import RunDirectory
+from search.run_directory import RunDirectory, new_run
 from search.scoring import gradcam
 from search.scoring.retrain import retrain
 from search.scoring.verdict import decide
 from search.searching import Searching
+from search.tuning.resume import Begun, begun, check_same_backend, check_same_data, claim
 from search.tuning.space import ranges
 
 ShouldStop = Callable[[], bool]
@@ -64,13 +65,16 @@ class Job:
         return Path(self.config.cache_dir) if self.config.cache_dir else default_cache_dir()
 
 
-def run(job: Job, console: Console, *, should_stop: ShouldStop) -> None:
+def run(job: Job, console: Console, *, should_stop: ShouldStop) -> RunDirectory | None:
     """Do the whole job.
 
     Args:
         job: What to do.
         console: Where a person watches.
         should_stop: Asked after every epoch.
+
+    Returns:
+        The finished run; None if there is only a plan.
 
     Raises:
         SearchError: With a message for the user; what is finished is kept.
@@ -82,11 +86,14 @@ def run(job: Job, console: Console, *, should_stop: ShouldStop) -> None:
             dataset, _ = prepare_data(job, console)
             console.show_data(dataset.report)
         make_searching(job.config, dataset).show_plan(console)
-        return
+        return None
     # What is wrong with the options is told before anything is written.
-    _views(job.config)
-    _labelling(job.config)
-    directory = RunDirectory(Path(job.config.results_dir) / job.config.name)
+    view_settings(job.config)
+    labelling(job.config)
+    results = Path(job.config.results_dir)
+    directory = RunDirectory(results / job.config.name) if job.config.name else new_run(results)
+    named = dataclasses.replace(job.config, name=directory.name)
+    job = dataclasses.replace(job, config=named)
     resumed = claim(directory, job.config, resume=job.resume, overwrite=job.overwrite)
     if job.resume and not resumed:
         console.info(f"{directory.root}: the run had not begun; it starts afresh")
@@ -98,6 +105,7 @@ def run(job: Job, console: Console, *, should_stop: ShouldStop) -> None:
             if not trial_records(directory.events()):
                 directory.clear()
             raise
+    return directory
 
 
 def _run_locked(
@@ -175,64 +183,14 @@ def _run_locked(
     except (StopRequestedError, KeyboardInterrupt) as error:
         directory.append(EventKind.STOPPED, reason=str(error) or type(error).__name__)
         raise StopRequestedError(
-            f"stopped; every finished epoch is kept in {directory.root}. Go on with --resume "
-            f"--name {directory.name}"
+            f"stopped; every finished epoch is kept. Go on with: python -m search.run --resume "
+            f"{shlex.quote(directory.root.as_posix())}"
         ) from None
-
-
-def _views(config: RunConfig) -> ViewSettings:
-    """Return the stressed views that were asked for.
-
-    Raises:
-        ConfigurationError: A kind or strength is unknown or out of range.
-    """
-    known = {f.name: f.default for f in dataclasses.fields(ViewSettings)}
-    del known["kinds"], known["views_per_image"]
-    for name, value in config.view_strength.items():
-        if name not in known:
-            raise ConfigurationError(
-                f"--view-strength {name}: no such strength; choose of {', '.join(known)}"
-            )
-        wanted = "LOW:HIGH" if isinstance(known[name], tuple) else "one number"
-        if isinstance(value, tuple) != isinstance(known[name], tuple) or (
-            isinstance(value, tuple) and len(value) != 2
-        ):
-            raise ConfigurationError(f"--view-strength {name}={value}: needs {wanted}")
-    return ViewSettings(
-        kinds=config.views,
-        views_per_image=min(config.views_per_image, len(config.views)),
-        **config.view_strength,
-    )
-
-
-def _labelling(config: RunConfig) -> Labelling:
-    """Return what was said of classes and patients.
-
-    Raises:
-        ConfigurationError: An option is no pair of classes, or no regular expression.
-    """
-    return Labelling(
-        classes=config.classes,
-        positive=config.positive,
-        patients=config.patients,
-        table=config.table,
-    )
 
 
 def prepare_data(job: Job, console: Console) -> tuple[Dataset, SealedTest]:
     """Return what a search may see, and the test, sealed."""
-    return prepare(
-        job.source,
-        split=job.config.split,
-        val_fraction=job.config.val_fraction,
-        image_size=job.config.image_size,
-        seed=job.config.seed,
-        cache_dir=job.cache_dir,
-        views=_views(job.config),
-        channels=3 if job.config.channels is Channels.RGB else 1,
-        labelling=_labelling(job.config),
-        progress=console.progress,
-    )
+    return prepare_run(job.config, job.source, cache_dir=job.cache_dir, progress=console.progress)
 
 
 def make_searching(config: RunConfig, dataset: Dataset, *, known: Begun | None = None) -> Searching:
