@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 
+from search import cli
 from search.config import RunConfig
 from search.errors import RunDirectoryError, SearchError
 from search.journal import Event, EventKind
@@ -71,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    made = argparse.ArgumentParser(
+    made = cli.Parser(
         prog="python -m search.watch",
         description="Watch a run from another terminal, by reading its journal; Ctrl-C leaves it "
         "alone.",
@@ -220,4 +221,4 @@ class Watched:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(cli.execute(main))

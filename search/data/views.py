@@ -1,4 +1,4 @@
-"""Makes the stressed views: fixed, seeded alterations of the validation images.
+"""Makes the perturbed validation images: fixed, seeded alterations, called views.
 
 They ask whether a model still sees the disease when an image was framed or exposed otherwise than
 its neighbours in the same folder, which plain validation cannot ask. A view depends on the seed

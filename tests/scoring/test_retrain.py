@@ -6,7 +6,7 @@ from collections import deque
 
 import pytest
 
-from search.config import RefitOn, RefitSchedule, RunConfig
+from search.config import RefitOn, RunConfig
 from search.errors import StopRequestedError
 from search.records import EpochRecord, Failure, FailureKind, TrialRecord, TrialResult, TrialStatus
 from search.run_directory import RunDirectory
@@ -159,7 +159,7 @@ def test_a_stopped_retraining_goes_on(stage):
 
 def test_another_training_under_the_same_name_is_journaled_anew(stage):
     stage()
-    _, _, directory, asked, _ = stage(ema=0.9)
+    _, _, directory, asked, _ = stage(refit_patience=4)
     assert asked == [("train", 2)]
     winner = [
         e for e in directory.events() if e["event"] == "refit_epoch" and e["role"] == "finalist_1"
@@ -168,21 +168,19 @@ def test_another_training_under_the_same_name_is_journaled_anew(stage):
 
 
 def test_options_are_the_finalists_and_the_control_stays_as_documented(stage):
-    options = {"ema": 0.9, "refit_patience": 4, "refit_schedule": RefitSchedule.COSINE}
+    options = {"refit_patience": 4}
     _, fake, _, _, _ = stage(precision="mixed_bfloat16", **options)
     for spec in fake.specs:
         ours = spec.trial_id.startswith("finalist")
-        assert spec.average == (0.9 if ours else 0)
         assert spec.early_stopping == (4 if ours else 0)
         assert spec.precision == ("mixed_bfloat16" if ours else "float32")
-        assert spec.values["schedule"] == ("cosine" if ours else "constant")
 
 
 def test_the_documented_configuration_as_the_best_is_trained_once_unless_options_differ(stage):
     candidates, fake, _, _, _ = stage(RECORDS[:1])
     assert {spec.trial_id for spec in fake.specs} == {"baseline-0", "baseline-1"}
     assert [c.role for c in candidates] == ["baseline"] * 2 + ["winner"] * 2
-    _, fake, _, _, _ = stage(RECORDS[:1], ema=0.9, precision="mixed_bfloat16")
+    _, fake, _, _, _ = stage(RECORDS[:1], refit_patience=4, precision="mixed_bfloat16")
     ours = [spec for spec in fake.specs if spec.trial_id.startswith("finalist")]
     assert len(ours) == 2
     assert {spec.precision for spec in ours} == {"float32"}
@@ -249,7 +247,7 @@ def test_the_control_wins_where_no_finalist_is_better_though_the_search_thought_
 
 
 def test_a_control_that_wins_is_trained_once_more_as_it_was_and_has_no_finalists_options(stage):
-    options = {"ema": 0.9, "refit_patience": 4, "refit_schedule": RefitSchedule.COSINE}
+    options = {"refit_patience": 4}
     candidates, fake, _, _, config = stage(
         [RECORDS[0], WORSE],
         precision="mixed_bfloat16",
@@ -257,9 +255,9 @@ def test_a_control_that_wins_is_trained_once_more_as_it_was_and_has_no_finalists
         **options,
     )
     final = [spec for spec in fake.specs if spec.trial_id.startswith("winner_train+val")]
-    assert [(s.values, s.average, s.precision) for s in final] == [(DOCUMENTED, 0, "float32")] * 2
+    assert [(s.values, s.precision) for s in final] == [(DOCUMENTED, "float32")] * 2
     said = recipe(config, candidates, precision="mixed_bfloat16")
-    assert (said["schedule"], said["patience"], said["ema"]) == ("as-searched", 0, 0)
+    assert said["patience"] == 0
     assert said["precision"] == "float32"
     assert said["trained_on"] == "train+val"
 
