@@ -12,10 +12,11 @@ import dataclasses
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from search import cli
 from search.config import RunConfig
 from search.errors import ConfigurationError, SearchError, StopRequestedError, storage_errors
 from search.journal import EventKind
@@ -27,7 +28,6 @@ from search.reopening import (
 )
 from search.reporting import tables
 from search.reporting.console import Console
-from search.run import Interrupt
 from search.run_directory import RunDirectory, locate
 from search.scoring.factors import (
     FACTORS,
@@ -50,12 +50,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = parser().parse_args(arguments)
     console = Console(live=False if options.no_live else None, quiet=options.quiet)
-    interrupt = Interrupt(console)
     try:
         run = locate(options.run, Path(options.results_dir))
         refuse_unfinished(run)
         _check(options)
-        _ablate(run, options, console, interrupt)
+        with cli.interruptible(console) as should_stop:
+            _ablate(run, options, console, should_stop)
     except StopRequestedError:
         console.close()
         console.error("stopped; every finished epoch is kept, the same command goes on")
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    made = argparse.ArgumentParser(
+    made = cli.Parser(
         prog="python -m search.ablate",
         description="Change one factor at a time, retrain with several seeds, and say what each "
         "change did: better, worse, or undecided.",
@@ -126,7 +126,7 @@ def _reopen(directory: RunDirectory, config: RunConfig, console: Console) -> tup
     """
     from search import workflow
     from search.data.prepare import default_cache_dir
-    from search.resuming import begun, check_same_data
+    from search.tuning.resume import begun, check_same_data
 
     cache = Path(config.cache_dir) if config.cache_dir else default_cache_dir()
     source = stored_source(directory, config, cache_dir=cache, progress=console.progress)
@@ -137,7 +137,10 @@ def _reopen(directory: RunDirectory, config: RunConfig, console: Console) -> tup
 
 
 def _ablate(
-    run: RunDirectory, options: argparse.Namespace, console: Console, interrupt: Interrupt
+    run: RunDirectory,
+    options: argparse.Namespace,
+    console: Console,
+    should_stop: Callable[[], bool],
 ) -> None:
     # Read before Keras is loaded, so that a mistake is told at once.
     wishes, config = parse_factors(options.factors), stored_config(run)
@@ -176,7 +179,7 @@ def _ablate(
         search = {"event": EventKind.STAGE.value, "name": "search", "time": time.time()}
         console.replay([*plan, search, *before])
         with console.stage("Retrain, then evaluate on the test set"):
-            open_executor = searching.crew(run, interrupt)
+            open_executor = searching.crew(run, should_stop)
             report = ablation.answer(dataset, sealed, open_executor)
     console.show(tables.ablation_view(report))
     console.info(f"Answers: {ablation.directory.root / FILE}")
@@ -185,4 +188,4 @@ def _ablate(
 
 if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    sys.exit(main())
+    sys.exit(cli.execute(main))

@@ -1,14 +1,23 @@
-"""The configuration of a run: validated once, at construction, and trusted afterwards.
+"""The configuration of a run, one row per option.
 
-Presets replace defaults; an option given explicitly wins over both. Knows nothing of files,
-Keras or KerasTuner.
+The command line's parser and help (see `cli`), the checks, `config.json`, what may change on
+`--resume` and the table in `search/README.md` are made from these rows. Presets replace defaults;
+an option given explicitly wins over both. A configuration is checked once, at construction, and
+trusted afterwards. Knows no Keras and no KerasTuner.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
+import json
+import math
 import re
+import stat
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 from search.errors import ConfigurationError
@@ -56,17 +65,6 @@ class Precision(StrEnum):
     """mixed_bfloat16 on GPUs and on processors that have instructions for it, else float32."""
 
 
-class RefitSchedule(StrEnum):
-    """The learning rate while the finalists are retrained."""
-
-    AS_SEARCHED = "as-searched"
-    """As the configuration has it."""
-    CONSTANT = "constant"
-    """The same from beginning to end."""
-    COSINE = "cosine"
-    """A short warm-up and a half cosine over all epochs of the retraining."""
-
-
 class RefitOn(StrEnum):
     """The images that the exported model is trained on."""
 
@@ -109,6 +107,17 @@ class SplitKind(StrEnum):
     """As the folders are: validation on the user's own val/."""
 
 
+class Channels(StrEnum):
+    """The channels that the network sees."""
+
+    ONE = "1"
+    """Gray."""
+    THREE = "3"
+    """Gray, three times, as the baseline has it."""
+    RGB = "rgb"
+    """Real colour."""
+
+
 MINIMIZED = ("loss", "brier", "calibration_error")
 """A metric whose name ends in one of these is minimized, every other one maximized."""
 
@@ -127,176 +136,547 @@ OBJECTIVES = (
 THRESHOLD_RULE = re.compile(r"(youden|0\.5|(?:sensitivity|specificity)=(?:0?\.\d+|1(?:\.0+)?))\Z")
 
 
+BUDGET = re.compile(r"(?=0*\.?0*[1-9])(\d{1,9}(?:\.\d+)?)(s|m|h|epochs)\Z")
+BUDGET_IN_TIME = re.compile(r"\d+(?:\.\d+)?(s|m|h)\Z")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\Z")
+
+
 def direction(objective: str) -> str:
     """Return "min" or "max" for a metric's name."""
     return "min" if objective.endswith(MINIMIZED) else "max"
 
 
+def flag(name: str) -> str:
+    """Return how a field is written on the command line, e.g. "--image-size"."""
+    return f"--{name.replace('_', '-')}"
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return "; did you mean …?" for a mistyped word, "" where nothing is like it."""
+    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {found[0]}?" if found else ""
+
+
+def unknown(option: str, text: str, known: Iterable[str]) -> ConfigurationError:
+    """Return the error for a word that is none of those known."""
+    known = list(known)
+    return ConfigurationError(
+        f"{option} {text}: choose one of {', '.join(known)}{nearest(text, known)}"
+    )
+
+
+def number(option: str, text: str, kind: type[int] | type[float]) -> float:
+    """Read a finite number."""
+    with_what = "a whole number" if kind is int else "a number"
+    try:
+        value = kind(text)
+    except ValueError:
+        raise ConfigurationError(f"{option} {text}: must be {with_what}") from None
+    if not math.isfinite(value):
+        raise ConfigurationError(f"{option} {text}: must be {with_what}")
+    return value
+
+
+def _formats(text: str) -> tuple[ExportFormat, ...]:
+    """Read formats; "keras", which is always written, is left out."""
+    found = []
+    for name in (part.strip() for part in text.split(",") if part.strip()):
+        if name not in [form.value for form in ExportFormat]:
+            raise unknown("--export", name, [form.value for form in ExportFormat])
+        if name != ExportFormat.KERAS and name not in found:
+            found.append(ExportFormat(name))
+    return tuple(found)
+
+
+def _assignment(option: str, text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise ConfigurationError(f"{option} {text}: write NAME=VALUE, e.g. --fix flip=false")
+    return name.strip(), value.strip()
+
+
+def _strength(text: str) -> tuple[str, float | tuple[float, ...]]:
+    """Read a strength: one number, or the ends of a range with a colon between them."""
+    name, value = _assignment("--view-strength", text)
+    try:
+        numbers = tuple(float(part) for part in value.split(":"))
+    except ValueError:
+        raise ConfigurationError(
+            f"--view-strength {text}: write a number, or LOW:HIGH, e.g. crop_area=0.6:0.9"
+        ) from None
+    return name, numbers if len(numbers) > 1 else numbers[0]
+
+
+LARGEST_QUEUE = 10_000_000
+"""Bytes of a file with configurations."""
+
+
+def _queue(path: Path) -> tuple[dict[str, Any], ...]:
+    """Read configurations in the form of `best_hyperparameters.json`, one or a list."""
+    option = f"--enqueue {path}"
+
+    def refuse(constant: str) -> Any:
+        raise ConfigurationError(f"{option}: holds {constant}, which is no value to try")
+
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode) or found.st_size > LARGEST_QUEUE:
+            raise ConfigurationError(f"{option}: must be a regular file of less than 10 MB")
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+    except FileNotFoundError:
+        raise ConfigurationError(f"{option}: no such file") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigurationError(f"{option}: cannot be read as JSON ({error})") from None
+    entries = content if isinstance(content, list) else [content]
+    values = [entry.get("values", entry) if isinstance(entry, dict) else None for entry in entries]
+    found_values = tuple(entry for entry in values if isinstance(entry, dict) and entry)
+    if len(found_values) != len(entries) or not entries:
+        raise ConfigurationError(
+            f"{option}: must hold configurations as best_hyperparameters.json does"
+        )
+    for entry in found_values:
+        for name, value in entry.items():
+            if not isinstance(value, str | bool | int | float) or (
+                isinstance(value, int | float) and not abs(value) <= LARGEST_VALUE
+            ):
+                raise ConfigurationError(f"{option}: {name} is {value!r:.60}, no value to try")
+    return found_values
+
+
+LARGEST_VALUE = 1e9
+"""No hyperparameter has a larger one; what its own range is, its space knows."""
+
+
+class OnResume(StrEnum):
+    """What may happen to an option when a run is resumed."""
+
+    FIXED = "no"
+    """It would change the search, so that its trials could not be compared."""
+    FREE = "yes"
+    """It acts after the search or outside of it."""
+    GROWS = "up"
+    """It may grow: the search goes on where it ended."""
+    PLANNED = "where the schedule fits"
+    """The schedule tells whether what was begun can go on."""
+
+
 @dataclass(frozen=True, kw_only=True)
-class RunConfig:
-    """Everything that was asked for; `config.json` holds exactly this.
+class Option:
+    """Everything about one option but its name, type and default.
 
     Attributes:
-        tuner: Which oracle.
-        data: "auto", "demo", "kaggle", or a folder or `.zip` file.
-        split: How train + val are divided.
-        val_fraction: Share of images for validation, 0.05–0.5.
-        image_size: Side in pixels, 32–512.
-        channels: 1, or 3 equal ones as the notebook has.
-        max_epochs: Hyperband's R; the epochs of every trial for the other tuners.
-        factor: Hyperband's eta, at least 2.
-        iterations: How often Hyperband is repeated.
-        max_trials: Trials of the random and Bayesian tuners, and a cap for the grid.
-        objective: Metric that ranks trials; its direction is inferred.
-        choose_by: Metric by which the finalists are chosen; "" is the objective.
-        refit_epochs: Epochs of retraining.
-        refit_seeds: How many seeds the finalists and the control are retrained with.
-        refit_schedule: Learning rate of the finalists' retraining.
-        refit_patience: Epochs without a better objective after which the retraining of a finalist
-            stops, 0 for never.
-        ema: Decay of an average of the finalists' weights that is kept in their place, 0 for none.
-        ensemble: Export the mean probability of all seeds' networks as one model.
-        refit_on: The images that the exported model is trained on in the end.
-        top: How many of the search's best are retrained.
-        source: Where Hyperband's configurations come from.
-        prior: An earlier run whose best configuration is what is known, "" for the HyperModel's.
-        seed: Seed of everything; 0 is a seed like any other.
-        name: Name of the run directory.
-        results_dir: Its parent.
-        preset: The preset that gave the defaults, "" for none.
-        cache_dir: Where decoded images are kept, "" for the user's cache directory.
-        threshold_rule: "sensitivity=0.95", "specificity=…", "youden" or "0.5".
-        calibrate: What is done to the probabilities before the threshold is chosen.
-        export: Formats of the trained model, "keras" always among them.
-        prevalence: Prior of PNEUMONIA for the log losses; None: that of the training files.
-        views: Kinds of stressed view, of crop, shift, zoom_out and tone.
-        views_per_image: Stressed views made of each validation image, at most one a kind.
-        view_strength: Strengths that differ from the defaults, by name; see
-            `data.views.ViewSettings` for names, meaning and clinical reason.
-        max_parameters: Largest model allowed, 0 for no limit.
-        budget: "" or e.g. "2h", "300epochs": the largest schedule that fits.
-        fix: Hyperparameters held at a value.
-        search: If not empty, only these hyperparameters vary.
-        enqueue: Configurations to try first, each a mapping of values.
-        precision: Number format of training.
-        executor: Where trials are trained.
-        address: Of the Ray cluster; "" for this machine's, started if there is none.
-        cpus_per_trial: CPU cores that a trial takes of a Ray cluster.
-        gpus_per_trial: Share of a GPU that a trial takes of a Ray cluster, 0 to train on CPUs.
-        workers: Worker processes that train trials; 0: this process; None: by a rule, see
-            `tuning/devices.py`, or on Ray as many as have room.
-        trial_timeout: Seconds a trial may take in one worker, 0 for no limit.
-        stall_timeout: Seconds without a sign of life after which a worker counts as hung.
-        retries: How often a trial is started again after losing its worker.
-        tensorboard: Whether to write the run for TensorBoard too.
+        group: Heading in the help.
+        help: What it does, and when one would change it.
+        metavar: What stands for the value in the help.
+        between: Smallest and largest number allowed.
+        known: Every text allowed; () for any.
+        on_resume: What may happen to it when a run is resumed.
+        read: Makes the value of the text that was typed; None: as its type says.
+        repeated: Whether it may be given several times; `read` then gets a list.
+        shown: The default in the help where the value itself says little.
     """
 
-    tuner: TunerKind = TunerKind.HYPERBAND
-    data: str = "auto"
-    split: SplitKind = SplitKind.PATIENT
-    val_fraction: float = 0.2
-    image_size: int = 180
-    channels: int = 3
-    max_epochs: int = 27
-    factor: int = 3
-    iterations: int = 1
-    max_trials: int = 30
-    objective: str = "robust_loss"
-    choose_by: str = ""
-    refit_epochs: int = 25
-    refit_seeds: int = 3
-    refit_schedule: RefitSchedule = RefitSchedule.AS_SEARCHED
-    refit_patience: int = 0
-    ema: float = 0.0
-    ensemble: bool = False
-    refit_on: RefitOn = RefitOn.TRAIN
-    top: int = 1
-    source: SourceKind = SourceKind.PRIOR
-    prior: str = ""
-    seed: int = 8
-    name: str = "run"
-    results_dir: str = "results"
-    preset: str = ""
-    cache_dir: str = ""
-    threshold_rule: str = "sensitivity=0.95"
-    calibrate: CalibrationKind = CalibrationKind.NONE
-    export: tuple[ExportFormat, ...] = (ExportFormat.KERAS,)
-    prevalence: float | None = None
-    views: tuple[str, ...] = ("crop", "shift", "zoom_out", "tone")
-    views_per_image: int = 2
-    view_strength: dict[str, Any] = field(default_factory=dict)
-    max_parameters: int = 4_000_000
-    budget: str = ""
-    fix: dict[str, Any] = field(default_factory=dict)
-    search: tuple[str, ...] = ()
-    enqueue: tuple[dict[str, Any], ...] = ()
-    precision: Precision = Precision.AUTO
-    executor: ExecutorKind = ExecutorKind.LOCAL
-    address: str = ""
-    cpus_per_trial: int = 1
-    gpus_per_trial: float = 0.0
-    workers: int | None = None
-    trial_timeout: float = 0.0
-    stall_timeout: float = 600.0
-    retries: int = 2
-    tensorboard: bool = False
+    group: str
+    help: str
+    metavar: str = ""
+    between: tuple[float, float] | None = None
+    known: tuple[str, ...] = ()
+    on_resume: OnResume = OnResume.FIXED
+    read: Callable[[Any], Any] | None = None
+    repeated: bool = False
+    shown: str = ""
+
+
+def option(default: Any, group: str, text: str, **more: Any) -> Any:
+    """Return a field of RunConfig with its row."""
+    metadata = {"option": Option(group=group, help=text, **more)}
+    if isinstance(default, dict):
+        return field(default_factory=lambda: dict(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+FREE, GROWS, PLANNED = OnResume.FREE, OnResume.GROWS, OnResume.PLANNED
+DATA = "data"
+SEARCH = "search"
+WORKERS = "workers"
+RETRAINING = "retraining and verdict"
+RUN = "run directory"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything that was asked for; `config.json` holds exactly this."""
+
+    data: str = option(
+        "auto",
+        DATA,
+        "demo, kaggle, a folder or a .zip file; auto takes $CHEST_XRAY_DIR, ./chest_xray, "
+        "./data/chest_xray, an earlier Kaggle download, else the demo",
+        metavar="SOURCE",
+        on_resume=FREE,
+    )
+    split: SplitKind = option(
+        SplitKind.PATIENT,
+        DATA,
+        "how validation images are chosen: patient puts no patient on both sides; notebook repeats "
+        "the notebook's random split, to compare with it; folders takes your own val/",
+    )
+    val_fraction: float = option(
+        0.2,
+        DATA,
+        "share of the images for validation; more ranks configurations better, less trains better",
+        between=(0.05, 0.5),
+    )
+    image_size: int = option(
+        180,
+        DATA,
+        "side of the images in pixels; 96 takes a quarter of the time of 180 and costs little",
+        metavar="PX",
+        between=(32, 512),
+    )
+    channels: Channels = option(
+        Channels.THREE,
+        DATA,
+        "1 (gray), 3 (gray, three times, as the baseline has it), or rgb, which keeps real colour",
+    )
+    classes: tuple[str, ...] = option(
+        (),
+        DATA,
+        "the two classes to take, of more folders; the others are listed as left out",
+        metavar="A,B",
+        shown="those of the folders",
+    )
+    positive: str = option(
+        "",
+        DATA,
+        "the class that is the finding",
+        metavar="NAME",
+        shown="the one not called normal, negative, healthy, benign, control or 0",
+    )
+    patients: str = option(
+        "",
+        DATA,
+        "regular expression with one group, the patient, searched in a file's name and then in its "
+        "path",
+        metavar="REGEX",
+        shown="known names of files",
+    )
+    table: str = option(
+        "",
+        DATA,
+        "CSV file with the columns file, label, patient, split; all but the first are optional",
+        metavar="FILE.csv",
+        shown="no table",
+    )
+    views: tuple[str, ...] = option(
+        ("crop", "shift", "zoom_out", "tone"),
+        DATA,
+        "perturbed validation images: the kinds of perturbation; leave out what cannot happen to "
+        "your images",
+        metavar="KIND,KIND",
+    )
+    views_per_image: int = option(
+        2, DATA, "perturbed copies of each validation image", between=(1, 4)
+    )
+    view_strength: dict[str, float | tuple[float, ...]] = option(
+        {},
+        DATA,
+        "strength of a perturbation, e.g. shift=0.1 or crop_area=0.6:0.9 (repeatable)",
+        metavar="NAME=VALUE",
+        repeated=True,
+        read=lambda texts: dict(_strength(text) for text in texts),
+        shown="see search/data/views.py",
+    )
+    prevalence: float | None = option(
+        None,
+        DATA,
+        "share of positives where the network will be used, for the log losses",
+        metavar="P",
+        between=(0.001, 0.999),
+        shown="that of the training images",
+    )
+    cache_dir: str = option(
+        "",
+        DATA,
+        "where decoded images are kept",
+        metavar="DIR",
+        on_resume=FREE,
+        shown="~/.cache/xray-search",
+    )
+    tuner: TunerKind = option(
+        TunerKind.HYPERBAND,
+        SEARCH,
+        "how configurations are chosen; hyperband stops bad ones early, the others train all to "
+        "the end",
+    )
+    preset: str = option(
+        "",
+        SEARCH,
+        "other defaults: quick for a first result on a CPU in about an hour, thorough for a GPU "
+        "over night; see below",
+        known=("", "demo", "quick", "standard", "thorough"),
+        on_resume=FREE,
+        shown="standard, with --data demo: demo",
+    )
+    max_epochs: int = option(
+        27,
+        SEARCH,
+        "epochs of the longest trials (Hyperband's R); the other tuners train all trials this long",
+        metavar="R",
+        between=(1, 100_000),
+    )
+    factor: int = option(
+        3,
+        SEARCH,
+        "hyperband keeps one configuration of this many (its eta); larger is harsher",
+        between=(2, 100),
+    )
+    iterations: int = option(
+        1,
+        SEARCH,
+        "repetitions of hyperband; raise it on --resume to go on searching",
+        between=(1, 1000),
+        on_resume=GROWS,
+    )
+    max_trials: int = option(
+        30,
+        SEARCH,
+        "trials of random and bayesian, and a cap for grid",
+        between=(1, 1_000_000),
+        on_resume=GROWS,
+    )
+    budget: str = option(
+        "",
+        SEARCH,
+        "90m, 2h, 300epochs: the largest search that fits",
+        metavar="B",
+        on_resume=PLANNED,
+        shown="no limit",
+    )
+    objective: str = option(
+        "robust_loss",
+        SEARCH,
+        "metric that ranks configurations; robust_ ones are of the worst perturbation, stress_ "
+        "ones of all perturbed images, val_ ones of the images as they are",
+        metavar="METRIC",
+        known=OBJECTIVES,
+    )
+    fix: dict[str, Any] = option(
+        {},
+        SEARCH,
+        "hold a hyperparameter, e.g. flip=false (repeatable)",
+        metavar="NAME=VALUE",
+        repeated=True,
+        read=lambda texts: dict(_assignment("--fix", text) for text in texts),
+    )
+    search: tuple[str, ...] = option(
+        (), SEARCH, "vary only these hyperparameters", metavar="NAME,NAME", shown="all"
+    )
+    source: SourceKind = option(
+        SourceKind.PRIOR,
+        SEARCH,
+        "hyperband draws around what is known, or uniformly from the whole space",
+    )
+    prior: str = option(
+        "",
+        SEARCH,
+        "draw around the best configuration of that earlier run",
+        metavar="RUN",
+        shown="what the HyperModel knows",
+    )
+    enqueue: tuple[dict[str, Any], ...] = option(
+        (),
+        SEARCH,
+        "configurations to try first, as in best_hyperparameters.json, one or a list",
+        metavar="FILE.json",
+        read=lambda text: _queue(Path(text)),
+    )
+    max_parameters: int = option(
+        4_000_000, SEARCH, "largest network that is trained, 0 for no limit", between=(0, 10**12)
+    )
+    seed: int = option(
+        8, SEARCH, "of everything; another one is another search", between=(0, 2**31 - 1)
+    )
+    precision: Precision = option(
+        Precision.AUTO,
+        WORKERS,
+        "number format of training; mixed_bfloat16 is faster on recent GPUs and some CPUs, auto "
+        "takes it where the machine has it; the baseline stays float32",
+    )
+    workers: int | None = option(
+        None,
+        WORKERS,
+        "processes that train trials side by side; auto by cores, memory and GPUs, 0 trains in "
+        "this process",
+        between=(0, 1024),
+        read=lambda text: None if text == "auto" else number("--workers", text, int),
+        on_resume=FREE,
+        shown="auto",
+    )
+    executor: ExecutorKind = option(
+        ExecutorKind.LOCAL,
+        WORKERS,
+        "local, or ray for the nodes of a Ray cluster, see search/tuning/RAY.md",
+        on_resume=FREE,
+    )
+    address: str = option(
+        "",
+        WORKERS,
+        "of the Ray cluster",
+        metavar="HOST:PORT",
+        on_resume=FREE,
+        shown="this machine's",
+    )
+    cpus_per_trial: int = option(
+        1, WORKERS, "CPU cores of a Ray node that a trial takes", between=(1, 1024), on_resume=FREE
+    )
+    gpus_per_trial: float = option(
+        0.0,
+        WORKERS,
+        "share of a Ray node's GPU that a trial takes, e.g. 0.25",
+        between=(0, 1),
+        on_resume=FREE,
+    )
+    trial_timeout: float = option(
+        0.0,
+        WORKERS,
+        "seconds that a trial may take in one worker, 0 for no limit",
+        between=(0, 10**7),
+        on_resume=FREE,
+    )
+    stall_timeout: float = option(
+        600.0,
+        WORKERS,
+        "seconds without a sign of life after which a worker counts as hung; raise it on a slow "
+        "machine",
+        between=(0, 10**7),
+        on_resume=FREE,
+    )
+    retries: int = option(
+        2,
+        WORKERS,
+        "how often a trial is started again when its worker is lost",
+        between=(0, 1000),
+        on_resume=FREE,
+    )
+    choose_by: str = option(
+        "",
+        RETRAINING,
+        "metric that chooses the configurations to retrain",
+        metavar="METRIC",
+        known=("", *OBJECTIVES),
+        on_resume=FREE,
+        shown="the objective",
+    )
+    top: int = option(
+        1,
+        RETRAINING,
+        "how many of the search's best are retrained; the best on validation is the winner",
+        between=(1, 100),
+        on_resume=FREE,
+    )
+    refit_epochs: int = option(
+        25,
+        RETRAINING,
+        "epochs of retraining; the best of them on validation is kept",
+        between=(1, 100_000),
+        on_resume=FREE,
+    )
+    refit_seeds: int = option(
+        3,
+        RETRAINING,
+        "networks per configuration, each with another seed; with one, differences of a few points "
+        "may be noise",
+        between=(1, 100),
+        on_resume=FREE,
+    )
+    refit_patience: int = option(
+        0,
+        RETRAINING,
+        "stop a retraining after so many epochs without a better objective, 0 for never",
+        between=(0, 100_000),
+        on_resume=FREE,
+    )
+    refit_on: RefitOn = option(
+        RefitOn.TRAIN,
+        RETRAINING,
+        "train+val trains the exported network once more on both, which gains a little and leaves "
+        "no images to check it on",
+        on_resume=FREE,
+    )
+    ensemble: bool = option(
+        False,
+        RETRAINING,
+        "export the mean probability of all seeds' networks as one model",
+        on_resume=FREE,
+    )
+    threshold_rule: str = option(
+        "sensitivity=0.95",
+        RETRAINING,
+        "how the decision threshold is chosen on validation: sensitivity=0.NN, specificity=0.NN, "
+        "youden, or 0.5",
+        metavar="RULE",
+        on_resume=FREE,
+    )
+    calibrate: CalibrationKind = option(
+        CalibrationKind.NONE,
+        RETRAINING,
+        "temperature: divide the logits by one number fitted on validation",
+        on_resume=FREE,
+    )
+    export: tuple[ExportFormat, ...] = option(
+        (ExportFormat.KERAS,),
+        RETRAINING,
+        "formats of the trained model; keras is always written",
+        metavar="FORMAT,FORMAT",
+        read=lambda text: (ExportFormat.KERAS, *_formats(text)),
+        on_resume=FREE,
+    )
+    name: str = option(
+        "", RUN, "of the run directory", metavar="NAME", shown="the time", on_resume=FREE
+    )
+    results_dir: str = option(
+        "results", RUN, "folder that holds the run directories", metavar="DIR", on_resume=FREE
+    )
+    tensorboard: bool = option(
+        False,
+        RUN,
+        "write the run for TensorBoard too (needs the extra tensorboard)",
+        on_resume=FREE,
+    )
 
     def __post_init__(self) -> None:
-        """Check every value.
+        """Check every value, then those that contradict each other.
 
         Raises:
             ConfigurationError: Names the option, the value and what is allowed.
         """
-        _in_range("--val-fraction", self.val_fraction, 0.05, 0.5)
-        _in_range("--image-size", self.image_size, 32, 512)
-        if self.channels not in (1, 3):
-            raise ConfigurationError(f"--channels {self.channels}: must be 1 or 3")
-        _in_range("--max-epochs", self.max_epochs, 1, 100_000)
-        _in_range("--factor", self.factor, 2, 100)
-        _in_range("--iterations", self.iterations, 1, 1000)
-        _in_range("--max-trials", self.max_trials, 1, 1_000_000)
-        _in_range("--refit-epochs", self.refit_epochs, 1, 100_000)
-        _in_range("--refit-seeds", self.refit_seeds, 1, 100)
-        _in_range("--refit-patience", self.refit_patience, 0, 100_000)
-        _in_range("--ema", self.ema, 0, 0.99999)
+        for name, row in OPTIONS.items():
+            _check(name, row, getattr(self, name))
         if self.ensemble and self.refit_seeds < 2:
             raise ConfigurationError(
                 f"--ensemble with --refit-seeds {self.refit_seeds}: an ensemble needs at least 2 "
                 "networks; give --refit-seeds 3"
             )
-        _in_range("--top", self.top, 1, 100)
-        _in_range("--seed", self.seed, 0, 2**31 - 1)
-        _in_range("--views-per-image", self.views_per_image, 1, 4)
-        _in_range("--max-parameters", self.max_parameters, 0, 10**12)
-        if self.workers is not None:
-            _in_range("--workers", self.workers, 0, 1024)
-        self._check_executor()
-        self._check_source()
-        _in_range("--trial-timeout", self.trial_timeout, 0, 10**7)
-        _in_range("--stall-timeout", self.stall_timeout, 0, 10**7)
-        _in_range("--retries", self.retries, 0, 1000)
-        if self.prevalence is not None:
-            _in_range("--prevalence", self.prevalence, 0.001, 0.999)
-        for option, metric in (("--objective", self.objective), ("--choose-by", self.choose_by)):
-            if metric not in OBJECTIVES and (metric or option == "--objective"):
-                raise ConfigurationError(
-                    f"{option} {metric}: no metric of this name is logged; choose one of "
-                    + ", ".join(OBJECTIVES)
-                )
         if not THRESHOLD_RULE.match(self.threshold_rule):
             raise ConfigurationError(
                 f"--threshold-rule {self.threshold_rule}: must be youden, 0.5, "
                 "sensitivity=0.NN or specificity=0.NN"
             )
-        if not re.match(r"^[A-Za-z0-9][A-Za-z0-9._-]*\Z", self.name):
+        if self.name and not NAME.match(self.name):
             raise ConfigurationError(
-                f"--name {self.name!r}: use letters, digits, '.', '_' and '-' only; "
-                "it becomes a folder's name"
+                f"--name {self.name!r:.60}: use up to 200 letters, digits, '.', '_' and '-'; it "
+                "becomes the name of a folder"
             )
         if self.budget and not BUDGET.match(self.budget):
             raise ConfigurationError(
                 f"--budget {self.budget}: write a time such as 90m or 2h, or 300epochs"
             )
+        for place in (self.results_dir, self.cache_dir):
+            if "://" in place:
+                raise ConfigurationError(f"{place}: must be a folder; mount what is elsewhere")
+        self._check_executor()
+        self._check_source()
 
     def _check_source(self) -> None:
         """Check what concerns the prior."""
@@ -313,8 +693,6 @@ class RunConfig:
 
     def _check_executor(self) -> None:
         """Check what concerns a Ray cluster."""
-        _in_range("--cpus-per-trial", self.cpus_per_trial, 1, 1024)
-        _in_range("--gpus-per-trial", self.gpus_per_trial, 0, 1)
         ray = self.executor is ExecutorKind.RAY
         if ray and self.workers == 0:
             raise ConfigurationError(
@@ -324,9 +702,6 @@ class RunConfig:
             raise ConfigurationError(
                 "--address, --cpus-per-trial, --gpus-per-trial: only with --executor ray"
             )
-        for place in (self.results_dir, self.cache_dir):
-            if "://" in place:
-                raise ConfigurationError(f"{place}: must be a folder; mount what is elsewhere")
 
     @property
     def direction(self) -> str:
@@ -339,13 +714,24 @@ class RunConfig:
         return self.choose_by or self.objective
 
 
-BUDGET = re.compile(r"(?=0*\.?0*[1-9])(\d{1,9}(?:\.\d+)?)(s|m|h|epochs)\Z")
-BUDGET_IN_TIME = re.compile(r"\d+(?:\.\d+)?(s|m|h)\Z")
+OPTIONS: dict[str, Option] = {
+    part.name: part.metadata["option"] for part in dataclasses.fields(RunConfig)
+}
+"""The rows by field."""
 
 
-def _in_range(option: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise ConfigurationError(f"{option} {value}: must be between {low} and {high}")
+def _check(name: str, row: Option, value: Any) -> None:
+    """Check a value against its row alone."""
+    if value is None:
+        return
+    if isinstance(value, str) and not value.isprintable():
+        # Bytes that are no UTF-8 among it, which could not be written to a report.
+        raise ConfigurationError(f"{flag(name)} {value!r}: holds characters that cannot be printed")
+    if row.known and str(value) not in row.known:
+        raise unknown(flag(name), str(value), [known for known in row.known if known])
+    if row.between is not None and not row.between[0] <= value <= row.between[1]:
+        low, high = row.between
+        raise ConfigurationError(f"{flag(name)} {value}: must be between {low:g} and {high:.10g}")
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -380,13 +766,59 @@ def with_preset(preset: str, explicit: dict[str, Any]) -> RunConfig:
     Raises:
         ConfigurationError: The preset or a value is not allowed.
     """
-    if preset and preset not in PRESETS:
-        raise ConfigurationError(
-            f"--preset {preset}: no such preset; choose one of {', '.join(PRESETS)}"
-        )
-    chosen = {**(PRESETS[preset] if preset else {}), **explicit, "preset": preset}
-    held = {**(PRESETS[preset] if preset else {}).get("fix", {}), **explicit.get("fix", {})}
+    _check("preset", OPTIONS["preset"], preset or None)
+    defaults = PRESETS[preset] if preset else {}
+    held = {**defaults.get("fix", {}), **explicit.get("fix", {})}
     # What is asked to vary is not held by a preset.
     asked = set(explicit.get("search", ())) - set(explicit.get("fix", {}))
-    chosen["fix"] = {name: value for name, value in held.items() if name not in asked}
-    return RunConfig(**chosen)
+    fix = {name: value for name, value in held.items() if name not in asked}
+    return RunConfig(**{**defaults, **explicit, "preset": preset, "fix": fix})
+
+
+def with_options(stored: RunConfig, explicit: dict[str, Any]) -> RunConfig:
+    """Return a stored configuration with the options in it that were given explicitly.
+
+    Args:
+        stored: `config.json` of a run.
+        explicit: RunConfig fields by name; a preset's values come with it.
+
+    Raises:
+        ConfigurationError: A value is not allowed.
+    """
+    preset = explicit.get("preset", "")
+    _check("preset", OPTIONS["preset"], preset or None)
+    defaults = PRESETS[preset] if preset else {}
+    fix = {**stored.fix, **explicit.get("fix", {})}
+    return dataclasses.replace(stored, **{**defaults, **explicit, "fix": fix})
+
+
+Difference = tuple[str, Any, Any]
+"""Field, stored value, wanted value."""
+
+
+def differences(stored: RunConfig, wanted: RunConfig) -> list[Difference]:
+    """List the changed fields that would change the search of a stored run.
+
+    Returns:
+        Empty when the run can be resumed, as far as can be told without its schedule.
+    """
+    found = []
+    for name, old, new in _changed(stored, wanted):
+        rule = OPTIONS[name].on_resume
+        if rule is OnResume.FIXED or (rule is OnResume.GROWS and new < old):
+            found.append((name, old, new))
+    return found
+
+
+def schedule_differences(stored: RunConfig, wanted: RunConfig) -> list[Difference]:
+    """List the changed fields that act through the schedule."""
+    return [
+        (name, old, new)
+        for name, old, new in _changed(stored, wanted)
+        if OPTIONS[name].on_resume in (OnResume.GROWS, OnResume.PLANNED)
+    ]
+
+
+def _changed(stored: RunConfig, wanted: RunConfig) -> list[Difference]:
+    pairs = [(name, getattr(stored, name), getattr(wanted, name)) for name in OPTIONS]
+    return [(name, old, new) for name, old, new in pairs if old != new]

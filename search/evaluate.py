@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from search import cli
 from search.data.cache import default_cache_dir
 from search.data.prepare import Labelled, labelled_folder
 from search.errors import ConfigurationError, SearchError
@@ -96,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         prog="python -m search.evaluate",
         description="Score a trained model on a folder of labelled images, with 95% intervals from "
         f"a bootstrap over patients. {NOT_FOR_DIAGNOSIS}",
@@ -218,4 +219,4 @@ def _cell(estimate: Estimate) -> Text:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(cli.execute(main))

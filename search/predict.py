@@ -21,6 +21,7 @@ from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
+from search import cli
 from search.data.dicom import bits_used
 from search.data.listing import find_images
 from search.errors import SearchError
@@ -73,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         prog="python -m search.predict",
         description=f"Predict image files with a trained model. {NOT_FOR_DIAGNOSIS}",
         epilog="Exit code 2 if any file could not be predicted; the others still are.",
@@ -220,4 +221,4 @@ def _printable(name: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(cli.execute(main))

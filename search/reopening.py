@@ -108,10 +108,12 @@ def stored_source(
         return find_source("demo", cache_dir=cache_dir, progress=progress)
     root = Path(source["root"])
     if root.is_dir():
-        return find_source(root.as_posix(), cache_dir=cache_dir, progress=progress)
+        return find_source(
+            root.as_posix(), cache_dir=cache_dir, table=config.table, progress=progress
+        )
     if config.data == "auto":
         raise DataError(f"{root}: the images of {run.name} are gone; put them back")
-    return find_source(config.data, cache_dir=cache_dir, progress=progress)
+    return find_source(config.data, cache_dir=cache_dir, table=config.table, progress=progress)
 
 
 def _typed(hint: Any, value: Any) -> Any:

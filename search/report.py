@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from search import cli
 from search.config import direction
 from search.errors import SearchError
 from search.records import ManifestFile, TrialStatus
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    made = argparse.ArgumentParser(
+    made = cli.Parser(
         prog="python -m search.report",
         description="Print the data, the plan, the best trials and the result of a run again.",
     )
@@ -142,4 +143,4 @@ def rebuild(run: RunDirectory, console: Console, *, look: bool) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(cli.execute(main))

@@ -10,12 +10,14 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import itertools
 import json
 import os
 import re
 import shutil
 import socket
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
@@ -255,6 +257,22 @@ class RunDirectory:
                     "sha256": file_sha256(path),
                 }
         self.write_json("manifest.json", {**content, "files": files})
+
+
+def new_run(results_dir: Path) -> RunDirectory:
+    """Make a run directory whose name is the time; of two in one second the later gets a number.
+
+    Raises:
+        RunDirectoryError: It cannot be made, with the reason.
+    """
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    for number in itertools.count(1):
+        root = results_dir / (stamp if number == 1 else f"{stamp}-{number}")
+        with storage_errors(root), contextlib.suppress(FileExistsError):
+            results_dir.mkdir(parents=True, exist_ok=True)
+            root.mkdir()
+            break
+    return RunDirectory(root)
 
 
 def locate(name: str, results_dir: Path = Path("results")) -> RunDirectory:

@@ -29,7 +29,6 @@ from search.errors import ConfigurationError
 from search.journal import EventKind
 from search.records import Dataset, PlanRecord, TrialRecord, Values, from_json
 from search.reporting.console import Console
-from search.resuming import Begun, finished_brackets, refuse_other_search
 from search.run_directory import RunDirectory
 from search.scoring.retrain import OpenExecutor
 from search.tuning import space as spaces
@@ -41,6 +40,7 @@ from search.tuning.oracle import ScheduleOracle
 from search.tuning.planning import PlannedSearch, plan_search
 from search.tuning.pool import PoolLimits, open_executor
 from search.tuning.ray import RayRequest, open_on_ray
+from search.tuning.resume import Begun, finished_brackets, refuse_other_search
 from search.tuning.space import Belief, Prior
 from search.tuning.trial import ShouldStop
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shlex
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -15,10 +16,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from hypermodels import DocumentedCNN
 from search import backend
-from search.config import RunConfig
+from search.config import Channels, RunConfig
+from search.data.listing import Labelling
 from search.data.prepare import SealedTest, default_cache_dir, prepare
 from search.data.sources import Source
 from search.data.views import ViewSettings
@@ -28,12 +31,12 @@ from search.records import SYNTHETIC_NOTICE, Dataset, Manifest, to_json
 from search.reporting import documents
 from search.reporting.console import Console
 from search.reporting.tensorboard import TensorBoardLog
-from search.resuming import Begun, begun, check_same_backend, check_same_data, claim
-from search.run_directory import RunDirectory
+from search.run_directory import RunDirectory, new_run
 from search.scoring import gradcam
 from search.scoring.retrain import retrain
 from search.scoring.verdict import decide
 from search.searching import Searching
+from search.tuning.resume import Begun, begun, check_same_backend, check_same_data, claim
 from search.tuning.space import ranges
 
 ShouldStop = Callable[[], bool]
@@ -63,13 +66,16 @@ class Job:
         return Path(self.config.cache_dir) if self.config.cache_dir else default_cache_dir()
 
 
-def run(job: Job, console: Console, *, should_stop: ShouldStop) -> None:
+def run(job: Job, console: Console, *, should_stop: ShouldStop) -> RunDirectory | None:
     """Do the whole job.
 
     Args:
         job: What to do.
         console: Where a person watches.
         should_stop: Asked after every epoch.
+
+    Returns:
+        The finished run; None if there is only a plan.
 
     Raises:
         SearchError: With a message for the user; what is finished is kept.
@@ -81,9 +87,14 @@ def run(job: Job, console: Console, *, should_stop: ShouldStop) -> None:
             dataset, _ = prepare_data(job, console)
             console.show_data(dataset.report)
         make_searching(job.config, dataset).show_plan(console)
-        return
-    _views(job.config)  # what is wrong with the options is told before anything is written
-    directory = RunDirectory(Path(job.config.results_dir) / job.config.name)
+        return None
+    # What is wrong with the options is told before anything is written.
+    _views(job.config)
+    _labelling(job.config)
+    results = Path(job.config.results_dir)
+    directory = RunDirectory(results / job.config.name) if job.config.name else new_run(results)
+    named = dataclasses.replace(job.config, name=directory.name)
+    job = dataclasses.replace(job, config=named)
     resumed = claim(directory, job.config, resume=job.resume, overwrite=job.overwrite)
     if job.resume and not resumed:
         console.info(f"{directory.root}: the run had not begun; it starts afresh")
@@ -95,6 +106,7 @@ def run(job: Job, console: Console, *, should_stop: ShouldStop) -> None:
             if not trial_records(directory.events()):
                 directory.clear()
             raise
+    return directory
 
 
 def _run_locked(
@@ -172,8 +184,8 @@ def _run_locked(
     except (StopRequestedError, KeyboardInterrupt) as error:
         directory.append(EventKind.STOPPED, reason=str(error) or type(error).__name__)
         raise StopRequestedError(
-            f"stopped; every finished epoch is kept in {directory.root}. Go on with --resume "
-            f"--name {directory.name}"
+            f"stopped; every finished epoch is kept. Go on with: python -m search.run --resume "
+            f"{shlex.quote(directory.root.as_posix())}"
         ) from None
 
 
@@ -183,9 +195,10 @@ def _views(config: RunConfig) -> ViewSettings:
     Raises:
         ConfigurationError: A kind or strength is unknown or out of range.
     """
+    strengths: dict[str, Any] = dict(config.view_strength)
     known = {f.name: f.default for f in dataclasses.fields(ViewSettings)}
     del known["kinds"], known["views_per_image"]
-    for name, value in config.view_strength.items():
+    for name, value in strengths.items():
         if name not in known:
             raise ConfigurationError(
                 f"--view-strength {name}: no such strength; choose of {', '.join(known)}"
@@ -198,7 +211,21 @@ def _views(config: RunConfig) -> ViewSettings:
     return ViewSettings(
         kinds=config.views,
         views_per_image=min(config.views_per_image, len(config.views)),
-        **config.view_strength,
+        **strengths,
+    )
+
+
+def _labelling(config: RunConfig) -> Labelling:
+    """Return what was said of classes and patients.
+
+    Raises:
+        ConfigurationError: An option is no pair of classes, or no regular expression.
+    """
+    return Labelling(
+        classes=config.classes,
+        positive=config.positive,
+        patients=config.patients,
+        table=config.table,
     )
 
 
@@ -212,6 +239,8 @@ def prepare_data(job: Job, console: Console) -> tuple[Dataset, SealedTest]:
         seed=job.config.seed,
         cache_dir=job.cache_dir,
         views=_views(job.config),
+        channels=3 if job.config.channels is Channels.RGB else 1,
+        labelling=_labelling(job.config),
         progress=console.progress,
     )
 
@@ -228,7 +257,8 @@ def make_searching(config: RunConfig, dataset: Dataset, *, known: Begun | None =
     def hypermodel(epochs: int, images: int) -> DocumentedCNN:
         return DocumentedCNN(
             image_size=config.image_size,
-            channels=config.channels,
+            channels=1 if config.channels is Channels.ONE else 3,
+            colour=config.channels is Channels.RGB,
             train_size=images,
             epochs=epochs,
         )

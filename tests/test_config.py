@@ -1,17 +1,23 @@
-"""Options: validated once, presets below explicit values, resume differences."""
+"""The rows of options: checks, presets, what may change on resume, config.json and back."""
+
+import json
 
 import pytest
 
-from search.changes import differences, schedule_differences
 from search.config import (
+    OPTIONS,
     PRESETS,
     ExecutorKind,
+    OnResume,
     RunConfig,
+    differences,
     direction,
+    schedule_differences,
+    with_options,
     with_preset,
 )
 from search.errors import ConfigurationError
-from search.records import to_json
+from search.records import from_json, to_json
 
 
 @pytest.mark.parametrize(
@@ -64,29 +70,50 @@ def test_seed_0_is_a_seed_like_any_other():
     assert RunConfig(seed=0).seed == 0
 
 
-def test_resume_refuses_what_changes_the_search_and_accepts_the_rest():
-    stored = to_json(RunConfig())
-    assert differences(stored, stored) == []
-    assert (
-        differences(
-            stored, to_json(RunConfig(refit_epochs=3, top=2, choose_by="val_auc", iterations=4))
-        )
-        == []
+def test_config_json_is_read_back_as_it_was():
+    config = RunConfig(
+        view_strength={"crop_area": (0.6, 0.9), "shift": 0.1},
+        enqueue=({"flip": True},),
+        executor=ExecutorKind.RAY,
+        workers=3,
+        prevalence=0.3,
     )
-    changed = differences(stored, to_json(RunConfig(seed=9, factor=4)))
+    assert from_json(RunConfig, json.loads(json.dumps(to_json(config)))) == config
+
+
+def test_resume_refuses_what_changes_the_search_and_accepts_the_rest():
+    stored = RunConfig()
+    assert differences(stored, stored) == []
+    grown = RunConfig(refit_epochs=3, top=2, choose_by="val_auc", iterations=4)
+    assert differences(stored, grown) == []
+    changed = differences(stored, RunConfig(seed=9, factor=4))
     assert [name for name, _, _ in changed] == ["factor", "seed"]
-    shrunk = differences(to_json(RunConfig(iterations=3)), to_json(RunConfig(iterations=2)))
+    shrunk = differences(RunConfig(iterations=3), RunConfig(iterations=2))
     assert shrunk == [("iterations", 3, 2)]
 
 
 def test_a_changed_budget_is_for_the_schedule_to_judge():
-    stored = to_json(RunConfig(budget="60epochs", max_trials=4))
-    wanted = to_json(RunConfig(budget="90epochs", max_trials=9, seed=9, top=2))
+    stored = RunConfig(budget="60epochs", max_trials=4)
+    wanted = RunConfig(budget="90epochs", max_trials=9, seed=9, top=2)
     assert [name for name, _, _ in differences(stored, wanted)] == ["seed"]
     assert schedule_differences(stored, wanted) == [
         ("max_trials", 4, 9),
         ("budget", "60epochs", "90epochs"),
     ]
+
+
+def test_stored_options_hold_where_none_is_given_now():
+    stored = with_preset("quick", {"seed": 9, "fix": {"flip": True}})
+    assert with_options(stored, {}) == stored
+    assert with_options(stored, {"top": 2}).top == 2
+    # The same command with --resume added gives the same options.
+    again = {"preset": "quick", "seed": 9, "fix": {"flip": True}}
+    assert with_options(stored, again) == stored
+
+
+def test_what_draws_configurations_is_fixed_and_where_they_are_trained_is_free():
+    assert OPTIONS["seed"].on_resume is OnResume.FIXED
+    assert OPTIONS["workers"].on_resume is OnResume.FREE
 
 
 @pytest.mark.parametrize(

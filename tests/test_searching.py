@@ -8,11 +8,11 @@ from search.errors import RunDirectoryError
 from search.journal import EventKind
 from search.records import TrialRecord, TrialStatus
 from search.reporting.console import Console
-from search.resuming import Begun, begun
 from search.run_directory import RunDirectory
 from search.searching import Searching
 from search.tuning import space as spaces
 from search.tuning.executors import InProcessExecutor, Pace
+from search.tuning.resume import Begun, begun
 from tests.tuning.fakes import FakeExecutor, TinyHyperModel
 from tests.tuning.replay import check_replay, outcome
 

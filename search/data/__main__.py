@@ -20,6 +20,7 @@ from rich.progress import Progress, TaskID
 from rich.table import Table
 from rich.text import Text
 
+from search import cli
 from search.config import RunConfig, SplitKind
 from search.data.listing import Labelling
 from search.data.prepare import default_cache_dir, prepare
@@ -70,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         prog="python -m search.data",
         description="Say what is in a folder of images of two classes: counts, patients, sizes, "
         "unusable files, duplicates, leakage between the splits.",
@@ -305,4 +306,4 @@ def _listener(bar: Progress) -> Callable[[str, int, int], None]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(cli.execute(main))

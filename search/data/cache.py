@@ -60,17 +60,11 @@ def expanded(path: str) -> Path:
 
 @dataclass(frozen=True, kw_only=True)
 class ArrayFile:
-    """One cached array.
+    """One cached array."""
 
-    Attributes:
-        path: The `.npy` file.
-        reused: Whether it was there, whole, before it was asked for.
-        damaged: Why the one that was there could not be used, or "".
-    """
-
-    path: Path
-    reused: bool
-    damaged: str
+    path: Path  # the `.npy` file
+    reused: bool  # whether it was there, whole, before it was asked for
+    damaged: str  # why the one that was there could not be used, or ""
 
 
 def cache_errors(place: Path) -> AbstractContextManager[None]:

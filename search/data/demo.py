@@ -50,21 +50,13 @@ FIRST_PATIENT = {"train": 100, "val": 1900, "test": 1}
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedImage:
-    """One image of the demo, not yet drawn.
+    """One image of the demo, not yet drawn."""
 
-    Attributes:
-        relative: Its path.
-        patient: Seed part of its child.
-        index: Number of the image among the child's.
-        subtype: "bacteria", "virus" or "" for a healthy child.
-        distant: Whether it takes in more of the body, as most healthy ones in train do.
-    """
-
-    relative: str
-    patient: int
-    index: int
-    subtype: str
-    distant: bool
+    relative: str  # its path
+    patient: int  # seed part of its child
+    index: int  # number of the image among the child's
+    subtype: str  # "bacteria", "virus" or "" for a healthy child
+    distant: bool  # whether it takes in more of the body, as most healthy ones in train do
 
 
 def write_demo(*, cache_dir: Path, seed: int, progress: Progress = silent) -> Path:
@@ -169,63 +161,37 @@ def _write(folder: Path, seed: int, progress: Progress) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Anatomy:
-    """What stays the same in all images of one child.
+    """What stays the same in all images of one child."""
 
-    Attributes:
-        heart: Scale of the heart, about 1.
-        ribs: Number of ribs between apex and diaphragm, about 8.
-        tilt: How steeply the ribs descend, about 0.25.
-        lean: Displacement of the spine, about 0.
-        dome: Height of the diaphragm's dome, about 0.15.
-        wall: Thickness of the chest wall beyond the rib cage, about 0.12.
-    """
-
-    heart: float
-    ribs: float
-    tilt: float
-    lean: float
-    dome: float
-    wall: float
+    heart: float  # scale of the heart, about 1
+    ribs: float  # number of ribs between apex and diaphragm, about 8
+    tilt: float  # how steeply the ribs descend, about 0.25
+    lean: float  # displacement of the spine, about 0
+    dome: float  # height of the diaphragm's dome, about 0.15
+    wall: float  # thickness of the chest wall beyond the rib cage, about 0.12
 
 
 @dataclass(frozen=True, kw_only=True)
 class Framing:
-    """How the image was centred and how much of the body it takes in, in shares of its sides.
+    """How the image was centred and how much of the body it takes in, in shares of its sides."""
 
-    Attributes:
-        apex: Height of the apex of the lungs, from the top.
-        span: Height of the lungs, apex to diaphragm.
-        half_width: Half the width of the rib cage.
-        centre: Position of the midline, from the left.
-        rotation: Degrees.
-    """
-
-    apex: float
-    span: float
-    half_width: float
-    centre: float
-    rotation: float
+    apex: float  # height of the apex of the lungs, from the top
+    span: float  # height of the lungs, apex to diaphragm
+    half_width: float  # half the width of the rib cage
+    centre: float  # position of the midline, from the left
+    rotation: float  # degrees
 
 
 @dataclass(frozen=True, kw_only=True)
 class Opacity:
-    """One region of lung that is dense instead of dark.
+    """One region of lung that is dense instead of dark."""
 
-    Attributes:
-        x: Centre.
-        y: Centre.
-        width: Half width.
-        height: Half height.
-        density: How dense, 0–1, at the centre.
-        edge: Steepness of its edge: about 6 for a lobe, about 2 for a haze.
-    """
-
-    x: float
-    y: float
-    width: float
-    height: float
-    density: float
-    edge: float
+    x: float  # centre
+    y: float  # centre
+    width: float  # half width
+    height: float  # half height
+    density: float  # how dense, 0–1, at the centre
+    edge: float  # steepness of its edge: about 6 for a lobe, about 2 for a haze
 
 
 def draw_anatomy(rng: np.random.Generator) -> Anatomy:

@@ -111,53 +111,30 @@ FROM_THE_FILES = Labelling()
 
 @dataclass(frozen=True, kw_only=True)
 class FoundFile:
-    """One image file, not yet opened.
+    """One image file, not yet opened."""
 
-    Attributes:
-        relative: Path relative to the data folder, posix.
-        folder: "train", "val" or "test"; "" where the layout does not say.
-        label: 0 negative or 1 positive.
-        patient: Identifier, unique over all ways to tell it, or "" if unknown.
-        subtype: "bacteria", "virus" or "".
-    """
-
-    relative: str
-    folder: str
-    label: int
-    patient: str = ""
-    subtype: str = ""
+    relative: str  # path relative to the data folder, posix
+    folder: str  # "train", "val" or "test"; "" where the layout does not say
+    class_name: str = ""
+    group: str = ""  # its folder inside the folder of its class
+    label: int = 0  # 0 negative or 1 positive
+    patient: str = ""  # identifier, unique over all ways to tell it, or "" if unknown
+    subtype: str = ""  # "bacteria", "virus" or ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """The image files of a data folder, in the order of the notebook's sorted glob.
+    """The image files of a data folder, in the order of the notebook's sorted glob."""
 
-    Attributes:
-        root: The data folder.
-        classes: Names of the negative and the positive class.
-        files: Train, then val, then test; the negative class first; by name within.
-        left_out: What lies there and is not used.
-    """
-
-    root: Path
-    classes: tuple[str, str]
+    root: Path  # the data folder
+    classes: tuple[str, str]  # names of the negative and the positive class
+    # train, then val, then test; the negative class first; by name within
     files: tuple[FoundFile, ...]
-    left_out: tuple[LeftOut, ...]
+    left_out: tuple[LeftOut, ...]  # what lies there and is not used
 
     def of(self, *folders: str) -> tuple[FoundFile, ...]:
         """Return the files of these folders."""
         return tuple(file for file in self.files if file.folder in folders)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Image:
-    """An image file with what is known of it so far; `group` is its folder inside its class."""
-
-    relative: str
-    folder: str
-    class_name: str
-    group: str = ""
-    patient: str = ""
 
 
 def list_images(root: Path, labelling: Labelling = FROM_THE_FILES, *, place: str = "") -> Listing:
@@ -303,7 +280,7 @@ class LeftOutFiles:
         )
 
 
-def _by_folder(root: Path, left: LeftOutFiles) -> list[_Image]:
+def _by_folder(root: Path, left: LeftOutFiles) -> list[FoundFile]:
     """Return the images of a folder with `train/`, or of one that holds the classes."""
     if not _holds_train(root):
         return _classes_in(root, root, "", left)
@@ -322,7 +299,7 @@ def _by_folder(root: Path, left: LeftOutFiles) -> list[_Image]:
     return images
 
 
-def _classes_in(root: Path, place: Path, split: str, left: LeftOutFiles) -> list[_Image]:
+def _classes_in(root: Path, place: Path, split: str, left: LeftOutFiles) -> list[FoundFile]:
     """Return the images of every class in a folder."""
     images = []
     for entry in _entries(place):
@@ -334,19 +311,17 @@ def _classes_in(root: Path, place: Path, split: str, left: LeftOutFiles) -> list
             if reason:
                 left.add(relative, reason)
                 continue
-            group = PurePosixPath(relative).relative_to(_relative(root, entry)).parts[:-1]
+            group, *_ = (
+                *PurePosixPath(relative).relative_to(_relative(root, entry)).parts[:-1],
+                "",
+            )
             images.append(
-                _Image(
-                    relative=relative,
-                    folder=split,
-                    class_name=entry.name,
-                    group=group[0] if group else "",
-                )
+                FoundFile(relative=relative, folder=split, class_name=entry.name, group=group)
             )
     return images
 
 
-def _everything(root: Path, left: LeftOutFiles) -> list[_Image]:
+def _everything(root: Path, left: LeftOutFiles) -> list[FoundFile]:
     """Return all images below a folder, for a table to label."""
     images = []
     for relative, reason in _walk(root, root):
@@ -354,7 +329,7 @@ def _everything(root: Path, left: LeftOutFiles) -> list[_Image]:
             left.add(relative, reason)
         else:
             split = SPLITS.get(PurePosixPath(relative).parts[0].casefold(), "")
-            images.append(_Image(relative=relative, folder=split, class_name=""))
+            images.append(FoundFile(relative=relative, folder=split))
     return images
 
 
@@ -417,7 +392,7 @@ def _same(first: str, second: str) -> bool:
     return first.casefold() == second.casefold()
 
 
-def _choose(images: Sequence[_Image], place: str, labelling: Labelling) -> tuple[str, str]:
+def _choose(images: Sequence[FoundFile], place: str, labelling: Labelling) -> tuple[str, str]:
     """Return the names of the negative and the positive class."""
     names: dict[str, str] = {}
     for image in images:  # the spelling of the training images wins
@@ -449,7 +424,7 @@ def _positive(names: Sequence[str], labelling: Labelling) -> str:
     return findings[0] if len(findings) == 1 else names[1]
 
 
-def _not_two(images: Sequence[_Image], place: str, names: Sequence[str]) -> str:
+def _not_two(images: Sequence[FoundFile], place: str, names: Sequence[str]) -> str:
     if not names:
         return f"{place}: no images; looked for train/CLASS/ and CLASS/ with two classes"
     if len(names) == 1:
@@ -470,14 +445,14 @@ def _not_two(images: Sequence[_Image], place: str, names: Sequence[str]) -> str:
     )
 
 
-def _counted(images: Sequence[_Image]) -> str:
+def _counted(images: Sequence[FoundFile]) -> str:
     counts = Counter(image.class_name for image in images)
     return ", ".join(f"{name} ({count:,} images)" for name, count in sorted(counts.items()))
 
 
 def _of_classes(
-    images: Sequence[_Image], classes: tuple[str, str], left: LeftOutFiles
-) -> list[_Image]:
+    images: Sequence[FoundFile], classes: tuple[str, str], left: LeftOutFiles
+) -> list[FoundFile]:
     """Return the images of two classes, and count the others as left out."""
     kept = []
     for image in images:
@@ -494,7 +469,9 @@ def _of_classes(
     return kept
 
 
-def _joined(images: Sequence[_Image], said: Mapping[str, Row], left: LeftOutFiles) -> list[_Image]:
+def _joined(
+    images: Sequence[FoundFile], said: Mapping[str, Row], left: LeftOutFiles
+) -> list[FoundFile]:
     """Return the images that a table lists, with what it says of them."""
     joined = []
     for image in images:
@@ -514,7 +491,7 @@ def _joined(images: Sequence[_Image], said: Mapping[str, Row], left: LeftOutFile
 
 
 def _with_patients(
-    images: Sequence[_Image], classes: tuple[str, str], labelling: Labelling
+    images: Sequence[FoundFile], classes: tuple[str, str], labelling: Labelling
 ) -> tuple[FoundFile, ...]:
     """Return the files in order, each with its patient.
 
@@ -535,15 +512,8 @@ def _with_patients(
             patient = (match and match[1]) or ""
         else:
             patient = f"folder:{image.group}" if by_group and image.group else name.patient
-        files.append(
-            FoundFile(
-                relative=image.relative,
-                folder=image.folder,
-                label=int(_same(image.class_name, classes[1])),
-                patient=patient,
-                subtype=name.subtype,
-            )
-        )
+        label = int(_same(image.class_name, classes[1]))
+        files.append(replace(image, label=label, patient=patient, subtype=name.subtype))
     if pattern and not any(file.patient for file in files):
         raise ConfigurationError(
             f"--patients {labelling.patients}: matches none of {len(files):,} files, such as "

@@ -13,16 +13,12 @@ from pathlib import PurePosixPath
 
 @dataclass(frozen=True, kw_only=True)
 class NameParts:
-    """What a file's name tells.
+    """What a file's name tells."""
 
-    Attributes:
-        patient: Identifier, unique over all patterns; spelled alike whatever the name's case and
-            leading zeros; "" if no pattern fits.
-        subtype: "bacteria", "virus" or "".
-    """
-
+    # identifier, unique over all patterns; spelled alike whatever the name's case and leading
+    # zeros; "" if no pattern fits
     patient: str = ""
-    subtype: str = ""
+    subtype: str = ""  # "bacteria", "virus" or ""
 
 
 _PERSON = re.compile(r"^person(\d+)_(bacteria|virus)_\d+(?:_\d+)?$", re.IGNORECASE)

@@ -31,17 +31,11 @@ SPLIT_TITLES = {"train": "training", "val": "validation", "test": "test"}
 
 @dataclass(frozen=True, kw_only=True)
 class UsableImage:
-    """One usable image.
+    """One usable image."""
 
-    Attributes:
-        row: Its row in the array of its scan.
-        file: Where it was found, and what is known of it.
-        record: What opening it told.
-    """
-
-    row: int
-    file: FoundFile
-    record: FileRecord
+    row: int  # its row in the array of its scan
+    file: FoundFile  # where it was found, and what is known of it
+    record: FileRecord  # what opening it told
 
     @property
     def patient(self) -> str:
@@ -61,10 +55,7 @@ def usable_images(scan: Scan) -> list[UsableImage]:
 def fingerprint(images: Sequence[UsableImage], *, with_table: bool = False) -> str:
     """Return SHA-256 over the sorted (path, content hash) of the images.
 
-    Args:
-        images: All usable images.
-        with_table: Whether label, patient and split come from a table, and not with the path;
-            then they count as well.
+    Label, patient and split count as well where they come from a table and not with the path.
     """
     lines = []
     for image in images:
@@ -128,12 +119,7 @@ def modes(images: Sequence[UsableImage]) -> dict[str, int]:
 
 
 def duplicates(images: Sequence[UsableImage], split_of: dict[str, Split]) -> Duplicates:
-    """Find byte-identical files.
-
-    Args:
-        images: All usable images.
-        split_of: The split of each image, by relative path.
-    """
+    """Find byte-identical files; `split_of` is the split of each image, by relative path."""
     by_content: dict[str, list[UsableImage]] = defaultdict(list)
     for image in images:
         by_content[image.record.sha256].append(image)

@@ -58,44 +58,26 @@ Signature = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class FileRecord:
-    """What opening a file told.
+    """What opening a file told."""
 
-    Attributes:
-        sha256: Of its content, "" if it cannot be read.
-        width: Of the original, in pixels; 0 if rejected.
-        height: Of the original, in pixels; 0 if rejected.
-        mode: Pillow's mode of the original.
-        colour: Whether it had real colour.
-        turned: Whether an EXIF orientation was applied.
-        brightest: As in `decode.Decoded`.
-        reason: Why it is left out, "" if it is used.
-    """
-
-    sha256: str
-    width: int = 0
-    height: int = 0
-    mode: str = ""
-    colour: bool = False
-    turned: bool = False
-    brightest: int = 0
-    reason: str = ""
+    sha256: str  # of its content, "" if it cannot be read
+    width: int = 0  # of the original, in pixels; 0 if rejected
+    height: int = 0  # of the original, in pixels; 0 if rejected
+    mode: str = ""  # Pillow's mode of the original
+    colour: bool = False  # whether it had real colour
+    turned: bool = False  # whether an EXIF orientation was applied
+    brightest: int = 0  # as in `decode.Decoded`
+    reason: str = ""  # why it is left out, "" if it is used
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scan:
-    """A list of files, each checked and decoded.
+    """A list of files, each checked and decoded."""
 
-    Attributes:
-        files: The files, rejected ones included.
-        records: What each told, aligned with `files`.
-        array: `uint8` (len(files), S, S, C); the rows of rejected files are zero.
-        bits: In use of the images of 9 to 16 bits that do not tell, 0 if there are none.
-    """
-
-    files: tuple[FoundFile, ...]
-    records: tuple[FileRecord, ...]
-    array: ArrayFile
-    bits: int
+    files: tuple[FoundFile, ...]  # the files, rejected ones included
+    records: tuple[FileRecord, ...]  # what each told, aligned with `files`
+    array: ArrayFile  # `uint8` (len(files), S, S, C); the rows of rejected files are zero
+    bits: int  # in use of the images of 9 to 16 bits that do not tell, 0 if there are none
 
 
 def scan_files(
@@ -193,12 +175,7 @@ def file_hashes(
 ) -> list[str]:
     """Return the SHA-256 of every file, "" where it cannot be read.
 
-    Args:
-        root: The data folder.
-        files: What to hash.
-        cache_dir: Where what earlier scans learned is kept.
-        labels: Of the earlier scans.
-        progress: Told of every few files.
+    Files that earlier scans of these labels know, and that have not changed, are not read.
     """
     index: dict[str, list[Any]] = {}
     for label in labels:

@@ -46,23 +46,14 @@ class SourceKind(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Images that were found.
+    """Images that were found."""
 
-    Attributes:
-        kind: Where they come from.
-        root: The folder that directly holds `train/`, or the classes.
-        synthetic: Whether they are the demo's.
-        origin: How they were found, one line for the report.
-        place: The archive that the folder was extracted from, for errors; "" for a folder.
-        left_out: What an archive holds and was not extracted.
-    """
-
-    kind: SourceKind
-    root: Path
-    synthetic: bool
-    origin: str
-    place: str = ""
-    left_out: tuple[LeftOut, ...] = ()
+    kind: SourceKind  # where they come from
+    root: Path  # the folder that directly holds `train/`, or the classes
+    synthetic: bool  # whether they are the demo's
+    origin: str  # how they were found, one line for the report
+    place: str = ""  # the archive that the folder was extracted from, for errors; "" for a folder
+    left_out: tuple[LeftOut, ...] = ()  # what an archive holds and was not extracted
 
 
 def find_source(
@@ -229,17 +220,13 @@ def extract(
 ) -> tuple[Path, tuple[LeftOut, ...]]:
     """Extract the images of an archive in any layout, or find what was extracted before.
 
-    The shallowest folder with `train/` is taken, or else the one that holds the classes. Names are
-    put together from the parts that name something, so that no member can leave the folder.
-
-    Args:
-        path: The archive.
-        cache_dir: It is extracted under `zip/`, in a folder named by the members' checksums.
-        any_layout: Whether a table makes up for a layout, so that every image is extracted.
-        progress: Told of every few members.
+    The shallowest folder with `train/` is taken, or else the one that holds the classes; all of it
+    where a table makes up for a layout. Names are put together from the parts that name something,
+    so that no member can leave the folder.
 
     Returns:
-        The folder that directly holds `train/` or the classes, and what was not extracted.
+        The folder that directly holds `train/` or the classes, under `zip/` in the cache and named
+        by the members' checksums; and what was not extracted.
 
     Raises:
         DataError: No zip archive, damaged, encrypted, or without a known layout.

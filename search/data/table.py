@@ -26,19 +26,12 @@ _SHOWN = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """What a table says of a file; "" where it says nothing.
+    """What a table says of a file; "" where it says nothing."""
 
-    Attributes:
-        file: As written.
-        label: Name of its class.
-        patient: Identifier of its patient.
-        split: A key of `SPLITS`, whatever its case.
-    """
-
-    file: str
-    label: str = ""
-    patient: str = ""
-    split: str = ""
+    file: str  # as written
+    label: str = ""  # name of its class
+    patient: str = ""  # identifier of its patient
+    split: str = ""  # a key of `SPLITS`, whatever its case
 
     def __str__(self) -> str:
         said = (("label", self.label), ("patient", self.patient), ("split", self.split))
@@ -47,15 +40,10 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class FileTable:
-    """A table of files.
+    """A table of files."""
 
-    Attributes:
-        path: Where it was read.
-        rows: By line of the file.
-    """
-
-    path: Path
-    rows: dict[int, Row]
+    path: Path  # where it was read
+    rows: dict[int, Row]  # by line of the file
 
 
 def read_table(path: Path) -> FileTable:

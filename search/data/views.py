@@ -1,4 +1,4 @@
-"""Makes the stressed views: fixed, seeded alterations of the validation images.
+"""Makes the perturbed validation images: fixed, seeded alterations, called views.
 
 They ask whether a model still sees the disease when an image was framed or exposed otherwise than
 its neighbours in the same folder, which plain validation cannot ask. A view depends on the seed
@@ -109,36 +109,21 @@ class ViewSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ViewParameters:
-    """One view, drawn but not applied.
+    """One view, drawn but not applied."""
 
-    Attributes:
-        box: Left, top, right, bottom of the part that fills the view, as shares of the side;
-            outside 0–1 is black.
-        gamma: Exponent of the tone curve; 1 leaves it.
-        contrast: Factor about the mean; 1 leaves it.
-    """
-
+    # left, top, right, bottom of the part that fills the view, as shares of the side; outside 0–1
+    # is black
     box: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
-    gamma: float = 1.0
-    contrast: float = 1.0
+    gamma: float = 1.0  # exponent of the tone curve; 1 leaves it
+    contrast: float = 1.0  # factor about the mean; 1 leaves it
 
 
 def make_views(
     val: Subset, *, settings: ViewSettings, seed: int, cache_dir: Path
 ) -> tuple[PerturbedViews, ArrayFile]:
-    """Make, or find in the cache, the perturbed copies of a validation set.
+    """Make the perturbed copies of a validation set, or find them in the cache.
 
-    Args:
-        val: The validation images.
-        settings: Kinds, strengths and number.
-        seed: Any integer.
-        cache_dir: Where arrays are kept.
-
-    Returns:
-        The views, and what became of the cache's file.
-
-    Raises:
-        StorageError: The cache cannot be written.
+    Also returns what became of the cache's file. Raises StorageError where it cannot be written.
     """
     pixels = val.open_array()
     assigned = assign_kinds(val.paths, val.labels.tolist(), settings=settings, seed=seed)
@@ -176,13 +161,10 @@ def make_views(
 def assign_kinds(
     paths: Sequence[str], labels: Sequence[int], *, settings: ViewSettings, seed: int
 ) -> list[tuple[str, ...]]:
-    """Choose each image's kinds of view.
+    """Choose each image's kinds of view: `views_per_image`, in the order of the settings.
 
     Within each class every kind is used equally often, give or take one: images take, in the
     order of a hash of seed and path, the kinds used least so far.
-
-    Returns:
-        Per image, `views_per_image` kinds in the order of the settings.
     """
     by_class: dict[int, list[int]] = defaultdict(list)
     for position, label in enumerate(labels):
@@ -221,15 +203,7 @@ def draw_view(kind: str, path: str, *, settings: ViewSettings, seed: int) -> Vie
 
 
 def apply_view(image: np.ndarray, view: ViewParameters) -> np.ndarray:
-    """Apply one view.
-
-    Args:
-        image: `uint8` (S, S, C).
-        view: What to do.
-
-    Returns:
-        `uint8` (S, S, C).
-    """
+    """Apply one view to an image, `uint8` (S, S, C); returns the same type and shape."""
     size = image.shape[0]
     altered = np.asarray(image)
     if view.gamma != 1 or view.contrast != 1:

@@ -38,16 +38,17 @@ from search.reporting.format import (
 from search.reporting.live import LiveView
 from search.reporting.progress import STAGE_WORDS, RunProgress
 
-REFRESH_PER_SECOND = 4
+REFRESH_SECONDS = 0.25
+"""Least time between two redrawings for events; the clock alone is redrawn once a second."""
+
 LINE_WIDTH = 118
 """Longest plain line, date included."""
 
 EPOCH_SECONDS, NOTEBOOK_SECONDS = 5.0, 10.0
 """Least seconds between two plain lines about epochs, and about anything in a notebook."""
 
-FIRST_SIGN, LONGEST_SILENCE = 2.5, 60.0
-"""Seconds until the first sign of life of a silent stage in a log; each next takes twice as long,
-up to the longest."""
+SIGN_SECONDS, SLOW_SIGN_SECONDS, MANY_DOTS = 2.5, 30.0, 24
+"""Seconds of silence after which a log gets a dot, longer after many of them in a row."""
 
 
 class Console:
@@ -89,9 +90,10 @@ class Console:
             highlight=False,
         )
         self._view: Live | _KernelView | None = None
+        self._drawn = 0.0
         self._log = _PlainLog(NOTEBOOK_SECONDS if in_notebook() else EPOCH_SECONDS)
         self._shown: dict[str, float] = {}
-        self._spoke = time.monotonic()
+        self._spoke, self._dots = time.monotonic(), False
         self._notices: list[str] = []
         self._data = self._name = self._note = self._doing = ""
         self._now: float | None = None
@@ -125,8 +127,7 @@ class Console:
         if self.live:
             self._open()
         elif not self.quiet:
-            args = (title, start, over)
-            threading.Thread(target=self._signs, args=args, daemon=True).start()
+            threading.Thread(target=self._signs, args=(title, over), daemon=True).start()
         try:
             yield
         finally:
@@ -143,7 +144,7 @@ class Console:
         if self._dated:
             self._line(f"== {title}")
         else:
-            self._rich.print(Rule(Text(title, style="bold"), align="left", style="dim"))
+            self._print(Rule(Text(title, style="bold"), align="left", style="dim"))
 
     def progress(self, text: str, done: int, total: int) -> None:
         """Show how far a long piece of work is; a total of 0 announces one of unknown length."""
@@ -184,18 +185,18 @@ class Console:
         self.close()
         for text in self._notices:
             self._banner(text)
-        self._rich.print(tables.end_view(comparison, width=self.width))
+        self._print(tables.end_view(comparison, width=self.width))
         for name, file in (("report", "report.html"), ("model", "model.keras")):
             if (root / file).exists():
-                self._rich.print(Text(f"{name:<8}{root / file}"), soft_wrap=True)
+                self._print(Text(f"{name:<8}{root / file}"), soft_wrap=True)
         for arguments in ("predict {} IMAGE...", "evaluate {} --data FOLDER", "report {} --html"):
             command = Text(f"        python -m search.{arguments.format(root)}", style="cyan")
-            self._rich.print(command, soft_wrap=True)
+            self._print(command, soft_wrap=True)
 
     def show(self, view: rich.console.RenderableType) -> None:
         """Print what a command made, also when quiet."""
         self.close()
-        self._rich.print(view)
+        self._print(view)
 
     def listen(self, event: Event) -> None:
         """Take in a journal event, and show it live or as a line; never raises."""
@@ -204,6 +205,10 @@ class Console:
             listener(event)
         if self.quiet or not known:
             return
+        now = time.monotonic()
+        if self._view is not None and now - self._drawn >= REFRESH_SECONDS:
+            self._drawn = now
+            self._view.refresh()
         text = self._log.milestone(event, self.state)
         if text is None and not self.live:
             text = self._log.line(event, self.state)
@@ -240,7 +245,7 @@ class Console:
         if self._dated:
             self._line(f"{name}: {standing(self.state)}")
         else:
-            self._rich.print(self._frame(None))
+            self._print(self._frame(None))
 
     def info(self, text: str) -> None:
         """Print a line."""
@@ -262,35 +267,45 @@ class Console:
             view.stop()
 
     def _line(self, text: str, *, style: str = "", cut: bool = True) -> None:
-        self._spoke = time.monotonic()
         if not self._dated:
-            self._rich.print(Text(text, style=style))
+            self._print(Text(text, style=style))
             return
         date = stamp(time.time()) + "  "
         text = one_line(text, LINE_WIDTH - len(date)) if cut else text
         # A log line is not wrapped: whoever reads the pipe may want to search it.
-        self._rich.print(Text(date, style="dim") + Text(text, style=style), soft_wrap=True)
+        self._print(Text(date, style="dim") + Text(text, style=style), soft_wrap=True)
 
     def _banner(self, text: str) -> None:
-        self._rich.print(Panel(Text(text, justify="center"), style="bold yellow", expand=True))
+        self._print(Panel(Text(text, justify="center"), style="bold yellow", expand=True))
 
     def _show(self, view: rich.console.RenderableType) -> None:
         if self.quiet:
             return
         reopen = self._view is not None
         self.close()
-        self._rich.print(view)
+        self._print(view)
         if reopen:
             self._open()
 
-    def _signs(self, title: str, start: float, over: threading.Event) -> None:
-        """Print a line whenever a stage has been silent for long."""
-        silence = FIRST_SIGN
-        while not over.wait(0.25):
-            if time.monotonic() - self._spoke >= silence:
-                doing = self._doing or title
-                self._line(f"{doing} ({duration(time.monotonic() - start)} so far)")
-                silence = min(2 * silence, LONGEST_SILENCE)
+    def _signs(self, title: str, over: threading.Event) -> None:
+        """Add a dot to the last line whenever a stage has been silent for long."""
+        dots = 0
+        while not over.wait(0.1):
+            dots = dots if self._dots else 0
+            silence = time.monotonic() - self._spoke
+            if silence >= (SIGN_SECONDS if dots < MANY_DOTS else SLOW_SIGN_SECONDS):
+                words = "." if self._dots else f"{stamp(time.time())}  {self._doing or title} ."
+                self._rich.print(Text(words), end="", soft_wrap=True)
+                self._dots, self._spoke = True, time.monotonic()
+                dots += 1
+
+    def _print(self, *views: Any, **options: Any) -> None:
+        """Print, on a line of its own."""
+        if self._dots:
+            self._dots = False
+            self._rich.print()
+        self._spoke = time.monotonic()
+        self._rich.print(*views, **options)
 
     def _frame(self, height: int | None) -> LiveView:
         doing = "" if self._doing == STAGE_WORDS.get(self.state.stage) else self._doing
@@ -309,9 +324,7 @@ class Console:
         if self._kernel:
             self._view = _KernelView(frame)
             return
-        self._view = _SteadyLive(
-            frame, console=self._rich, refresh_per_second=REFRESH_PER_SECOND, transient=True
-        )
+        self._view = _SteadyLive(frame, console=self._rich, refresh_per_second=1, transient=True)
         self._view.start(refresh=True)
 
 
@@ -563,17 +576,21 @@ class _KernelView:
         display = _kernel_display()
         assert display is not None, "opened inside a kernel only"
         self._handle = display(self._text(), raw=True, display_id=True)
-        threading.Thread(target=self._refresh, daemon=True).start()
+        threading.Thread(target=self._tick, daemon=True).start()
 
     def stop(self) -> None:
         """Leave the last state in the cell."""
         self._over.set()
         self._handle.update(self._text(), raw=True)
 
-    def _refresh(self) -> None:
+    def refresh(self) -> None:
+        """Show the present state."""
+        with contextlib.suppress(Exception):
+            self._handle.update(self._text(), raw=True)
+
+    def _tick(self) -> None:
         while not self._over.wait(1.0):
-            with contextlib.suppress(Exception):
-                self._handle.update(self._text(), raw=True)
+            self.refresh()
 
     def _text(self) -> dict[str, str]:
         page = rich.console.Console(

@@ -86,11 +86,7 @@ def share(contents: RunContents, path: Path) -> None:
 
 
 def draw(contents: RunContents) -> list[Path]:
-    """Draw every chart into `plots/`; those of an earlier pass that are no more are removed.
-
-    Raises:
-        StorageError: The disk is full or read-only.
-    """
+    """Draw every chart into `plots/`; those of an earlier pass that are no more are removed."""
     folder = contents.directory.plots_dir
     charts = dict(contents.charts)
     if contents.parallel is not None:
@@ -104,12 +100,7 @@ def draw(contents: RunContents) -> list[Path]:
 
 
 def page(contents: RunContents, *, local: bool = True) -> str:
-    """Return the report as one HTML document that opens offline.
-
-    Args:
-        contents: The run.
-        local: Whether it stays in the run directory, and may show images and name folders.
-    """
+    """Return the report as one HTML document that opens offline."""
     charts = {name: style.page_data(chart) for name, chart in contents.charts.items()}
     trials = contents.state.trials
     ranked = {"objective": contents.objective, "direction": contents.direction}
@@ -203,6 +194,7 @@ def _common(contents: RunContents, *, local: bool) -> dict[str, Any]:
         "f": format,
         "say": sentences,
         "charts": contents.charts,
+        "finalists": (),
         "misses": contents.misses[:SHOWN_MISSES],
         "baseline": format.baseline_values(contents.trials),
     }
@@ -229,6 +221,7 @@ def _common(contents: RunContents, *, local: bool) -> dict[str, Any]:
         found["remarks"] = sentences.remarks(comparison)
         found["settings"] = gathered.setting_rows(comparison)
         found["metrics"] = gathered.metric_rows(comparison)
+        found["finalists"] = gathered.finalist_rows(comparison)
         found["confusion"] = scores.confusion_rows(comparison)
         found["network"] = comparison.winner.exported
         found["misses_sentence"] = failures.misses_sentence(

@@ -193,12 +193,7 @@ def same(one: Any, other: Any) -> bool:
 
 
 def compact(values: Values, *, short: bool = False) -> str:
-    """Write hyperparameters on one line: "head=global_average  learning_rate=0.0021".
-
-    Args:
-        values: Hyperparameters by name.
-        short: Abbreviate the names that are long, for a live line of 80 columns.
-    """
+    """Write hyperparameters on one line: "head=global_average  learning_rate=0.0021"."""
     if not short:
         return "  ".join(f"{name}={setting(value)}" for name, value in values.items())
     return " ".join(
@@ -245,13 +240,7 @@ def sparkline(values: Sequence[float], width: int = 16) -> str:
 
 
 def fitting(parts: Sequence[tuple[int, str]], width: int, separator: str = " · ") -> str:
-    """Join texts, leaving out the least important ones until they fit.
-
-    Args:
-        parts: (importance, text) in the order of the line; 0 is the most important.
-        width: Columns there are.
-        separator: What stands between two.
-    """
+    """Join texts, leaving out the least important ones until they fit."""
     kept = list(parts)
     while True:
         line = separator.join(text for _, text in kept)

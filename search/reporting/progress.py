@@ -130,11 +130,7 @@ class RunProgress:
         self._planned_retraining = 0
 
     def apply(self, event: Event) -> bool:
-        """Take one event in.
-
-        Returns:
-            Whether it could be read: a display must never stop a search.
-        """
+        """Take one event in."""
         try:
             self._apply(event)
         except (KeyError, TypeError, ValueError, AttributeError, RunDirectoryError):
@@ -311,20 +307,18 @@ class RunProgress:
             scale = statistics.fmean(r.seconds for r in finished) / (sum(planned) or 1.0)
             return planned[0] * scale, planned[1] * scale
         each = statistics.fmean(later)
-        besides = [
-            r.seconds
-            - len(r.history)
-            * (statistics.fmean(e.seconds for e in r.history[1:]) if r.history[1:] else each)
-            for r in finished
-        ]
-        return each, max(0.0, statistics.fmean(besides)) if besides else 0.0
+        besides = []
+        for record in trained:
+            own = [epoch.seconds for epoch in record.history[1:]]
+            mean = statistics.fmean(own) if own else each
+            if record in finished:
+                besides.append(record.seconds - len(record.history) * mean)
+            elif own:
+                besides.append(record.history[0].seconds - mean)
+        return each, max(0.0, statistics.fmean(besides))
 
     def seconds_left(self, now: float | None = None) -> float | None:
-        """Return the time the search, or after it the retraining, still needs; None if unknown.
-
-        Args:
-            now: Unix time; what passed since the last event is taken off.
-        """
+        """Return the time the search, or after it the retraining, still needs; None if unknown."""
         workers = max(1, self.plan.workers if self.plan else 1)
         passed = 0.0 if now is None or self.last is None else max(0.0, now - self.last)
         _, left = self.epochs
@@ -374,12 +368,7 @@ RANKS = {TrialStatus.COMPLETED: 0, TrialStatus.RUNNING: 1, TrialStatus.LEARNED_N
 
 
 def ordered(records: Iterable[TrialRecord], direction: str) -> list[TrialRecord]:
-    """Sort trials for reading: most epochs first, best score first among equals, failures last.
-
-    Args:
-        records: Trials in any order.
-        direction: "min" or "max", which scores are better.
-    """
+    """Sort trials for reading: most epochs first, best score first among equals, failures last."""
 
     def key(record: TrialRecord) -> tuple[int, int, float, int, str]:
         score = math.inf

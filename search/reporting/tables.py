@@ -152,14 +152,7 @@ def plan_sentence(plan: PlanRecord) -> str:
 def trials_view(
     records: Sequence[TrialRecord], *, objective: str, direction: str, limit: int = 5
 ) -> RenderableType:
-    """Return the best trials grouped by epochs trained, with what each configuration changes.
-
-    Args:
-        records: Trials in any order.
-        objective: Name of the score.
-        direction: "min" or "max".
-        limit: Most trials of each number of epochs; the baseline's best is always shown.
-    """
+    """Return the best trials grouped by epochs trained, with what each configuration changes."""
     if not records:
         return Text("no trials yet", style=DIM)
     baseline = baseline_values(records)

@@ -117,7 +117,7 @@ def test_a_file_without_metadata_is_foreign(tmp_path):
     if FORMATS["litert"].missing:
         pytest.skip(missing_text(FORMATS["litert"]))
     (tmp_path / "model.tflite").write_bytes(b"TFL3")
-    with pytest.raises(ModelError, match="no xray_search.json in it"):
+    with pytest.raises(ModelError, match=r"no xray_search\.json in it"):
         load_model(tmp_path / "model.tflite")
 
 

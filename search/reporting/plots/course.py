@@ -22,15 +22,6 @@ def history(
 
     The best so far is that among trials of as many epochs as the longest one until then: a score
     after one epoch says little about one after nine.
-
-    Args:
-        events: The journal, oldest first.
-        trials: Trials by id.
-        objective: Name of the score.
-        direction: "min" or "max".
-
-    Returns:
-        None for fewer than three completed trials.
     """
     begun: float | None = None
     passed, previous = 0.0, 0.0
@@ -100,13 +91,7 @@ def _better(records: Sequence[TrialRecord], direction: str) -> TrialRecord:
 def curves(
     trials: dict[str, TrialRecord], *, objective: str, direction: str
 ) -> dict[str, dict[str, Any]]:
-    """Return every configuration's objective by epoch, for the page: {trial: {x, y, label}}.
-
-    Args:
-        trials: Trials by id.
-        objective: Name of the score.
-        direction: "min" or "max".
-    """
+    """Return every configuration's objective by epoch, for the page: {trial: {x, y, label}}."""
     baseline = next((r.values for r in trials.values() if r.configuration == 0), {})
     found = {}
     for record in trials.values():
@@ -124,13 +109,7 @@ def curves(
 def learning_curves(
     trials: dict[str, TrialRecord], *, objective: str, direction: str
 ) -> Chart | None:
-    """Return the learning curves of the best configurations and of the baseline.
-
-    Args:
-        trials: Trials by id.
-        objective: Name of the score.
-        direction: "min" or "max".
-    """
+    """Return the learning curves of the best configurations and of the baseline."""
     best = finalists(trials.values(), direction)
     shown = best[:SHOWN_CURVES]
     shown += [r for r in best[SHOWN_CURVES:] if r.configuration == 0]
@@ -158,12 +137,7 @@ def learning_curves(
 
 
 def retraining(runs: Iterable[Retraining], *, objective: str) -> Chart | None:
-    """Return the objective by epoch of every retraining.
-
-    Args:
-        runs: The retrainings, the winner's with the role "winner".
-        objective: Name of the score.
-    """
+    """Return the objective by epoch of every retraining."""
     series = tuple(
         Series(
             name=f"{run.role.replace('_', ' ')}, seed {run.seed}",

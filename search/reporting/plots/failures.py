@@ -65,13 +65,7 @@ class Picture:
 
 
 def misses(winner: Predictions, baseline: Predictions | None, *, threshold: float) -> list[Miss]:
-    """Return the images that the winner misjudges, the most confident mistakes first.
-
-    Args:
-        winner: Its predictions.
-        baseline: The baseline's on the same images, if there are any.
-        threshold: The winner's.
-    """
+    """Return the images that the winner misjudges, the most confident mistakes first."""
     labels, said = winner.labels.astype(int), winner.probabilities
     wrong = np.flatnonzero((said >= threshold).astype(int) != labels)
     # How far the log odds are beyond the threshold's: 0.5 has no meaning where it is another.

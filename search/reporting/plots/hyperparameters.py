@@ -19,7 +19,7 @@ LEAST_CONFIGURATIONS = 40
 """From how many configurations on an importance can say something."""
 LEAST_EXPLAINED = 0.25
 """Least share of the variance that the forest must predict on configurations it did not see."""
-SHOWN_SLICES = 9
+SHOWN_SLICES = 6
 LOG_SPAN = 8.0
 """Ratio of largest to smallest value from which on an axis is logarithmic."""
 
@@ -31,13 +31,7 @@ def varied(records: Sequence[TrialRecord]) -> list[str]:
 
 
 def slices(records: Sequence[TrialRecord], *, objective: str, direction: str) -> Chart | None:
-    """Return the score against each hyperparameter's value; None for fewer than three points.
-
-    Args:
-        records: The trials.
-        objective: Name of the score.
-        direction: "min" or "max".
-    """
+    """Return the score against each hyperparameter's value; None for fewer than three points."""
     best = finalists(records, direction)
     if len(best) < 3:
         return None
@@ -48,7 +42,11 @@ def slices(records: Sequence[TrialRecord], *, objective: str, direction: str) ->
         here = sorted((r for r in best if name in r.values), key=lambda r: _order(r.values[name]))
         parts = (
             ("", "other", [r for r in here if r.epochs < longest and r.configuration]),
-            (f"{longest} epochs", "winner", [r for r in here if r.epochs == longest]),
+            (
+                f"{longest} epochs",
+                "winner",
+                [r for r in here if r.epochs == longest and r.configuration],
+            ),
             ("baseline", "baseline", [r for r in here if r.configuration == 0]),
         )
         panels.append(

@@ -14,12 +14,7 @@ DIAGONAL = Series(name="", x=(0.0, 1.0), y=(0.0, 1.0), kind="diagonal", colour="
 
 
 def roc(curves: Mapping[str, ScoreCurves], comparison: Comparison) -> Chart:
-    """Return the ROC curves with their bands, and where each network decides.
-
-    Args:
-        curves: Of the exported networks, by role, the baseline first.
-        comparison: The content of `evaluation.json`.
-    """
+    """Return the ROC curves with their bands, and where each network decides."""
     series = [DIAGONAL]
     for role, found in curves.items():
         side = comparison.winner if role == "winner" else comparison.baseline
@@ -60,12 +55,7 @@ def roc(curves: Mapping[str, ScoreCurves], comparison: Comparison) -> Chart:
 
 
 def calibration(curves: Mapping[str, ScoreCurves], positive: str) -> Chart:
-    """Return the reliability diagrams: observed share by predicted probability.
-
-    Args:
-        curves: Of the exported networks, by role.
-        positive: Name of the positive class.
-    """
+    """Return the reliability diagrams: observed share by predicted probability."""
     series = [DIAGONAL]
     for role, found in curves.items():
         bins = [one for one in found.calibration if one.count]

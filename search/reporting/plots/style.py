@@ -120,16 +120,7 @@ class Chart:
 
 
 def draw(chart: Chart, path: Path, *, synthetic: bool) -> None:
-    """Draw a chart as PNG.
-
-    Args:
-        chart: What to draw.
-        path: The file.
-        synthetic: Whether to stamp the figure.
-
-    Raises:
-        StorageError: It cannot be written.
-    """
+    """Draw a chart as PNG."""
     # Takes most of a second to import, which printing a report should not cost.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -150,11 +141,7 @@ def draw(chart: Chart, path: Path, *, synthetic: bool) -> None:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure.
-
-    Raises:
-        StorageError: It cannot be written.
-    """
+    """Write a figure."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic(path) as temporary:
         figure.savefig(temporary, dpi=130, facecolor="white", format="png")

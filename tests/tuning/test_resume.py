@@ -5,8 +5,8 @@ import pytest
 from search.config import RunConfig
 from search.errors import RunDirectoryError
 from search.journal import EventKind
-from search.resuming import begun, check_same_backend, claim, finished_brackets
 from search.run_directory import RunDirectory
+from search.tuning.resume import begun, check_same_backend, claim, finished_brackets
 from search.tuning.schedule import hyperband
 
 CONFIG = RunConfig(name="run")

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from search.changes import Difference, differences, schedule_differences
-from search.config import RunConfig
+from search.config import Difference, RunConfig, differences, schedule_differences
 from search.errors import RunDirectoryError
 from search.journal import Event, EventKind
-from search.records import Dataset, to_json
+from search.records import Dataset
 from search.run_directory import RunDirectory
 from search.tuning.executors import Pace
 from search.tuning.loop import check_journal
@@ -101,7 +100,7 @@ def claim(directory: RunDirectory, config: RunConfig, *, resume: bool, overwrite
             "it back, or replace the run with --overwrite"
         )
     if goes_on and (root / "config.json").exists():
-        changed = differences(directory.read_json("config.json"), to_json(config))
+        changed = differences(directory.read(RunConfig, "config.json"), config)
         if changed:
             raise RunDirectoryError(_would_change(directory, changed))
     directory.create()
@@ -168,7 +167,7 @@ def refuse_other_search(
     if not continues(schedule, known.brackets):
         changed = []
         if (directory.root / "config.json").exists():
-            changed = schedule_differences(directory.read_json("config.json"), to_json(config))
+            changed = schedule_differences(directory.read(RunConfig, "config.json"), config)
         if changed:
             raise RunDirectoryError(_would_change(directory, changed))
     check_journal(oracle, events)
