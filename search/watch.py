@@ -3,23 +3,41 @@
 from __future__ import annotations
 
 import argparse
+import socket
 import sys
 import time
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 
 from search import cli
 from search.config import RunConfig
-from search.errors import SearchError
-from search.journal import EventKind
+from search.errors import RunDirectoryError, SearchError
+from search.journal import Event, EventKind
 from search.records import Comparison, DatasetReport
 from search.reporting.console import Console
-from search.reporting.following import Event, JournalTail, RunState, state_of, words
 from search.run_directory import RunDirectory, locate
 
 POLL_SECONDS = 0.25
 STATE_SECONDS = 2.0
 """How often it is asked whether the run's process still lives."""
+
+ELSEWHERE_SILENCE = 900.0
+"""Seconds without an event after which a run of another machine counts as dead, where a lock that
+is free here says little: file systems differ in whether locks reach other machines."""
+
+
+class RunState(StrEnum):
+    """Where a run stands, seen from outside."""
+
+    RUNNING = "running"
+    """A process has it."""
+    COMPLETE = "complete"
+    """It ended, the manifest is written."""
+    STOPPED = "stopped"
+    """Its process ended early, in order."""
+    DEAD = "dead"
+    """Its process is gone without a word."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -82,19 +100,28 @@ class Watched:
         """
         self.run = run
         self.console = console
-        self._tail = JournalTail(run)
-        self._last: Event | None = None
-        self._started: Event | None = None
+        self._events: list[Event] = []
+        self._size = -1
         self._described = False
         self._describe()
-        events, _ = self._tail.read()
-        self._note(events)
-        console.replay(events)
+        console.replay(self._new_events())
 
     @property
     def state(self) -> RunState:
         """Return where the run stands."""
-        return state_of(self.run, last=self._last, started=self._started)
+        # The lock first: a run that ends between the two looks writes its manifest before.
+        if self.run.holder() is not None:
+            return RunState.RUNNING
+        if self.run.complete:
+            return RunState.COMPLETE
+        if not self._events:
+            return RunState.DEAD
+        last = self._events[-1]
+        if last["event"] == EventKind.STOPPED:
+            return RunState.STOPPED
+        elsewhere = self._started.get("host", socket.gethostname()) != socket.gethostname()
+        silent = time.time() - last["time"] >= ELSEWHERE_SILENCE
+        return RunState.RUNNING if elsewhere and not silent else RunState.DEAD
 
     def show_once(self) -> int:
         """Print one frame of the view; the exit code is 0 whatever the run's state."""
@@ -102,7 +129,7 @@ class Watched:
         return 0
 
     def follow(self) -> int:
-        """Show the run until it ends, then its verdict, if there is one.
+        """Show the run until it ends, then its result, if there is one.
 
         Returns:
             The exit code.
@@ -124,52 +151,73 @@ class Watched:
                     self._take_in()
                     state = self.state
         self.console.close()
-        return self._show_end(state)
-
-    def _take_in(self) -> None:
-        events, again = self._tail.read()
-        if again:
-            self.console.begin_again()
-            self._last = self._started = None
-            self._described = False
-            self.console.info("the run was begun again from nothing")
-        self._describe()
-        self._note(events)
-        for event in events:
-            self.console.listen(event)
-
-    def _note(self, events: list[Event]) -> None:
-        """Remember what tells whether the run lives."""
-        if events:
-            self._last = events[-1]
-        for event in events:
-            if event.get("event") == EventKind.RUN_STARTED:
-                self._started = event
-
-    def _describe(self) -> None:
-        """Take the objective and the data's description once they are written."""
-        if self._described or not (self.run.root / "dataset.json").exists():
-            return
-        self.console.follow(self.run.read(RunConfig, "config.json").objective)
-        self.console.know_data(self.run.read(DatasetReport, "dataset.json"))
-        self._described = True
-
-    def _show_frame(self, state: RunState) -> None:
-        running = state is RunState.RUNNING
-        self.console.show_progress(
-            name=self.run.name,
-            note="" if running else state.value,
-            now=None if running else self.console.state.last,
-        )
-        if not running:
-            self.console.info(words(self.run, state, last=self._last, started=self._started))
-
-    def _show_end(self, state: RunState) -> int:
         if state is RunState.COMPLETE:
             self.console.show_end(self.run.read(Comparison, "evaluation.json"), self.run.root)
         else:
             self._show_frame(state)
         return 1 if state is RunState.DEAD else 0
+
+    def _take_in(self) -> None:
+        new = self._new_events()
+        self._describe()
+        for event in new:
+            self.console.listen(event)
+
+    def _new_events(self) -> list[Event]:
+        """Return the events since the last time; all of them where the run began from nothing.
+
+        Raises:
+            RunDirectoryError: The run was removed, or its journal is damaged.
+        """
+        journal = self.run.journal_file
+        if not self.run.root.is_dir():
+            raise RunDirectoryError(
+                f"{self.run.root}: the run was removed or renamed while it was watched; name it "
+                "again if it is elsewhere now"
+            )
+        size = journal.stat().st_size if journal.exists() else 0
+        if size == self._size:
+            return []
+        known, self._events, self._size = self._events, self.run.events(), size
+        if self._events[: len(known)] == known:
+            return self._events[len(known) :]
+        self.console.begin_again()
+        self.console.info("the run was begun again from nothing")
+        self._described = False
+        return self._events
+
+    @property
+    def _started(self) -> Event:
+        """Return the latest RUN_STARTED event, {} before there is one."""
+        begun = [event for event in self._events if event["event"] == EventKind.RUN_STARTED]
+        return begun[-1] if begun else {}
+
+    def _describe(self) -> None:
+        """Take the objective and the data's description once they are written."""
+        if not self._described and (self.run.root / "config.json").exists():
+            self.console.follow(self.run.read(RunConfig, "config.json").objective)
+            self._described = (self.run.root / "dataset.json").exists()
+            if self._described:
+                self.console.know_data(self.run.read(DatasetReport, "dataset.json"))
+
+    def _show_frame(self, state: RunState) -> None:
+        running = state is RunState.RUNNING
+        note = "" if running else state.value
+        now = None if running else self.console.state.last
+        self.console.show_progress(name=self.run.name, note=note, now=now)
+        if not running:
+            self.console.info(self._ending(state))
+
+    def _ending(self, state: RunState) -> str:
+        """Say how the run ended, and what to do."""
+        go_on = f"the command that started it, with --resume --name {self.run.name}, goes on"
+        if state is RunState.COMPLETE:
+            return f"the run is complete; python -m search.report {self.run.root} prints its report"
+        if state is RunState.STOPPED:
+            return f"the run was stopped ({self._events[-1]['reason']}); {go_on}"
+        started = self._started
+        who = f"process {started['pid']} on {started['host']}" if started else "its process"
+        return f"{who} is gone and the run is unfinished; {go_on}"
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import shutil
 import signal
 import socket
 import struct
@@ -19,17 +20,19 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent / "reporting"))
-import fake_runs as fake
-
 from search import watch
 from search.run_directory import RunDirectory
 
 pytestmark = pytest.mark.timeout(60)
 
 ROOT = Path(__file__).parents[1]
-EVENTS = list(fake.PooledRun(losing=(9,), start=time.time() - 100).events())
-EVENTS[0]["host"] = socket.gethostname()
+RECORDED = Path(__file__).parent / "reporting" / "run"
+EVENTS = [json.loads(line) for line in (RECORDED / "journal.jsonl").read_text().splitlines()]
+PASSED = time.time() - 300 - EVENTS[0]["time"]
+EVENTS = [{**event, "time": event["time"] + PASSED} for event in EVENTS]
+STARTED = next(event for event in EVENTS if event["event"] == "run_started")
+STARTED["host"] = socket.gethostname()
+BEGUN = next(i for i, event in enumerate(EVENTS) if event["event"] == "trial_ended") + 1
 ENDED = next(i for i, event in enumerate(EVENTS) if event["event"] == "search_ended")
 
 
@@ -46,9 +49,9 @@ def plain_terminal(monkeypatch):
 def run(tmp_path):
     made = RunDirectory(tmp_path / "first")
     made.create()
-    made.write_json("config.json", {"objective": "robust_loss"})
-    made.write_json("dataset.json", fake.dataset(synthetic=True))
-    append(made, EVENTS[:60])
+    for name in ("config.json", "dataset.json"):
+        shutil.copy(RECORDED / name, made.root)
+    append(made, EVENTS[:BEGUN])
     return made
 
 
@@ -102,7 +105,7 @@ def test_once_prints_one_frame_and_where_the_run_stands(run, capsys):
     assert "\x1b" not in out
     lines = out.splitlines()
     assert max(map(len, lines)) <= 80
-    assert lines[0].startswith("first · hyperband · robust_loss ↓ · SYNTHETIC, 4,185 films")
+    assert lines[0].startswith("first · hyperband · robust_loss ↓ · 269 SYNTHETIC images")
     assert "2 workers" in lines[0]
     assert re.search(r"search \d+%", out)
     assert "is gone" not in out
@@ -112,7 +115,10 @@ def test_once_says_that_a_process_died(run, capsys):
     assert watch.main([str(run.root), "--once"]) == 0
     out = capsys.readouterr().out
     assert "epochs · dead" in out
-    assert f"process 1 on {socket.gethostname()} is gone and the run is unfinished" in flat(out)
+    assert (
+        f"process {STARTED['pid']} on {socket.gethostname()} is gone and the run is unfinished"
+        in flat(out)
+    )
     assert "--resume --name first" in flat(out)
 
 
@@ -123,10 +129,10 @@ def test_a_run_is_followed_in_dated_lines_to_its_verdict(run, capsys, watching):
         with run.lock():
             held.set()
             watching.wait(30)
-            for event in EVENTS[60:]:
+            for event in EVENTS[BEGUN:]:
                 append(run, [event])
             time.sleep(0.2)
-            run.write_json("evaluation.json", fake.evaluation(synthetic=True))
+            shutil.copy(RECORDED / "evaluation.json", run.root)
             run.write_json("manifest.json", {})
 
     with meanwhile(go_on):
@@ -134,11 +140,10 @@ def test_a_run_is_followed_in_dated_lines_to_its_verdict(run, capsys, watching):
         assert watch.main([str(run.root)]) == 0
     out = capsys.readouterr().out
     assert re.search(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  watching first: search: ", out)
-    assert "search ended: 22 trials, 69 epochs" in out
-    assert "; 1 worker lost on the way" in out
-    assert "retrained winner, seed 0: epoch 6 kept" in out
-    assert "is better than the documented" in flat(out)
-    assert "report.html" in out
+    assert "search ended: 6 trials, 11 epochs" in out
+    assert "retrained finalist 1, seed 0: epoch" in out
+    assert "test images" in flat(out)
+    assert "search.report" in out
 
 
 def test_a_run_that_was_stopped_in_order_is_told_with_exit_code_0(run, capsys, watching):
@@ -202,7 +207,7 @@ def test_a_run_that_is_begun_again_is_followed_from_its_new_beginning(run, capsy
         assert watch.main([str(run.root)]) == 1
     out = capsys.readouterr().out
     assert "begun again" in out
-    assert "first: search: 69/69 epochs" in out
+    assert "first: search: 11/11 epochs" in out
 
 
 def test_control_c_leaves_the_run_alone(run, capsys, monkeypatch):
@@ -218,19 +223,19 @@ def test_control_c_leaves_the_run_alone(run, capsys, monkeypatch):
 
 
 def test_a_complete_run_shows_its_verdict_at_once(run, capsys):
-    append(run, EVENTS[60:])
-    run.write_json("evaluation.json", fake.evaluation(synthetic=True))
+    append(run, EVENTS[BEGUN:])
+    shutil.copy(RECORDED / "evaluation.json", run.root)
     run.write_json("manifest.json", {})
     assert watch.main([str(run.root)]) == 0
     out = capsys.readouterr().out
-    assert "is better than the documented" in flat(out)
-    assert "synthetic demo data" in out
+    assert "test images" in flat(out)
 
 
 def test_a_run_that_has_only_begun_is_shown(tmp_path, capsys):
     young = RunDirectory(tmp_path / "young")
     young.create()
-    young.write_json("config.json", {"objective": "val_auc"})
+    config = json.loads((RECORDED / "config.json").read_text())
+    young.write_json("config.json", {**config, "objective": "val_auc"})
     with young.lock():
         assert watch.main([str(young.root), "--once"]) == 0
     assert "val_auc ↑" in capsys.readouterr().out
@@ -299,9 +304,9 @@ def test_on_a_terminal_the_view_is_redrawn_and_taken_away_at_control_c(run, no_c
             sys.executable, "-m", "search.watch", run.root.as_posix(), **environment
         )
         try:
-            terminal.read_until("documented configuration")
+            terminal.read_until("baseline")
             before = len(terminal.text)
-            append(run, EVENTS[60:ENDED])
+            append(run, EVENTS[BEGUN:ENDED])
             terminal.read_until(r"search 100%")
             terminal.process.send_signal(signal.SIGINT)
             terminal.read_until("left alone")
@@ -321,7 +326,7 @@ def test_a_quiet_screen_costs_next_to_nothing(run):
     with run.lock():
         terminal = Terminal(sys.executable, "-m", "search.watch", run.root.as_posix())
         try:
-            terminal.read_until("documented configuration")
+            terminal.read_until("baseline")
             terminal.text = ""
             begin = time.monotonic()
             with contextlib.suppress(AssertionError):

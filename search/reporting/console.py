@@ -38,7 +38,9 @@ from search.reporting.format import (
 from search.reporting.live import LiveView
 from search.reporting.progress import STAGE_WORDS, RunProgress
 
-REFRESH_PER_SECOND = 4
+REFRESH_SECONDS = 0.25
+"""Least time between two redrawings for events; the clock alone is redrawn once a second."""
+
 LINE_WIDTH = 118
 """Longest plain line, date included."""
 
@@ -88,6 +90,7 @@ class Console:
             highlight=False,
         )
         self._view: Live | _KernelView | None = None
+        self._drawn = 0.0
         self._log = _PlainLog(NOTEBOOK_SECONDS if in_notebook() else EPOCH_SECONDS)
         self._shown: dict[str, float] = {}
         self._spoke, self._dots = time.monotonic(), False
@@ -202,6 +205,10 @@ class Console:
             listener(event)
         if self.quiet or not known:
             return
+        now = time.monotonic()
+        if self._view is not None and now - self._drawn >= REFRESH_SECONDS:
+            self._drawn = now
+            self._view.refresh()
         text = self._log.milestone(event, self.state)
         if text is None and not self.live:
             text = self._log.line(event, self.state)
@@ -317,9 +324,7 @@ class Console:
         if self._kernel:
             self._view = _KernelView(frame)
             return
-        self._view = _SteadyLive(
-            frame, console=self._rich, refresh_per_second=REFRESH_PER_SECOND, transient=True
-        )
+        self._view = _SteadyLive(frame, console=self._rich, refresh_per_second=1, transient=True)
         self._view.start(refresh=True)
 
 
@@ -571,17 +576,21 @@ class _KernelView:
         display = _kernel_display()
         assert display is not None, "opened inside a kernel only"
         self._handle = display(self._text(), raw=True, display_id=True)
-        threading.Thread(target=self._refresh, daemon=True).start()
+        threading.Thread(target=self._tick, daemon=True).start()
 
     def stop(self) -> None:
         """Leave the last state in the cell."""
         self._over.set()
         self._handle.update(self._text(), raw=True)
 
-    def _refresh(self) -> None:
+    def refresh(self) -> None:
+        """Show the present state."""
+        with contextlib.suppress(Exception):
+            self._handle.update(self._text(), raw=True)
+
+    def _tick(self) -> None:
         while not self._over.wait(1.0):
-            with contextlib.suppress(Exception):
-                self._handle.update(self._text(), raw=True)
+            self.refresh()
 
     def _text(self) -> dict[str, str]:
         page = rich.console.Console(

@@ -22,7 +22,17 @@ from search.records import (
     Predictions,
     TrialRecord,
 )
-from search.reporting.format import duration, metric, metric_name, one_line, setting, size, whole
+from search.reporting.format import (
+    compact,
+    differing,
+    duration,
+    metric,
+    metric_name,
+    one_line,
+    setting,
+    size,
+    whole,
+)
 from search.reporting.plots import course, hyperparameters, scores
 from search.reporting.plots.failures import (
     Miss,
@@ -275,6 +285,20 @@ def setting_rows(comparison: Comparison) -> list[tuple[str, str, str, bool]]:
         new = setting(winner[name]) if name in winner else "–"
         rows.append((name, old, new, old != new))
     return sorted(rows, key=lambda row: not row[3])
+
+
+def finalist_rows(comparison: Comparison) -> list[tuple[str, str, str, str]]:
+    """Return (role, validation scores by seed, parameters, what differs) of what was retrained."""
+    baseline = comparison.baseline.values
+    return [
+        (
+            one.role.replace("_", " "),
+            one_line(one.failure) or ", ".join(metric(score) for score in one.scores.values()),
+            whole(one.parameters),
+            compact(differing(one.values, baseline)) or "–",
+        )
+        for one in comparison.finalists
+    ]
 
 
 def metric_rows(comparison: Comparison) -> list[tuple[str, str, str, str, str]]:

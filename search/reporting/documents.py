@@ -194,6 +194,7 @@ def _common(contents: RunContents, *, local: bool) -> dict[str, Any]:
         "f": format,
         "say": sentences,
         "charts": contents.charts,
+        "finalists": (),
         "misses": contents.misses[:SHOWN_MISSES],
         "baseline": format.baseline_values(contents.trials),
     }
@@ -220,6 +221,7 @@ def _common(contents: RunContents, *, local: bool) -> dict[str, Any]:
         found["remarks"] = sentences.remarks(comparison)
         found["settings"] = gathered.setting_rows(comparison)
         found["metrics"] = gathered.metric_rows(comparison)
+        found["finalists"] = gathered.finalist_rows(comparison)
         found["confusion"] = scores.confusion_rows(comparison)
         found["network"] = comparison.winner.exported
         found["misses_sentence"] = failures.misses_sentence(

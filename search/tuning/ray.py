@@ -376,7 +376,7 @@ def _loss(error: Exception) -> str:
     """Return in words how Ray lost a worker."""
     name, text = type(error).__name__, _one_line(error)
     if name == "ActorUnavailableError":
-        # Ray distinguishes the two only later, and calls it temporary; what was sent is lost anyway.
+        # Ray distinguishes the two only later and calls it temporary; what was sent is lost.
         return "neither its process nor its node answers"
     if "node" in text and "died" in text.partition("node")[2]:
         return "its node was lost"
