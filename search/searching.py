@@ -190,8 +190,8 @@ class Searching:
             max_parameters=0,
         )
 
-    def crew(self, directory: RunDirectory, should_stop: ShouldStop) -> OpenExecutor:
-        """Return what hires workers for the retraining, as many as the search had.
+    def retraining_executor(self, directory: RunDirectory, should_stop: ShouldStop) -> OpenExecutor:
+        """Return what starts workers for the retraining, as many as the search had.
 
         Args:
             directory: The run directory, whose journal says how many there were; workers' logs
@@ -207,12 +207,12 @@ class Searching:
         limits = dataclasses.replace(self._limits, trial_timeout=0.0)
 
         @contextmanager
-        def hire(setting: Setting, *, trainings: int) -> Iterator[Executor]:
+        def start(setting: Setting, *, trainings: int) -> Iterator[Executor]:
             count = min(workers, trainings)
             with closing(self._open(setting, count, directory, should_stop, limits)) as executor:
                 yield executor
 
-        return hire
+        return start
 
     def _open(
         self,
@@ -313,7 +313,7 @@ class Searching:
         return finished_brackets(directory.events()) == self.plan().schedule.brackets
 
     def _expected_trials(self) -> int:
-        """Return how many trials there are; a budget in time tells only when the pace is known."""
+        """Return how many trials there are; for a budget in time only once the pace is known."""
         if self._measured is None and BUDGET_IN_TIME.match(self.config.budget):
             return MANY
         return self.plan().schedule.trials
