@@ -2,7 +2,7 @@ import json
 
 import numpy as np
 import pytest
-from tiny import SIZE, THRESHOLD
+from tiny import ABOUT, SIZE, THRESHOLD
 
 from search.data.decode import load_gray
 from search.evaluate import main
@@ -52,12 +52,16 @@ def test_the_numbers_are_those_of_the_network_on_the_decoded_files(
 
 
 @pytest.mark.parametrize(
-    ("papers", "seed"),
-    [({"seed": 2}, 2), ({"seed": None}, None), ({}, None), ({"seed": "x"}, None)],
+    ("about", "seed"),
+    [({"seed": 2}, 2), ({}, None)],
 )
-def test_the_numbers_name_the_seed_that_was_exported(say, films, network, tmp_path, papers, seed):
+def test_the_numbers_name_the_seed_that_was_exported(say, films, network, tmp_path, about, seed):
     model = export_model(
-        network, tmp_path / "model.keras", image_size=SIZE, threshold=THRESHOLD, metadata=papers
+        network,
+        tmp_path / "model.keras",
+        image_size=SIZE,
+        threshold=THRESHOLD,
+        metadata={**ABOUT, **about},
     )
     code, _, err = say(model, "--data", films, "--json", tmp_path / "found.json")
     assert (code, err) == (0, "")
