@@ -100,8 +100,7 @@ class Searching:
         self.queue = [self.documented]
         self.prior = self._prior() if config.source is SourceKind.PRIOR else None
         if self.prior and config.tuner is TunerKind.HYPERBAND:
-            centre = {name: belief.value for name, belief in self.prior.items()}
-            self.queue.append(spaces.nearest(self.space, spaces.complete(self.space, centre)))
+            self.queue.append(spaces.centre(self.space, self.prior))
         self.queue += [spaces.complete(self.space, values) for values in config.enqueue]
         self._measured = known.pace if known else None
         self._begun = known.brackets if known else ()

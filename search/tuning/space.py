@@ -277,6 +277,14 @@ Prior: TypeAlias = Mapping[str, Belief]
 """Beliefs by the name of the hyperparameter; what is not named is drawn uniformly."""
 
 
+def centre(space: Space, prior: Prior) -> Values:
+    """Return the configuration of what is believed, every value the nearest that is allowed."""
+    believed = {
+        hp.name: _nearest(hp, prior[hp.name].value) for hp in space.space if hp.name in prior
+    }
+    return complete(space, believed)
+
+
 def sample_around(space: Space, prior: Prior, drawn: random.Random) -> Values:
     """Draw a configuration around what is known.
 
