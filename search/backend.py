@@ -16,6 +16,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from search.errors import ConfigurationError
+
 
 @contextlib.contextmanager
 def quiet_stderr() -> Iterator[None]:
@@ -56,13 +58,46 @@ def load() -> Any:
     # TensorFlow warns of retracing because every trial is a new model, which is intended here.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     with quiet_stderr():
-        import keras
-        import keras_tuner  # noqa: F401
+        keras = _import_keras()
+        # What ~/.keras/keras.json says of them is for other programs.
+        keras.config.set_image_data_format("channels_last")
+        keras.config.set_floatx("float32")
 
         if keras.backend.backend() == "tensorflow":
             _limit_gpu_memory()
             _end_data_sets_at_once()
         keras.ops.zeros(1)
+    return keras
+
+
+BACKENDS = ("tensorflow", "jax", "torch")
+"""What Keras computes with; the first is the default."""
+
+
+def _import_keras() -> Any:
+    """Import Keras on the backend that was asked for.
+
+    Raises:
+        ConfigurationError: Keras has no such backend, or it is not installed; names the remedy.
+    """
+    asked = os.environ.get("KERAS_BACKEND", "")
+    if asked and asked not in BACKENDS:
+        raise ConfigurationError(f"KERAS_BACKEND={asked}: choose one of {', '.join(BACKENDS)}")
+    try:
+        import keras
+        import keras_tuner  # noqa: F401
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] not in BACKENDS:
+            raise
+        raise ConfigurationError(
+            f"KERAS_BACKEND={asked or 'in keras.json'}: {error.name} is not installed; install it, "
+            f"or set KERAS_BACKEND={BACKENDS[0]}"
+        ) from None
+    if keras.backend.backend() not in BACKENDS:
+        raise ConfigurationError(
+            f"the backend {keras.backend.backend()!r} of keras.json is not supported; set "
+            f"KERAS_BACKEND={BACKENDS[0]}"
+        )
     return keras
 
 

@@ -22,6 +22,7 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import StrEnum
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, TextIO
 
@@ -82,6 +83,24 @@ def read_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """
     typed = {name: getattr(arguments, name, None) for name in OPTIONS}
     return {name: _read(name, text) for name, text in typed.items() if text is not None}
+
+
+def options_from_python(options: dict[str, Any]) -> dict[str, Any]:
+    """Return fields of RunConfig from keyword arguments: text is read as on the command line.
+
+    Raises:
+        ConfigurationError: There is no such option, or a value cannot be read.
+    """
+    found = {}
+    for name, value in options.items():
+        if name not in OPTIONS:
+            raise ConfigurationError(f"{name}: there is no such option{nearest(name, OPTIONS)}")
+        if isinstance(value, str):
+            value = _read(name, [value] if OPTIONS[name].repeated else value)
+        elif isinstance(value, list):
+            value = tuple(value)
+        found[name] = str(value) if isinstance(value, Path) else value
+    return found
 
 
 @functools.cache

@@ -16,15 +16,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from hypermodels import DocumentedCNN
 from search import backend
 from search.config import Channels, RunConfig
-from search.data.listing import Labelling
-from search.data.prepare import SealedTest, default_cache_dir, prepare
+from search.data.listing import labelling
+from search.data.prepare import SealedTest, default_cache_dir, prepare_run
 from search.data.sources import Source
-from search.data.views import ViewSettings
+from search.data.views import view_settings
 from search.errors import ConfigurationError, DataError, StopRequestedError
 from search.journal import Event, EventKind, trial_records
 from search.records import SYNTHETIC_NOTICE, Dataset, Manifest, to_json
@@ -89,8 +88,8 @@ def run(job: Job, console: Console, *, should_stop: ShouldStop) -> RunDirectory 
         make_searching(job.config, dataset).show_plan(console)
         return None
     # What is wrong with the options is told before anything is written.
-    _views(job.config)
-    _labelling(job.config)
+    view_settings(job.config)
+    labelling(job.config)
     results = Path(job.config.results_dir)
     directory = RunDirectory(results / job.config.name) if job.config.name else new_run(results)
     named = dataclasses.replace(job.config, name=directory.name)
@@ -189,60 +188,9 @@ def _run_locked(
         ) from None
 
 
-def _views(config: RunConfig) -> ViewSettings:
-    """Return the stressed views that were asked for.
-
-    Raises:
-        ConfigurationError: A kind or strength is unknown or out of range.
-    """
-    strengths: dict[str, Any] = dict(config.view_strength)
-    known = {f.name: f.default for f in dataclasses.fields(ViewSettings)}
-    del known["kinds"], known["views_per_image"]
-    for name, value in strengths.items():
-        if name not in known:
-            raise ConfigurationError(
-                f"--view-strength {name}: no such strength; choose of {', '.join(known)}"
-            )
-        wanted = "LOW:HIGH" if isinstance(known[name], tuple) else "one number"
-        if isinstance(value, tuple) != isinstance(known[name], tuple) or (
-            isinstance(value, tuple) and len(value) != 2
-        ):
-            raise ConfigurationError(f"--view-strength {name}={value}: needs {wanted}")
-    return ViewSettings(
-        kinds=config.views,
-        views_per_image=min(config.views_per_image, len(config.views)),
-        **strengths,
-    )
-
-
-def _labelling(config: RunConfig) -> Labelling:
-    """Return what was said of classes and patients.
-
-    Raises:
-        ConfigurationError: An option is no pair of classes, or no regular expression.
-    """
-    return Labelling(
-        classes=config.classes,
-        positive=config.positive,
-        patients=config.patients,
-        table=config.table,
-    )
-
-
 def prepare_data(job: Job, console: Console) -> tuple[Dataset, SealedTest]:
     """Return what a search may see, and the test, sealed."""
-    return prepare(
-        job.source,
-        split=job.config.split,
-        val_fraction=job.config.val_fraction,
-        image_size=job.config.image_size,
-        seed=job.config.seed,
-        cache_dir=job.cache_dir,
-        views=_views(job.config),
-        channels=3 if job.config.channels is Channels.RGB else 1,
-        labelling=_labelling(job.config),
-        progress=console.progress,
-    )
+    return prepare_run(job.config, job.source, cache_dir=job.cache_dir, progress=console.progress)
 
 
 def make_searching(config: RunConfig, dataset: Dataset, *, known: Begun | None = None) -> Searching:

@@ -1,13 +1,16 @@
 """The whole job on a tiny demo, and every way of starting it wrongly."""
 
+import contextlib
 import csv
 import json
 import os
+import shlex
 import shutil
 from pathlib import Path
 
 import pytest
 
+from search.errors import ConfigurationError
 from search.records import SYNTHETIC_NOTICE
 from search.run import main
 from search.run_directory import RunDirectory, file_sha256
@@ -387,3 +390,48 @@ def test_a_run_of_another_version_is_not_ablated(copied, capsys):
     (copied / "config.json").write_text(json.dumps({**config, "from_the_future": 1}))
     assert ablate([str(copied)]) == 2
     assert "from_the_future" in capsys.readouterr().out
+
+
+def test_a_finished_run_is_loaded_in_python(folder, root):
+    import search
+
+    result = search.load("tiny", results_dir=folder / "results")
+    assert result.path == root
+    assert len(result.trials) == 8
+    assert result.best == result.evaluation.winner.values
+    assert result._repr_html_().count("<tr>") == 5
+    assert "synthetic" in result._repr_html_()
+    assert str(root) in repr(result)
+    assert result.plot("roc") == root / "plots" / "roc.png"
+    image = next((folder / "cache").rglob("*.jpeg"))
+    (answer,) = result.predict([image])
+    assert 0 < answer.probability < 1
+    with pytest.raises(ConfigurationError, match="did you mean roc"):
+        result.plot("rok")
+
+
+def test_the_hint_of_a_stopped_run_can_be_pasted_and_goes_on(folder, tmp_path, monkeypatch, capsys):
+    results = tmp_path / "my results"
+    monkeypatch.setattr("search.cli.interruptible", lambda _: contextlib.nullcontext(lambda: True))
+    assert main(arguments(folder, "--results-dir", str(results))) == 130
+    said = " ".join(capsys.readouterr().out.split())
+    hint = shlex.split(said.partition("Go on with: ")[2])
+    assert hint[:4] == ["python", "-m", "search.run", "--resume"]
+    assert main([*hint[3:], "--no-live"]) == 130
+    assert len([e for e in RunDirectory(results / "tiny").events() if e["event"] == "epoch"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"max_epoch": 3}, "max_epoch: there is no such option; did you mean max_epochs"),
+        ({"tuner": "hyperbnd"}, "did you mean hyperband"),
+        ({"image_size": 7}, "--image-size 7: must be between"),
+        ({"workers": "many"}, "must be a whole number"),
+    ],
+)
+def test_a_wrong_option_in_python_is_one_error(options, said):
+    import search
+
+    with pytest.raises(ConfigurationError, match=said):
+        search.tune("demo", quiet=True, **options)

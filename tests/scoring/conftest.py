@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import SIZE, THRESHOLD, make_network, smooth_image
+from tiny import ABOUT, SIZE, THRESHOLD, make_network, smooth_image
 
-from search.records import SYNTHETIC_NOTICE, Subset
+from search.records import Subset
 
 
 @pytest.fixture(scope="session")
@@ -26,13 +26,13 @@ def model_file(network, tmp_path_factory):
         tmp_path_factory.mktemp("exported") / "model.keras",
         image_size=SIZE,
         threshold=THRESHOLD,
-        metadata={"run": "tiny", "notice": SYNTHETIC_NOTICE},
+        metadata=ABOUT,
     )
 
 
 @pytest.fixture(scope="session")
 def loaded(model_file):
-    from search.scoring.export import load_model
+    from search.scoring.loading import load_model
 
     return load_model(model_file)
 

@@ -4,8 +4,19 @@ from dataclasses import astuple
 
 import numpy as np
 import pytest
+from tiny import make_predictions
 
-from search.scoring.bootstrap import bootstrap_intervals, paired_difference, subtype_recall
+from search.records import Estimate
+from search.scoring.bootstrap import (
+    MEAN_METRICS,
+    Outcome,
+    bootstrap_intervals,
+    judge,
+    mean_difference,
+    over_seeds,
+    paired_difference,
+    subtype_recall,
+)
 from search.scoring.metrics import (
     RANKING_METRICS,
     THRESHOLD_METRICS,
@@ -105,15 +116,62 @@ def test_subtypes_are_scored_apart_and_only_among_the_ill():
     labels = [1, 1, 1, 1, 0, 0]
     said = [0.9, 0.2, 0.8, 0.7, 0.9, 0.1]
     kinds = ["bacteria", "bacteria", "virus", "virus", "", "virus"]
-    found = subtype_recall(labels, said, kinds, list("abcdef"), 0.5, repeats=50, seed=0)
+    predictions = make_predictions(labels, said, subtypes=kinds)
+    found = subtype_recall(predictions, 0.5, repeats=50, seed=0)
     assert found["bacteria"].value == pytest.approx(0.5)
     assert found["virus"].value == pytest.approx(1.0)
 
 
-def test_subtypes_that_no_name_tells_are_nan():
-    found = subtype_recall([1, 0], [0.9, 0.1], ["", ""], ["a", "b"], 0.5, repeats=10, seed=0)
-    assert math.isnan(found["bacteria"].value)
-    assert math.isnan(found["virus"].high)
+def test_subtypes_that_no_name_tells_are_left_out():
+    assert subtype_recall(make_predictions([1, 0], [0.9, 0.1]), 0.5, repeats=10, seed=0) == {}
+
+
+def two_seeds(shift):
+    """Two networks, and two that are better by `shift` on the same images."""
+    labels, said, patients = case(9)
+    worse = np.stack([said, case(10)[1]])
+    better = np.clip(worse + shift * (2 * labels - 1), 0, 1)
+    return labels, better, worse, patients
+
+
+def test_the_difference_over_seeds_is_the_mean_of_the_seeds_own():
+    labels, better, worse, patients = two_seeds(0.05)
+    cuts = ((0.5, 0.4), (0.6, 0.5))
+    found = mean_difference(labels, better, worse, patients, thresholds=cuts, repeats=50, seed=0)
+    assert found.keys() == set(MEAN_METRICS)
+    single = [
+        threshold_metrics(labels, one, cut)["recall"]
+        - threshold_metrics(labels, other, low)["recall"]
+        for one, other, cut, low in zip(better, worse, *cuts, strict=True)
+    ]
+    recall = found["recall_at_threshold"]
+    assert recall.over_patients.value == pytest.approx(np.mean(single))
+    assert recall.over_seeds == over_seeds(single)
+    assert judge("loss", found["loss"].over_patients) is Outcome.BETTER
+
+
+def test_the_interval_over_seeds_is_students():
+    found = over_seeds([1.0, 2.0, 3.0])
+    assert (found.value, found.low) == (2.0, pytest.approx(2 - 4.3027 / math.sqrt(3), abs=1e-4))
+    assert math.isnan(over_seeds([1.0]).low)
+    with pytest.raises(ValueError, match="no seed"):
+        over_seeds([])
+
+
+@pytest.mark.parametrize(
+    ("metric", "intervals", "outcome"),
+    [
+        ("auc", [(0.01, 0.02)], Outcome.BETTER),
+        ("loss", [(0.01, 0.02)], Outcome.WORSE),
+        ("auc", [(0.01, 0.02), (-0.1, 0.1)], Outcome.UNDECIDED),
+        ("auc", [(0.0, 0.02)], Outcome.UNDECIDED),
+        ("auc", [(math.nan, math.nan)], Outcome.UNDECIDED),
+        ("auc", [], Outcome.UNDECIDED),
+    ],
+)
+def test_a_difference_is_judged_by_all_its_intervals(metric, intervals, outcome):
+    found = [Estimate(value=(low + high) / 2, low=low, high=high) for low, high in intervals]
+    assert judge(metric, *found) is outcome
 
 
 def test_patients_must_be_as_many_as_images():

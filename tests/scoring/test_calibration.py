@@ -4,12 +4,12 @@ from tiny import SIZE, THRESHOLD, make_network
 
 from search.scoring.calibration import (
     LIMITS,
-    Calibrated,
     before_and_after,
     fit_temperature,
     scaled,
 )
-from search.scoring.export import export_model, load_model
+from search.scoring.export import export_model
+from search.scoring.loading import load_model
 from search.scoring.metrics import ranking_metrics
 
 
@@ -44,10 +44,10 @@ def test_calibration_improves_what_it_should_and_leaves_the_order():
     labels, said = too_sure(3.0)
     found = fit_temperature(labels, said)
     calibrated = scaled(said, found.temperature)
-    report = before_and_after(labels, calibrated, found.temperature)
+    before, after = before_and_after(labels, calibrated, found.temperature)
     for metric in ("expected_calibration_error", "loss", "brier"):
-        assert report["after"][metric] < report["before"][metric]
-        assert report["before"][metric] == pytest.approx(ranking_metrics(labels, said)[metric])
+        assert after[metric] < before[metric]
+        assert before[metric] == pytest.approx(ranking_metrics(labels, said)[metric])
     assert (np.diff(calibrated[np.argsort(said)]) >= 0).all()
     assert ranking_metrics(labels, calibrated)["auc"] == ranking_metrics(labels, said)["auc"]
     assert np.array_equal(calibrated >= 0.5, said >= 0.5)
@@ -91,6 +91,6 @@ def test_the_exported_file_calibrates_as_the_run_did(tmp_path, temperature):
         temperature=temperature,
     )
     images = np.random.default_rng(1).integers(0, 256, (6, SIZE, SIZE, 1), dtype=np.uint8)
-    wanted = Calibrated(network, temperature).predict_on_batch(images)
+    wanted = scaled(network.predict_on_batch(images), temperature)
     assert np.abs(wanted - network.predict_on_batch(images)).max() > 0.01
     np.testing.assert_allclose(load_model(file).model.predict_on_batch(images), wanted, atol=1e-6)

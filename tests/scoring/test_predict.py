@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -12,15 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 from search.scoring.rows import row_file
+from tiny import SIZE, THRESHOLD
 
 from search.data.decode import load_gray
-from search.errors import DataError, ModelError, RunDirectoryError, StorageError
+from search.errors import ModelError, RunDirectoryError, StorageError
 from search.predict import main
 from search.records import SYNTHETIC_NOTICE
 from search.run_directory import RunDirectory
-from search.scoring.predict import find_images, find_model, predict_files, unchecked_note
-
-SUFFIXES = frozenset({".jpeg", ".png"})
+from search.scoring.predict import find_model, predict_files, unchecked_note
 
 
 def say(capsys, *arguments):
@@ -66,28 +64,6 @@ def test_a_damaged_manifest_is_told(run_dir):
     (run_dir / "manifest.json").write_text("{")
     with pytest.raises(RunDirectoryError, match="damaged"):
         find_model(run_dir)
-
-
-def test_files_folders_and_globs_are_expanded_in_order_and_once(tmp_path):
-    for name in ("b/2.jpeg", "b/1.png", "b/.hidden.png", "b/__MACOSX/3.png", "b/c/4.png", "a.jpeg"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(b"")
-    (tmp_path / "b" / "notes.txt").write_text("")
-    (tmp_path / "odd[1].png").write_bytes(b"")
-    arguments = [
-        tmp_path / "a.jpeg",
-        tmp_path / "b",
-        tmp_path / "b" / "*.png",
-        tmp_path / "odd[1].png",
-    ]
-    found = find_images([str(a) for a in arguments], suffixes=SUFFIXES)
-    names = [file.relative_to(tmp_path).as_posix() for file in found]
-    assert names == ["a.jpeg", "b/1.png", "b/2.jpeg", "b/c/4.png", "odd[1].png"]
-
-
-def test_a_folder_without_images_is_refused(tmp_path):
-    with pytest.raises(DataError, match="no images"):
-        find_images([str(tmp_path)], suffixes=SUFFIXES)
 
 
 def test_a_folder_without_images_costs_its_own_row_beside_others(capsys, run_dir, films, tmp_path):
@@ -138,7 +114,7 @@ def test_what_cannot_be_read_costs_its_own_row(capsys, run_dir, films, tmp_path,
     bad = {
         str(closed): "cannot be read (Permission denied)",
         "n" * 300 + ".png": "cannot be read (File name too long)",
-        "/dev/zero": "neither a regular file nor a pipe",
+        "/dev/zero": "not a regular file",
     }
     named = [name for name in bad if not inside or name != str(closed)]
     out = tmp_path / "rows.json"
@@ -149,28 +125,6 @@ def test_what_cannot_be_read_costs_its_own_row(capsys, run_dir, films, tmp_path,
     assert len(rows) == 8 + len(bad)
     for row in rows:
         assert bad.get(row["file"], "None") in str(row["error"])
-
-
-def test_a_pipe_is_read_to_its_end(loaded, films, tmp_path):
-    file = films / "test" / "NORMAL" / "IM-0000-0000.jpeg"
-    os.mkfifo(tmp_path / "pipe")
-    writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=[file.read_bytes()])
-    writer.start()
-    piped, plain = predict_files(loaded, [tmp_path / "pipe", file], decode=load_gray)
-    writer.join()
-    assert piped.probability == plain.probability
-
-
-def test_a_folder_gives_files_of_other_names_that_are_recognised_and_links_that_lead_nowhere(
-    tmp_path,
-):
-    for name in ("IM0001", "1.2.840.113", "notes", ".hidden", "b.png"):
-        (tmp_path / name).write_text("film" if name != "notes" else "")
-    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
-    found = find_images(
-        [str(tmp_path)], suffixes=SUFFIXES, recognise=lambda file: file.read_text() == "film"
-    )
-    assert [file.name for file in found] == ["1.2.840.113", "IM0001", "b.png", "gone.png"]
 
 
 def test_a_file_of_rows_speaks_of_its_own_refusals_only(tmp_path):
@@ -206,12 +160,12 @@ def test_a_bad_file_costs_its_own_answer_only(loaded, films):
     files = sorted(films.rglob("*.jpeg"))
     files[3].write_bytes(b"not a picture")
     files.insert(5, films / "missing.jpeg")
-    answers = list(predict_files(loaded, files, decode=load_gray, batch_size=3))
+    answers = list(predict_files(loaded, files, batch_size=3))
     assert [answer.file for answer in answers] == [file.as_posix() for file in files]
     assert [i for i, answer in enumerate(answers) if answer.error] == [3, 5]
     assert answers[3].probability is None
     good = [i for i in range(9) if i not in (3, 5)]
-    alone = [next(predict_files(loaded, [files[i]], decode=load_gray)) for i in good]
+    alone = [next(predict_files(loaded, [files[i]])) for i in good]
     assert [answers[i].probability for i in good] == pytest.approx(
         [answer.probability for answer in alone], abs=1e-6
     )
@@ -219,11 +173,11 @@ def test_a_bad_file_costs_its_own_answer_only(loaded, films):
 
 def test_the_answer_is_the_one_that_was_scored(network, loaded, films):
     file = films / "test" / "NORMAL" / "IM-0000-0000.jpeg"
-    (answer,) = predict_files(loaded, [file], decode=load_gray)
-    pixels = load_gray(file, loaded.image_size)[np.newaxis, ..., np.newaxis]
+    (answer,) = predict_files(loaded, [file])
+    pixels = load_gray(file, SIZE)[np.newaxis, ..., np.newaxis]
     wanted = float(network.predict_on_batch(pixels)[0, 0])
     assert answer.probability == pytest.approx(wanted, abs=1e-6)
-    assert answer.verdict == ("NORMAL", "PNEUMONIA")[wanted >= loaded.threshold.value]
+    assert answer.verdict == ("NORMAL", "PNEUMONIA")[wanted >= THRESHOLD.value]
 
 
 def test_the_command_prints_a_table_with_verdicts_and_notice(capsys, run_dir, films):
@@ -283,8 +237,8 @@ def test_rows_are_written_as_they_come_and_kept_when_it_is_interrupted(
 ):
     seen = []
 
-    def two_then_ctrl_c(loaded, files, *, decode):
-        for answer in predict_files(loaded, files[:2], decode=decode):
+    def two_then_ctrl_c(loaded, files):
+        for answer in predict_files(loaded, files[:2]):
             yield answer
             seen.append((tmp_path / "rows.json").read_text().count('"file"'))
         raise KeyboardInterrupt

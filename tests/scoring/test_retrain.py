@@ -2,27 +2,27 @@
 
 import contextlib
 import dataclasses
+import math
 from collections import deque
 
 import pytest
 
 from search.config import RefitOn, RunConfig
-from search.errors import StopRequestedError
+from search.errors import SearchFailedError, StopRequestedError
 from search.records import EpochRecord, Failure, FailureKind, TrialRecord, TrialResult, TrialStatus
 from search.run_directory import RunDirectory
-from search.scoring.retrain import Retraining, recipe
+from search.scoring.retrain import retrain, trainings
 from search.tuning import checkpoint
 from search.tuning.executors import TrialStarted
 
-DOCUMENTED = {"schedule": "constant", "size": 1}
-BETTER = {"schedule": "constant", "size": 2}
+DEFAULTS = {"size": 1}
 
 
 class FakeExecutor:
     """Trains nothing: the loss is smaller for larger sizes and best in the second epoch."""
 
-    def __init__(self, workers=1, *, fail=(), stop_after=None):
-        self.workers, self.fail, self.left = workers, fail, stop_after
+    def __init__(self, workers=1, *, fail=(), dead=(), stop_after=None):
+        self.workers, self.fail, self.dead, self.left = workers, fail, dead, stop_after
         self.queue, self.specs = deque(), []
 
     @property
@@ -44,7 +44,7 @@ class FakeExecutor:
                 raise StopRequestedError("as asked")
             self.left = None if self.left is None else self.left - 1
             loss = 1 / spec.values["size"] + 0.1 * abs(number - 2) + (spec.seed % 7) / 100
-            metrics = {"loss": loss, "robust_loss": loss}
+            metrics = {RunConfig().choice: loss}
             epochs.append(
                 EpochRecord(trial_id=spec.trial_id, epoch=number, metrics=metrics, seconds=0.0)
             )
@@ -57,89 +57,118 @@ class FakeExecutor:
         return TrialResult(
             trial_id=spec.trial_id,
             epochs=tuple(epochs),
-            parameters=10 * spec.values["size"],
+            parameters=int(10 * spec.values["size"]),
             seconds=0.0,
             best_epoch=min(2, spec.epochs),
             failure=failure,
+            learned=spec.trial_id not in self.dead,
         )
 
 
-def record(number, values):
-    epoch = EpochRecord(
-        trial_id=f"t{number}", epoch=1, metrics={"robust_loss": 1 / values["size"]}, seconds=0
-    )
+def record(number, size, *, found=None, status=TrialStatus.COMPLETED):
+    """Return a trial; the search found it as good as one of another size."""
+    metrics = {RunConfig().choice: 1 / (found or size)}
+    epoch = EpochRecord(trial_id=f"t{number}", epoch=1, metrics=metrics, seconds=0)
     return TrialRecord(
         trial_id=f"t{number}",
         configuration=number,
-        status=TrialStatus.COMPLETED,
-        values=values,
+        status=status,
+        values={"size": size},
         epochs=1,
         target_epochs=1,
         history=(epoch,),
     )
 
 
-RECORDS = [record(0, DOCUMENTED), record(1, BETTER)]
+RECORDS = [record(0, 1), record(1, 2)]
 
-# The search was wrong about it: retrained, it is worse than the documented configuration.
-WORSE = dataclasses.replace(
-    record(1, {"schedule": "constant", "size": 0.5}), history=RECORDS[1].history
-)
+
+@pytest.fixture(autouse=True)
+def losses(monkeypatch):
+    """The objective is a loss here, whatever the default of the search is."""
+    monkeypatch.setattr("search.scoring.retrain.direction", lambda metric: "min")
 
 
 @pytest.fixture
 def stage(tmp_path):
-    """Return a function that retrains and gives candidates, the executor and the journal."""
+    """Return a function that retrains; it gives the result, the executor and what was asked."""
 
-    def retrain(records=RECORDS, *, executor=None, precision="float32", **options):
+    def run(records=RECORDS, *, executor=None, precision="float32", **options):
         fake = executor or FakeExecutor()
         asked = []
 
         @contextlib.contextmanager
-        def crew(setting, *, trainings):
+        def open_executor(setting, *, trainings):
             asked.append((setting, trainings))
             yield fake
 
         directory = RunDirectory(tmp_path / "run")
         directory.create()
-        config = RunConfig(**{"refit_epochs": 3, "refit_seeds": 2, **options})
-        events = []
-        candidates = Retraining(
+        config = RunConfig(**{"refit_epochs": 3, "refit_seeds": 2, "top": 1, **options})
+        found = retrain(
             config,
-            documented=DOCUMENTED,
+            records,
+            defaults=DEFAULTS,
             precision=precision,
             directory=directory,
-            listener=events.append,
-        ).retrain(records, crew, setting="train", final_setting="everything")
-        return candidates, fake, directory, asked, config
+            listener=lambda event: None,
+            open_executor=open_executor,
+            setting="train",
+            final_setting="everything",
+        )
+        return found, fake, directory, asked
 
-    return retrain
+    return run
 
 
-def test_finalists_and_control_are_trained_and_validation_chooses(stage):
-    candidates, _, directory, asked, _ = stage()
-    assert [(c.role, c.seed, c.kept_epoch) for c in candidates] == [
-        ("baseline", 0, 2),
-        ("baseline", 1, 2),
-        ("winner", 0, 2),
-        ("winner", 1, 2),
-    ]
-    assert asked == [("train", 4)]
-    assert directory.read_json("best_hyperparameters.json")["values"] == BETTER
+def trained(fake):
+    return sorted(spec.trial_id for spec in fake.specs)
+
+
+def test_finalists_race_over_seeds_and_the_baseline_gets_every_seed(stage):
+    # The search was wrong about the second: it is the best when it is retrained.
+    records = [record(0, 1), record(1, 3, found=9), record(2, 5, found=8), record(3, 2, found=7)]
+    found, fake, directory, asked = stage(records, top=3, refit_seeds=3)
+    assert trained(fake) == [
+        "baseline-0", "baseline-1", "baseline-2",
+        "finalist_1-0", "finalist_1-1",
+        "finalist_2-0", "finalist_2-1", "finalist_2-2",
+        "finalist_3-0",
+    ]  # fmt: skip
+    assert [count for _, count in asked] == [6, 2, 1]
+    assert [network.seed for network in found.winner] == [0, 1, 2]
+    assert found.winner[0].recipe.values == {"size": 5}
+    assert found.recipe.trained_as == "finalist_2"
+    assert [(one.role, sorted(one.scores)) for one in found.finalists] == [
+        ("finalist_2", [0, 1, 2]), ("finalist_1", [0, 1]), ("finalist_3", [0]),
+        ("baseline", [0, 1, 2]),
+    ]  # fmt: skip
+    assert directory.read_json("best_hyperparameters.json")["trial_id"] == "t2"
+
+
+@pytest.mark.parametrize(
+    ("finalists", "seeds", "count"), [(3, 3, 9), (1, 3, 6), (3, 1, 4), (2, 2, 5), (0, 2, 2)]
+)
+def test_the_number_of_trainings_is_known_before(finalists, seeds, count):
+    assert trainings(RunConfig(refit_seeds=seeds), finalists=finalists) == count
+
+
+def test_of_each_training_the_best_epoch_is_kept_and_journaled(stage):
+    found, _, directory, _ = stage()
+    assert {network.kept_epoch for network in (*found.baseline, *found.winner)} == {2}
     kinds = [event["event"] for event in directory.events()]
     assert kinds.count("refit_started") == kinds.count("refit_ended") == 4
     assert kinds.count("refit_epoch") == 12
 
 
 def test_the_number_of_workers_changes_nothing(stage):
-    one = stage(executor=FakeExecutor(1))[0]
-    assert stage(executor=FakeExecutor(3))[0] == one
+    assert stage(executor=FakeExecutor(3))[0] == stage(executor=FakeExecutor(1))[0]
 
 
 def test_what_is_finished_is_not_trained_by_workers_nor_journaled_again(stage):
     stage()
-    _, _, directory, asked, _ = stage()
-    assert asked == [("train", 0)]
+    _, _, directory, asked = stage()
+    assert {count for _, count in asked} == {0}
     epochs = [
         (e["role"], e["seed"], e["epoch"])
         for e in directory.events()
@@ -151,124 +180,109 @@ def test_what_is_finished_is_not_trained_by_workers_nor_journaled_again(stage):
 def test_a_stopped_retraining_goes_on(stage):
     with pytest.raises(StopRequestedError):
         stage(executor=FakeExecutor(stop_after=5))
-    _, _, directory, asked, _ = stage()
-    assert asked == [("train", 3)]
-    epochs = [e for e in directory.events() if e["event"] == "refit_epoch"]
-    assert len(epochs) == 12
+    _, _, directory, asked = stage()
+    assert asked[0] == ("train", 3)
+    assert len([e for e in directory.events() if e["event"] == "refit_epoch"]) == 12
 
 
-def test_another_training_under_the_same_name_is_journaled_anew(stage):
+def test_another_training_under_the_same_role_is_trained_and_journaled(stage):
     stage()
-    _, _, directory, asked, _ = stage(refit_patience=4)
-    assert asked == [("train", 2)]
-    winner = [
-        e for e in directory.events() if e["event"] == "refit_epoch" and e["role"] == "finalist_1"
-    ]
-    assert len(winner) == 12
+    _, _, directory, asked = stage(refit_patience=4)
+    assert asked[0] == ("train", 2)
+    events = [e for e in directory.events() if e["event"] == "refit_epoch"]
+    assert len([e for e in events if e["role"] == "finalist_1"]) == 12
 
 
-def test_options_are_the_finalists_and_the_control_stays_as_documented(stage):
-    options = {"refit_patience": 4}
-    _, fake, _, _, _ = stage(precision="mixed_bfloat16", **options)
+def test_the_same_training_under_another_role_is_found_again(stage):
+    stage()
+    _, fake, _, asked = stage([record(0, 1), record(1, 3), record(2, 2)], top=2)
+    assert asked[0] == ("train", 1)  # the new finalist's first seed
+    assert len({spec.directory.name for spec in fake.specs}) == len(fake.specs)
+
+
+def test_options_are_the_finalists_and_the_baseline_stays_as_it_is(stage):
+    _, fake, _, _ = stage(precision="mixed_bfloat16", refit_patience=4)
     for spec in fake.specs:
-        ours = spec.trial_id.startswith("finalist")
-        assert spec.early_stopping == (4 if ours else 0)
-        assert spec.precision == ("mixed_bfloat16" if ours else "float32")
+        finalist = spec.trial_id.startswith("finalist")
+        assert spec.early_stopping == (4 if finalist else 0)
+        assert spec.precision == ("mixed_bfloat16" if finalist else "float32")
 
 
-def test_the_documented_configuration_as_the_best_is_trained_once_unless_options_differ(stage):
-    candidates, fake, _, _, _ = stage(RECORDS[:1])
-    assert {spec.trial_id for spec in fake.specs} == {"baseline-0", "baseline-1"}
-    assert [c.role for c in candidates] == ["baseline"] * 2 + ["winner"] * 2
-    _, fake, _, _, _ = stage(RECORDS[:1], refit_patience=4, precision="mixed_bfloat16")
-    ours = [spec for spec in fake.specs if spec.trial_id.startswith("finalist")]
-    assert len(ours) == 2
-    assert {spec.precision for spec in ours} == {"float32"}
+def test_the_defaults_as_the_best_are_trained_once_unless_options_differ(stage):
+    found, fake, _, _ = stage(RECORDS[:1])
+    assert trained(fake) == ["baseline-0", "baseline-1"]
+    assert found.winner == found.baseline
+    _, fake, _, _ = stage(RECORDS[:1], refit_patience=4, precision="mixed_bfloat16")
+    finalists = [spec for spec in fake.specs if spec.trial_id.startswith("finalist")]
+    assert {spec.precision for spec in finalists} == {"float32"}
 
 
-def test_an_ensemble_comes_last_and_its_size_is_stated(stage):
-    candidates, _, _, _, config = stage(ensemble=True)
-    combined = candidates[-1]
-    assert (combined.role, combined.seed, combined.parameters) == ("winner", None, 40)
-    assert [member.seed for member in combined.members] == [0, 1]
-    said = recipe(config, candidates, precision="float32")
-    assert said["ensemble"] == {"members": 2, "parameters": 40}
-    assert "40 parameters" in said["notes"][0]
+def test_what_learned_nothing_is_never_retrained_and_alone_leaves_the_baseline(stage):
+    dead = record(1, 9, status=TrialStatus.LEARNED_NOTHING)
+    found, fake, _, _ = stage([dataclasses.replace(RECORDS[0], values={"size": 2}), dead], top=3)
+    assert {spec.values["size"] for spec in fake.specs} == {1, 2}
+    found, fake, _, _ = stage([dead])
+    assert found.winner == found.baseline
+
+
+def test_a_finalist_that_learned_nothing_when_retrained_does_not_win(stage):
+    found, _, _, _ = stage(executor=FakeExecutor(dead={"finalist_1-0"}))
+    assert found.recipe.trained_as == "baseline"
+    (finalist,) = (one for one in found.finalists if one.role == "finalist_1")
+    assert math.isnan(finalist.scores[0])
+
+
+def test_the_baseline_wins_where_no_finalist_is_better_though_the_search_thought_so(stage):
+    found, fake, directory, _ = stage([RECORDS[0], record(1, 0.5, found=2)], ensemble=True)
+    assert found.winner == found.baseline
+    assert found.ensemble.members == found.winner
+    assert directory.read_json("best_hyperparameters.json") == {
+        "trial_id": "t0",
+        "values": DEFAULTS,
+    }
+    assert len(fake.specs) == 4
+    assert found.recipe.trained_as == "baseline"
+
+
+def test_a_finalist_that_fails_is_out_of_the_race_and_named(stage):
+    records = [*RECORDS, record(2, 3)]
+    fake = FakeExecutor(fail={"finalist_1-0", "finalist_1-1"})
+    found, _, _, _ = stage(records, top=2, executor=fake)
+    assert found.recipe.trained_as == "finalist_2"
+    (failed,) = (one for one in found.finalists if one.role == "finalist_1")
+    assert (failed.failure, failed.scores) == ("injected", {})
+
+
+@pytest.mark.parametrize("role", ["baseline", "finalist_1"])
+def test_a_role_that_fails_with_every_seed_ends_the_run(stage, role):
+    with pytest.raises(SearchFailedError, match=f"{role} configuration failed with every seed"):
+        stage(executor=FakeExecutor(fail={f"{role}-0", f"{role}-1"}))
+
+
+def test_an_ensemble_states_its_size(stage):
+    found, _, _, _ = stage(ensemble=True)
+    assert (found.ensemble.seed, found.ensemble.parameters) == (None, 40)
+    assert [member.seed for member in found.ensemble.members] == [0, 1]
+    assert found.recipe.ensemble == 2
+    assert "40 parameters" in found.recipe.notes[0]
 
 
 def test_on_train_and_validation_each_seed_is_trained_to_its_kept_epoch(stage):
-    candidates, fake, directory, asked, config = stage(
-        refit_on=RefitOn.TRAIN_AND_VALIDATION, ensemble=True
-    )
-    assert asked == [("train", 4), ("everything", 2)]
+    found, fake, directory, asked = stage(refit_on=RefitOn.TRAIN_AND_VALIDATION)
+    assert asked[-1] == ("everything", 2)
     final = [spec for spec in fake.specs if spec.trial_id.startswith("winner_train+val")]
     assert [spec.epochs for spec in final] == [2, 2]
-    winners = [c for c in candidates if c.role == "winner" and not c.members]
-    assert [c.final_weights.parent.name for c in winners] == [
-        next(s.directory.name for s in final if s.trial_id == f"winner_train+val-{c.seed}")
-        for c in winners
-    ]
-    assert all(c.final_weights is None for c in candidates if c.role == "baseline")
-    assert candidates[-1].final_weights is not None
-    said = recipe(config, candidates, precision="float32")
-    assert said["trained_on"] == "train+val"
-    assert "train alone" in said["notes"][0]
+    assert {network.final_weights.parent for network in found.winner} == {
+        spec.directory for spec in final
+    }
+    assert all(network.final_weights is None for network in found.baseline)
+    assert found.recipe.trained_on == "train+val"
+    assert "train alone" in found.recipe.notes[0]
     roles = {e["role"] for e in directory.events() if "role" in e}
     assert roles == {"baseline", "finalist_1", "winner_train+val"}
 
 
 def test_a_seed_that_fails_on_train_and_validation_is_left_out(stage):
     fake = FakeExecutor(fail={"winner_train+val-0"})
-    candidates = stage(executor=fake, refit_on=RefitOn.TRAIN_AND_VALIDATION)[0]
-    assert [c.seed for c in candidates if c.role == "winner"] == [1]
-
-
-def test_with_several_finalists_the_mean_over_seeds_decides(stage):
-    best = {"schedule": "constant", "size": 3}
-    records = [*RECORDS, record(2, best)]
-    records[2] = dataclasses.replace(records[2], history=RECORDS[0].history)
-    candidates, _, directory, _, _ = stage(records, top=3)
-    assert {c.values["size"] for c in candidates if c.role == "winner"} == {3}
-    assert directory.read_json("best_hyperparameters.json")["trial_id"] == "t2"
-
-
-def test_the_control_wins_where_no_finalist_is_better_though_the_search_thought_so(stage):
-    candidates, fake, directory, _, config = stage([RECORDS[0], WORSE], ensemble=True)
-    ours = [c for c in candidates if c.role == "winner" and not c.members]
-    control = [c for c in candidates if c.role == "baseline"]
-    assert [c.weights_file for c in ours] == [c.weights_file for c in control]
-    assert candidates[-1].members == tuple(ours)
-    assert directory.read_json("best_hyperparameters.json") == {
-        "trial_id": "t0",
-        "values": DOCUMENTED,
-    }
-    assert len(fake.specs) == 4
-    assert recipe(config, candidates, precision="float32")["trained_as"] == "baseline"
-
-
-def test_a_control_that_wins_is_trained_once_more_as_it_was_and_has_no_finalists_options(stage):
-    options = {"refit_patience": 4}
-    candidates, fake, _, _, config = stage(
-        [RECORDS[0], WORSE],
-        precision="mixed_bfloat16",
-        refit_on=RefitOn.TRAIN_AND_VALIDATION,
-        **options,
-    )
-    final = [spec for spec in fake.specs if spec.trial_id.startswith("winner_train+val")]
-    assert [(s.values, s.precision) for s in final] == [(DOCUMENTED, "float32")] * 2
-    said = recipe(config, candidates, precision="mixed_bfloat16")
-    assert said["patience"] == 0
-    assert said["precision"] == "float32"
-    assert said["trained_on"] == "train+val"
-
-
-def test_a_finalist_that_was_trained_under_another_name_is_not_trained_again(stage):
-    _, _, directory, _, _ = stage()
-    for folder in directory.refit_dir.glob("finalist_1-*"):
-        folder.rename(folder.with_name(folder.name.replace("finalist_1", "winner")))
-    journal = directory.journal_file.read_text().replace("finalist_1", "winner")
-    directory.journal_file.write_text(journal)
-    candidates, _, _, asked, _ = stage()
-    assert asked == [("train", 0)]
-    ours = [c for c in candidates if c.role == "winner"]
-    assert {c.weights_file.parent.name.split("-")[0] for c in ours} == {"winner"}
+    found, *_ = stage(executor=fake, refit_on=RefitOn.TRAIN_AND_VALIDATION)
+    assert [network.seed for network in found.winner] == [1]

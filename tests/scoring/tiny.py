@@ -1,12 +1,13 @@
 import numpy as np
 from PIL import Image
 
-from search.records import Predictions, Split, Threshold
+from search.records import SYNTHETIC_NOTICE, Predictions, Split, Threshold
 
 SIZE = 32
 THRESHOLD = Threshold(
     value=0.4, rule="sensitivity=0.95", chosen_on="stressed validation (n = 8)", reached=0.97
 )
+ABOUT = {"run": "tiny", "notice": SYNTHETIC_NOTICE, "classes": ("NORMAL", "PNEUMONIA")}
 
 
 def make_network(seed=0, size=SIZE):

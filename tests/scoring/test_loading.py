@@ -10,14 +10,13 @@ from search.records import to_json
 from search.scoring.formats import (
     FORMATS,
     KERAS,
-    PAPERS_VERSION,
+    METADATA_VERSION,
     Format,
     format_of,
     missing_text,
-    read_threshold,
     require,
 )
-from search.scoring.loading import LITERT_PAPERS, SAVED_MODEL_PAPERS, load_export
+from search.scoring.loading import METADATA_FILE, SAVED_MODEL_METADATA, load_model
 
 ABSENT = Format(
     name="stone",
@@ -71,35 +70,26 @@ def test_nothing_is_no_model(tmp_path):
         format_of(tmp_path / "none.onnx")
 
 
-def test_a_threshold_survives_and_a_cut_one_is_told(tmp_path):
-    stored = to_json(THRESHOLD)
-    assert read_threshold(stored, tmp_path) == THRESHOLD
-    del stored["rule"]
-    with pytest.raises(ModelError, match="no 'rule'"):
-        read_threshold(stored, tmp_path)
-
-
-def papers(**changes):
+def metadata(**changes):
     whole = {
-        "version": PAPERS_VERSION,
+        "version": METADATA_VERSION,
         "threshold": to_json(THRESHOLD),
         "image_size": 32,
-        "class_names": ["NORMAL", "PNEUMONIA"],
-        "metadata": {},
+        "feed": {},
     }
     return json.dumps({**whole, **changes})
 
 
-def with_papers(folder, form, text):
-    """A file of a format whose papers are those given and whose model is rubbish."""
+def with_metadata(folder, form, text):
+    """A file of a format whose metadata are those given and whose model is rubbish."""
     path = folder / FORMATS[form].file
     if form == "saved_model":
-        (path / SAVED_MODEL_PAPERS).parent.mkdir(parents=True)
-        (path / SAVED_MODEL_PAPERS).write_text(text)
+        (path / SAVED_MODEL_METADATA).parent.mkdir(parents=True)
+        (path / SAVED_MODEL_METADATA).write_text(text)
         (path / "saved_model.pb").write_bytes(b"rubbish")
     else:
         with zipfile.ZipFile(path, "w") as archive:
-            archive.writestr(LITERT_PAPERS, text)
+            archive.writestr(METADATA_FILE, text)
     return path
 
 
@@ -107,26 +97,28 @@ def with_papers(folder, form, text):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (papers(version=PAPERS_VERSION + 1), "install a newer xray-search"),
-        ('{"version": 1}', "not a model exported by this program"),
+        (metadata(version=METADATA_VERSION + 1), "install a newer xray-search"),
+        (json.dumps({"version": 2, "feed": {}}), "image_size is missing"),
         ("{", "not a model exported by this program"),
         ("[]", "not a model exported by this program"),
     ],
     ids=["newer", "incomplete", "cut", "other"],
 )
-def test_papers_that_cannot_be_used_are_told_before_the_model_is_opened(tmp_path, form, text, said):
+def test_metadata_that_cannot_be_used_are_reported_before_the_model_is_opened(
+    tmp_path, form, text, said
+):
     if FORMATS[form].missing:
         pytest.skip(missing_text(FORMATS[form]))
     with pytest.raises(ModelError, match=said):
-        load_export(with_papers(tmp_path, form, text))
+        load_model(with_metadata(tmp_path, form, text))
 
 
-def test_a_file_without_papers_is_foreign(tmp_path):
+def test_a_file_without_metadata_is_foreign(tmp_path):
     if FORMATS["litert"].missing:
         pytest.skip(missing_text(FORMATS["litert"]))
     (tmp_path / "model.tflite").write_bytes(b"TFL3")
-    with pytest.raises(ModelError, match="no papers in it"):
-        load_export(tmp_path / "model.tflite")
+    with pytest.raises(ModelError, match=r"no xray_search\.json in it"):
+        load_model(tmp_path / "model.tflite")
 
 
 @pytest.mark.parametrize("form", ["onnx", "litert"])
@@ -137,9 +129,9 @@ def test_rubbish_is_refused_by_the_runtime_in_one_line(tmp_path, form):
         path = tmp_path / "model.onnx"
         path.write_bytes(b"rubbish")
     else:
-        path = with_papers(tmp_path, form, papers())
+        path = with_metadata(tmp_path, form, metadata())
     with pytest.raises(ModelError, match="cannot be loaded by") as caught:
-        load_export(path)
+        load_model(path)
     assert "\n" not in str(caught.value)
 
 
@@ -147,7 +139,7 @@ def test_a_missing_runtime_is_told(tmp_path, monkeypatch):
     monkeypatch.setitem(FORMATS, "stone", ABSENT)
     (tmp_path / "model.stone").write_bytes(b"")
     with pytest.raises(ModelError, match=r"needs no_such_chisel"):
-        load_export(tmp_path / "model.stone")
+        load_model(tmp_path / "model.stone")
 
 
 def test_keras_is_the_one_that_needs_nothing():

@@ -1,0 +1,180 @@
+"""The verdict: thresholds before the test, both sides scored with every seed, exports."""
+
+import dataclasses
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from tiny import make_network, make_predictions
+
+from search.config import CalibrationKind, RunConfig
+from search.data.prepare import SealedTest
+from search.records import Comparison, ExportRecord, RetrainingRecipe, Split, to_json
+from search.run_directory import RunDirectory
+from search.scoring import verdict
+from search.scoring.bootstrap import MEAN_METRICS
+from search.scoring.loading import load_model
+from search.scoring.predictions import PREDICTION_FILES, read_predictions_csv
+from search.scoring.retrain import Recipe, Retrained, Retraining, ensemble
+from search.scoring.verdict import compare, decide
+from tests.tiny_data import tiny_data
+
+
+class Said:
+    """A reporter that keeps what it is told."""
+
+    def __init__(self):
+        self.infos, self.warnings = [], []
+        self.info, self.warn = self.infos.append, self.warnings.append
+
+    def progress(self, text, done, total):
+        pass
+
+
+@pytest.fixture(scope="module")
+def retraining(tmp_path_factory):
+    """Two seeds of baseline and winner, and the winner's ensemble; the weights are drawn."""
+    folder = tmp_path_factory.mktemp("weights")
+
+    def networks(role, first):
+        recipe = Recipe(role=role, values={"role": role}, epochs=3)
+        found = []
+        for seed in (0, 1):
+            file = folder / f"{role}-{seed}.weights.h5"
+            make_network(first + seed).save_weights(file)
+            found.append(
+                Retrained(
+                    recipe=recipe,
+                    seed=seed,
+                    parameters=7,
+                    weights_file=file,
+                    kept_epoch=2,
+                    score=0.5 - 0.1 * seed,
+                )
+            )
+        return tuple(found)
+
+    winner = networks("finalist_1", 5)
+    recipe = RetrainingRecipe(
+        trained_as="finalist_1", epochs=3, seeds=2, patience=0, precision="float32",
+        trained_on="train", kept_epochs={0: 2, 1: 2},
+    )  # fmt: skip
+    return Retraining(
+        baseline=networks("baseline", 1), winner=winner, ensemble=None, recipe=recipe, finalists=()
+    )
+
+
+@pytest.fixture
+def decided(tmp_path, retraining, monkeypatch):
+    """Return a function that decides; it gives comparison, directory and what was reported."""
+    monkeypatch.setattr(verdict, "build_model", lambda setting, values, seed: make_network())
+    monkeypatch.setattr(verdict.checkpoint, "load", lambda model, file: model.load_weights(file))
+    dataset = tiny_data(tmp_path, contrast=40)
+    dataset = dataclasses.replace(dataset, report=SimpleNamespace(depth=12))
+    test = dataclasses.replace(dataset.train)
+
+    def run(found=retraining, *, sealed=test, **options):
+        directory = RunDirectory(tmp_path / "run")
+        directory.create()
+        said = Said()
+        comparison = decide(
+            RunConfig(**{"refit_seeds": 2, "export": (), **options}),
+            dataset,
+            SealedTest(folder=tmp_path, classes=dataset.classes, subset=sealed),
+            found,
+            setting=SimpleNamespace(dataset=dataset),
+            directory=directory,
+            reporter=said,
+        )
+        return comparison, directory, said
+
+    return run
+
+
+def test_both_sides_are_scored_with_every_seed_and_written_as_they_are_read(decided):
+    comparison, directory, said = decided()
+    # As JSON, where NaN is equal to itself.
+    assert to_json(directory.read(Comparison, "evaluation.json")) == to_json(comparison)
+    assert [one.seed for one in comparison.winner.test] == [0, 1]
+    assert [one.seed for one in comparison.baseline.validation] == [0, 1]
+    assert comparison.split is Split.TEST
+    assert comparison.winner.exported_seed == 1  # the better score
+    assert comparison.winner.exported is comparison.winner.test[1]
+    assert comparison.winner.exported.threshold.chosen_on == "perturbed validation images (n = 24)"
+    assert comparison.mean_difference.keys() == set(MEAN_METRICS)
+    assert comparison.mcnemar.keys() == {"at_half", "at_threshold"}
+    assert (comparison.test_evaluations, comparison.times_evaluated) == (4, 1)
+    assert comparison.classes == ("NORMAL", "PNEUMONIA")
+    for role, file in PREDICTION_FILES.items():
+        assert read_predictions_csv(directory.root / file).keys() == {Split.VALIDATION, Split.TEST}
+        assert getattr(comparison, role).spread["ranking"]["auc"].sd >= 0
+    assert said.warnings == []
+
+
+def test_what_is_exported_carries_what_its_answers_need(decided):
+    comparison, directory, said = decided()
+    about = load_model(directory.root / "model.keras").metadata
+    assert about.threshold == comparison.winner.exported.threshold
+    assert (about.classes, about.channels, about.depth) == (("NORMAL", "PNEUMONIA"), 1, 12)
+    assert (about.role, about.seed, about.values) == ("winner", 1, {"role": "finalist_1"})
+    (row,) = directory.read(tuple[ExportRecord, ...], "exports.json")
+    assert row.status == "written"
+    assert "gives the same probabilities" in said.infos[0]
+
+
+def test_every_opening_of_the_test_counts(decided):
+    decided()
+    comparison, *_ = decided()
+    assert comparison.times_evaluated == 2
+
+
+def test_without_a_test_set_there_is_no_difference(decided):
+    comparison, directory, said = decided(sealed=None)
+    assert comparison.split is Split.VALIDATION
+    assert (comparison.difference, comparison.mean_difference, comparison.mcnemar) == ({}, {}, {})
+    assert comparison.winner.test == ()
+    assert comparison.winner.exported in comparison.winner.validation
+    assert (comparison.test_evaluations, comparison.times_evaluated) == (0, 0)
+    assert "scored on validation only" in said.warnings[0]
+    json.loads((directory.root / "evaluation.json").read_text())
+
+
+def test_an_ensemble_is_scored_beside_its_members_and_exported(decided, retraining):
+    combined = ensemble(retraining.winner, "min")
+    comparison, directory, _ = decided(dataclasses.replace(retraining, ensemble=combined))
+    assert comparison.winner.exported_seed is None
+    assert len(comparison.winner.test) == 2
+    (whole,) = comparison.winner.ensemble_test
+    assert comparison.winner.exported is whole
+    assert comparison.test_evaluations == 5
+    assert load_model(directory.root / "model.keras").metadata.seed is None
+
+
+def test_calibration_keeps_decisions_at_one_half_and_is_reported(decided):
+    plain, *_ = decided()
+    comparison, *_ = decided(calibrate=CalibrationKind.TEMPERATURE)
+    found = comparison.calibration["winner"]
+    assert found.method == "temperature"
+    assert found.before.keys() == found.after.keys() == {Split.VALIDATION, Split.TEST}
+    assert comparison.winner.exported.confusion_at_half == plain.winner.exported.confusion_at_half
+
+
+def test_on_train_and_validation_the_final_network_is_tested_and_the_other_validates(
+    decided, retraining, tmp_path
+):
+    file = tmp_path / "final.weights.h5"
+    make_network(9).save_weights(file)
+    last = tuple(dataclasses.replace(one, final_weights=file) for one in retraining.winner)
+    plain, *_ = decided()
+    comparison, *_ = decided(dataclasses.replace(retraining, winner=last))
+    assert comparison.winner.validation[1].ranking == plain.winner.validation[1].ranking
+    assert comparison.winner.test[1].ranking != plain.winner.test[1].ranking
+    assert "without validation images" in comparison.winner.exported.threshold.chosen_on
+
+
+def test_predictions_of_other_images_are_not_compared():
+    found = make_predictions([0, 1], [0.1, 0.9])
+    other = dataclasses.replace(found, labels=np.array([1, 1], np.int8))
+    with pytest.raises(ValueError, match="not of the same images"):
+        compare(found, other, thresholds=(0.5, 0.5), seed=0)
