@@ -23,6 +23,16 @@ from search.records import Values
 Space: TypeAlias = kt.HyperParameters
 
 
+def declared(hypermodel: kt.HyperModel) -> Space:
+    """Return the space of a HyperModel; one without `declare` builds its defaults to tell it."""
+    space = Space()
+    if hasattr(hypermodel, "declare"):
+        hypermodel.declare(space)
+    else:
+        hypermodel.build(space)
+    return space
+
+
 def defaults(space: Space) -> Values:
     """Return the values of the default configuration, active ones only."""
     return complete(space, {})
