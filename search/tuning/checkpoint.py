@@ -96,8 +96,8 @@ def load(model: Any, path: Path, *, steps: int | None = None) -> None:
     file = _read(path)
     if file is None:
         raise RunDirectoryError(
-            f"{path}: the weights are gone or damaged (wrong checksum); remove what is left of the "
-            "file and run the same command with --resume, which trains them again"
+            f"{path}: the weights are gone or damaged (wrong checksum); run the same command with "
+            "--resume, which trains them again"
         )
     if not model.optimizer.built:
         # Keras creates the optimizer's variables at the first step; loading skips missing ones.

@@ -273,7 +273,10 @@ def _restore(run: _Run, model: Any, steps_per_epoch: int) -> int:
     own, parent = spec.directory / checkpoint.LAST, spec.parent_checkpoint
     checkpoint.tidy(spec.directory)
     run.records = []
-    if epoch := checkpoint.saved_epoch(own):
+    epoch = checkpoint.saved_epoch(own)
+    # Of the epochs behind it, one is the best, whose weights cannot be had but by training.
+    whole = not spec.keep_best or checkpoint.saved_epoch(spec.directory / checkpoint.BEST) > 0
+    if epoch and whole:
         checkpoint.load(model, own, steps=epoch * steps_per_epoch)
         run.records = [
             record
@@ -282,7 +285,7 @@ def _restore(run: _Run, model: Any, steps_per_epoch: int) -> int:
         ]
         return epoch
     if own.exists():
-        run.notes += (f"{own.name} was damaged; its epochs were trained again",)
+        run.notes += ("its checkpoint was damaged; its epochs were trained again",)
     if spec.initial_epoch == 0:
         return 0
     if parent is not None and checkpoint.saved_epoch(parent) == spec.initial_epoch:

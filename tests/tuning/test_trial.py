@@ -380,11 +380,13 @@ def test_without_a_parents_checkpoint_its_epochs_are_trained_again(setting, tmp_
         assert one.metrics == pytest.approx(two.metrics, abs=1e-6)
 
 
-def test_a_damaged_checkpoint_of_its_own_is_trained_again_with_a_note(setting, tmp_path):
-    whole = train_trial(spec(tmp_path, "t", epochs=2), setting)
-    own = tmp_path / "t" / checkpoint.LAST
+@pytest.mark.parametrize("name", [checkpoint.LAST, checkpoint.BEST])
+def test_a_damaged_checkpoint_of_its_own_is_trained_again_with_a_note(setting, tmp_path, name):
+    whole = train_trial(spec(tmp_path, "t", epochs=2, keep_best=True), setting)
+    own = tmp_path / "t" / name
     own.write_bytes(own.read_bytes()[:-1])
-    result = train_trial(spec(tmp_path, "t", epochs=2), setting)
+    result = train_trial(spec(tmp_path, "t", epochs=2, keep_best=True), setting)
+    assert checkpoint.saved_epoch(own) in (1, 2)
     assert "damaged; its epochs were trained again" in result.notes[0]
     assert result.epochs[-1].metrics == pytest.approx(whole.epochs[-1].metrics, abs=1e-6)
 
