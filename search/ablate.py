@@ -179,7 +179,7 @@ def _ablate(
         search = {"event": EventKind.STAGE.value, "name": "search", "time": time.time()}
         console.replay([*plan, search, *before])
         with console.stage("Retrain, then evaluate on the test set"):
-            open_executor = search_stage.opener(run, should_stop)
+            open_executor = search_stage.retraining_executor(run, should_stop)
             report = ablation.answer(dataset, sealed, open_executor)
     console.show(tables.ablation_view(report))
     console.info(f"Answers: {ablation.directory.root / FILE}")

@@ -161,7 +161,7 @@ def _run_locked(
                 precision=search.precision,
                 directory=directory,
                 listener=console.listen,
-                open_executor=search.opener(directory, should_stop),
+                open_executor=search.retraining_executor(directory, should_stop),
                 setting=search.refit_setting(),
                 final_setting=search.refit_setting(on_everything=True),
             )

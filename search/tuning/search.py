@@ -182,7 +182,7 @@ class Search:
             max_parameters=0,
         )
 
-    def opener(
+    def retraining_executor(
         self, directory: RunDirectory, should_stop: ShouldStop
     ) -> Callable[..., AbstractContextManager[Executor]]:
         """Return what starts workers for the retraining, as many as the search had.
@@ -310,7 +310,7 @@ class Search:
         return finished_brackets(directory.events()) == self.plan().schedule.brackets
 
     def _expected_trials(self) -> int:
-        """Return how many trials there are; a budget in time tells only when the pace is known."""
+        """Return how many trials there are; for a budget in time only once the pace is known."""
         if self._measured is None and BUDGET_IN_TIME.match(self.config.budget):
             return MANY
         return self.plan().schedule.trials
