@@ -132,8 +132,8 @@ def _reopen(directory: RunDirectory, config: RunConfig, console: Console) -> tup
     source = stored_source(directory, config, cache_dir=cache, progress=console.progress)
     dataset, sealed = workflow.prepare_data(workflow.Job(config=config, source=source), console)
     check_same_data(directory, dataset)
-    searching = workflow.make_searching(config, dataset, known=begun(directory.events()))
-    return dataset, sealed, searching
+    search_stage = workflow.make_search(config, dataset, known=begun(directory.events()))
+    return dataset, sealed, search_stage
 
 
 def _ablate(
@@ -152,12 +152,12 @@ def _ablate(
     with console.stage("Data"):
         if options.workers is not None:
             config = dataclasses.replace(config, workers=options.workers)
-        dataset, sealed, searching = _reopen(run, config, console)
+        dataset, sealed, search_stage = _reopen(run, config, console)
     if dataset.synthetic:
         console.notice(SYNTHETIC_NOTICE)
     ablation = Ablation(
         config,
-        searching,
+        search_stage,
         run=run,
         bases=FROM[options.base],
         wishes=wishes,
@@ -165,7 +165,7 @@ def _ablate(
         epochs=options.epochs or config.refit_epochs,
         reporter=console,
     )
-    console.info(ablation.plan(searching.pace.epoch))
+    console.info(ablation.plan(search_stage.pace.epoch))
     if options.plan:
         return
     with storage_errors(ablation.directory.root):
@@ -179,7 +179,7 @@ def _ablate(
         search = {"event": EventKind.STAGE.value, "name": "search", "time": time.time()}
         console.replay([*plan, search, *before])
         with console.stage("Retrain, then evaluate on the test set"):
-            open_executor = searching.crew(run, should_stop)
+            open_executor = search_stage.retraining_executor(run, should_stop)
             report = ablation.answer(dataset, sealed, open_executor)
     console.show(tables.ablation_view(report))
     console.info(f"Answers: {ablation.directory.root / FILE}")

@@ -472,6 +472,14 @@ class RunConfig:
     search: tuple[str, ...] = option(
         (), SEARCH, "vary only these hyperparameters", metavar="NAME,NAME", shown="all"
     )
+    hypermodel: str = option(
+        "",
+        SEARCH,
+        "your own network: a kt.HyperModel, its class, or a function build(hp); see "
+        "search/tuning/README.md for what it must accept",
+        metavar="MODULE:NAME",
+        shown="the documented network",
+    )
     source: SourceKind = option(
         SourceKind.PRIOR,
         SEARCH,

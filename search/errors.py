@@ -81,6 +81,7 @@ def storage_errors(place: Path, *, option: str = RESULTS_DIR) -> Iterator[None]:
     reasons = {
         errno.ENOSPC: "no space left on the disk; free some",
         errno.EDQUOT: "the disk quota is used up; free some space",
+        errno.EFBIG: "a file may not grow any more; raise the limit (ulimit -f)",
         errno.EROFS: "the file system is read-only",
         errno.EACCES: "no permission to write",
         errno.EPERM: "no permission to write",

@@ -1,6 +1,6 @@
 """The story of a run, top to bottom: data, plan, search, retraining, scoring, report.
 
-The only module that knows the HyperModel. Each stage writes what it found to the run directory
+Each stage writes what it found to the run directory
 before the next begins, so a run that was killed continues where it was; the manifest comes last.
 """
 
@@ -16,15 +16,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from hypermodels import DocumentedCNN
 from search import backend
-from search.config import Channels, RunConfig
-from search.data.listing import Labelling
-from search.data.prepare import SealedTest, default_cache_dir, prepare
+from search.config import RunConfig
+from search.data.listing import labelling
+from search.data.prepare import SealedTest, default_cache_dir, prepare_run
 from search.data.sources import Source
-from search.data.views import ViewSettings
+from search.data.views import view_settings
 from search.errors import ConfigurationError, DataError, StopRequestedError
 from search.journal import Event, EventKind, trial_records
 from search.records import SYNTHETIC_NOTICE, Dataset, Manifest, to_json
@@ -33,10 +31,11 @@ from search.reporting.console import Console
 from search.reporting.tensorboard import TensorBoardLog
 from search.run_directory import RunDirectory, new_run
 from search.scoring import gradcam
-from search.scoring.retrain import retrain
+from search.scoring.retrain import retrain, trainings
 from search.scoring.verdict import decide
-from search.searching import Searching
+from search.tuning.hypermodel import factory
 from search.tuning.resume import Begun, begun, check_same_backend, check_same_data, claim
+from search.tuning.search import Search
 from search.tuning.space import ranges
 
 ShouldStop = Callable[[], bool]
@@ -86,11 +85,11 @@ def run(job: Job, console: Console, *, should_stop: ShouldStop) -> RunDirectory 
         with console.stage("Data"):
             dataset, _ = prepare_data(job, console)
             console.show_data(dataset.report)
-        make_searching(job.config, dataset).show_plan(console)
+        show_plan(make_search(job.config, dataset), console)
         return None
     # What is wrong with the options is told before anything is written.
-    _views(job.config)
-    _labelling(job.config)
+    view_settings(job.config)
+    labelling(job.config)
     results = Path(job.config.results_dir)
     directory = RunDirectory(results / job.config.name) if job.config.name else new_run(results)
     named = dataclasses.replace(job.config, name=directory.name)
@@ -127,8 +126,8 @@ def _run_locked(
         with clock.stage("data", "Data"):
             dataset, sealed = prepare_data(job, console)
             check_same_data(directory, dataset)
-            searching = make_searching(job.config, dataset, known=begun(directory.events()))
-            searching.refuse_other(directory)
+            search = make_search(job.config, dataset, known=begun(directory.events()))
+            search.refuse_other(directory)
             # Taken apart, a half-updated run must not look complete.
             (directory.root / "manifest.json").unlink(missing_ok=True)
             directory.write_json("config.json", job.config)
@@ -147,23 +146,24 @@ def _run_locked(
                     device=backend.device(),
                 )
                 if job.config.tensorboard:
-                    _show_in_tensorboard(directory, searching, console)
-                executor = held.enter_context(searching.executor(directory, should_stop))
-                searching.show_plan(console, directory)
+                    _show_in_tensorboard(directory, search, console)
+                executor = held.enter_context(search.executor(directory, should_stop))
+                show_plan(search, console, directory)
             with clock.stage("search", "Search"):
-                records = searching.search(directory, console, executor)
+                console.replay(directory.events())
+                records = search.search(directory, executor, listener=console.listen)
         console.show_trials(records, objective=job.config.objective, direction=job.config.direction)
         with clock.stage("retrain", "Retrain with class weights"):
             retraining = retrain(
                 job.config,
                 records,
-                defaults=searching.documented,
-                precision=searching.precision,
+                defaults=search.defaults,
+                precision=search.precision,
                 directory=directory,
                 listener=console.listen,
-                open_executor=searching.crew(directory, should_stop),
-                setting=searching.refit_setting(),
-                final_setting=searching.refit_setting(on_everything=True),
+                open_executor=search.retraining_executor(directory, should_stop),
+                setting=search.refit_setting(),
+                final_setting=search.refit_setting(on_everything=True),
             )
         with clock.stage("score", "Threshold, test, export"):
             comparison = decide(
@@ -171,7 +171,7 @@ def _run_locked(
                 dataset,
                 sealed,
                 retraining,
-                setting=searching.refit_setting(),
+                setting=search.refit_setting(),
                 directory=directory,
                 reporter=console,
             )
@@ -189,89 +189,39 @@ def _run_locked(
         ) from None
 
 
-def _views(config: RunConfig) -> ViewSettings:
-    """Return the stressed views that were asked for.
-
-    Raises:
-        ConfigurationError: A kind or strength is unknown or out of range.
-    """
-    strengths: dict[str, Any] = dict(config.view_strength)
-    known = {f.name: f.default for f in dataclasses.fields(ViewSettings)}
-    del known["kinds"], known["views_per_image"]
-    for name, value in strengths.items():
-        if name not in known:
-            raise ConfigurationError(
-                f"--view-strength {name}: no such strength; choose of {', '.join(known)}"
-            )
-        wanted = "LOW:HIGH" if isinstance(known[name], tuple) else "one number"
-        if isinstance(value, tuple) != isinstance(known[name], tuple) or (
-            isinstance(value, tuple) and len(value) != 2
-        ):
-            raise ConfigurationError(f"--view-strength {name}={value}: needs {wanted}")
-    return ViewSettings(
-        kinds=config.views,
-        views_per_image=min(config.views_per_image, len(config.views)),
-        **strengths,
-    )
-
-
-def _labelling(config: RunConfig) -> Labelling:
-    """Return what was said of classes and patients.
-
-    Raises:
-        ConfigurationError: An option is no pair of classes, or no regular expression.
-    """
-    return Labelling(
-        classes=config.classes,
-        positive=config.positive,
-        patients=config.patients,
-        table=config.table,
-    )
-
-
 def prepare_data(job: Job, console: Console) -> tuple[Dataset, SealedTest]:
     """Return what a search may see, and the test, sealed."""
-    return prepare(
-        job.source,
-        split=job.config.split,
-        val_fraction=job.config.val_fraction,
-        image_size=job.config.image_size,
-        seed=job.config.seed,
-        cache_dir=job.cache_dir,
-        views=_views(job.config),
-        channels=3 if job.config.channels is Channels.RGB else 1,
-        labelling=_labelling(job.config),
-        progress=console.progress,
-    )
+    return prepare_run(job.config, job.source, cache_dir=job.cache_dir, progress=console.progress)
 
 
-def make_searching(config: RunConfig, dataset: Dataset, *, known: Begun | None = None) -> Searching:
-    """Return the search of a run, with the HyperModel of this project.
+def make_search(config: RunConfig, dataset: Dataset, *, known: Begun | None = None) -> Search:
+    """Return the search of a run.
 
     Args:
         config: What was asked for.
         dataset: Its images.
         known: What earlier processes of the run settled.
     """
-
-    def hypermodel(epochs: int, images: int) -> DocumentedCNN:
-        return DocumentedCNN(
-            image_size=config.image_size,
-            channels=1 if config.channels is Channels.ONE else 3,
-            colour=config.channels is Channels.RGB,
-            train_size=images,
-            epochs=epochs,
-        )
-
-    return Searching(config, dataset, hypermodel=hypermodel, known=known)
+    return Search(config, dataset, hypermodel=factory(config, dataset), known=known)
 
 
-def _show_in_tensorboard(directory: RunDirectory, searching: Searching, console: Console) -> None:
+def show_plan(search: Search, console: Console, directory: RunDirectory | None = None) -> None:
+    """Print what will be done and how long it takes, and journal it."""
+    most = trainings(search.config, finalists=search.config.top)
+    plan = search.plan_record(trainings=most)
+    console.show_plan(plan)
+    if directory is not None:
+        fields = to_json(plan)
+        directory.append(EventKind.PLAN, **fields)
+        console.listen({"event": EventKind.PLAN.value, "time": time.time(), **fields})
+
+
+def _show_in_tensorboard(directory: RunDirectory, search: Search, console: Console) -> None:
     """Write what happened so far for TensorBoard, and whatever is going to happen."""
     log = TensorBoardLog(
         directory.root / "tensorboard",
-        space=ranges(searching.space),
-        objective=searching.config.objective,
+        space=ranges(search.space),
+        objective=search.config.objective,
         warn=console.warn,
     )
     log.replay(directory.events())

@@ -21,17 +21,21 @@ from rich.table import Table
 from rich.text import Text
 
 from search import cli
-from search.config import RunConfig, SplitKind
-from search.data.listing import Labelling
-from search.data.prepare import default_cache_dir, prepare
+from search.config import RunConfig
+from search.data.prepare import default_cache_dir, prepare_run
 from search.data.report import table
 from search.data.sources import find_source
-from search.data.views import ViewSettings
 from search.errors import ConfigurationError, SearchError
 from search.records import BestHyperparameters, Dataset
 from search.run_directory import RunDirectory, write_json
 
 INTERRUPTED = 130
+
+OPTIONS = (
+    "split", "val_fraction", "image_size", "channels", "classes", "positive", "patients", "table",
+    "views", "views_per_image", "view_strength", "cache_dir", "seed",
+)  # fmt: skip
+"""The options of a run that this command has as well."""
 
 AUGMENTATION: dict[str, Any] = {
     "crop_min_area": 1.0,
@@ -76,7 +80,6 @@ def _parser() -> argparse.ArgumentParser:
         description="Say what is in a folder of images of two classes: counts, patients, sizes, "
         "unusable files, duplicates, leakage between the splits.",
     )
-    default = RunConfig()
     parser.add_argument(
         "data",
         nargs="?",
@@ -84,34 +87,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="a folder or .zip, kaggle, demo, or auto (%(default)s)",
     )
-    parser.add_argument(
-        "--split",
-        choices=[kind.value for kind in SplitKind],
-        default=default.split.value,
-        help="%(default)s by default",
-    )
-    parser.add_argument("--val-fraction", type=float, default=default.val_fraction, metavar="F")
-    parser.add_argument("--image-size", type=int, default=default.image_size, metavar="PIXELS")
-    parser.add_argument(
-        "--channels", choices=["gray", "rgb"], default="gray", help="rgb keeps real colour"
-    )
-    parser.add_argument(
-        "--classes",
-        type=lambda text: tuple(name.strip() for name in text.split(",")),
-        default=(),
-        metavar="A,B",
-        help="the two classes to take, of several folders",
-    )
-    parser.add_argument("--positive", default="", metavar="NAME", help="the class to find")
-    parser.add_argument(
-        "--patients", default="", metavar="REGEX", help="one group: the patient in a file's name"
-    )
-    parser.add_argument(
-        "--table", default="", metavar="FILE.csv", help="columns file, label, patient, split"
-    )
-    parser.add_argument("--seed", type=int, default=default.seed, metavar="N")
-    parser.add_argument("--views-per-image", type=int, default=default.views_per_image, metavar="N")
-    parser.add_argument("--cache-dir", type=Path, default=None, metavar="DIR")
+    cli.add_options(parser, OPTIONS)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the whole report to FILE")
     sheet = parser.add_argument_group("what the network sees")
     sheet.add_argument(
@@ -132,22 +108,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _show(arguments: argparse.Namespace) -> None:
-    # RunConfig holds the ranges of the options that both commands have.
-    config = RunConfig(
-        split=SplitKind(arguments.split),
-        val_fraction=arguments.val_fraction,
-        image_size=arguments.image_size,
-        seed=arguments.seed,
-        views_per_image=arguments.views_per_image,
-    )
+    config = RunConfig(**cli.read_options(arguments))
     settings = augmentation_settings(arguments)
-    labelling = Labelling(
-        classes=arguments.classes,
-        positive=arguments.positive,
-        patients=arguments.patients,
-        table=arguments.table,
-    )
-    cache_dir = arguments.cache_dir or default_cache_dir()
+    cache_dir = Path(config.cache_dir) if config.cache_dir else default_cache_dir()
     console, errors = Console(), Console(stderr=True)
     with Progress(transient=True, console=errors, disable=not errors.is_terminal) as bar:
         progress = _listener(bar)
@@ -155,21 +118,10 @@ def _show(arguments: argparse.Namespace) -> None:
             arguments.data,
             cache_dir=cache_dir,
             seed=config.seed,
-            table=labelling.table,
+            table=config.table,
             progress=progress,
         )
-        dataset, _ = prepare(
-            source,
-            split=config.split,
-            val_fraction=config.val_fraction,
-            image_size=config.image_size,
-            seed=config.seed,
-            cache_dir=cache_dir,
-            views=ViewSettings(views_per_image=config.views_per_image),
-            channels=3 if arguments.channels == "rgb" else 1,
-            labelling=labelling,
-            progress=progress,
-        )
+        dataset, _ = prepare_run(config, source, cache_dir=cache_dir, progress=progress)
     _print(console, dataset)
     if arguments.json:
         write_json(arguments.json, dataset.report, option="--json")

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from search.config import RunConfig
 from search.data.decode import is_image
 from search.data.naming import read_name
 from search.data.table import SPLITS, Row, match_files, read_table
@@ -109,6 +110,16 @@ FROM_THE_FILES = Labelling()
 """Nothing said: classes and patients are those of folders and names."""
 
 
+def labelling(config: RunConfig) -> Labelling:
+    """Return what the options of a run say; raises ConfigurationError as `Labelling`."""
+    return Labelling(
+        classes=config.classes,
+        positive=config.positive,
+        patients=config.patients,
+        table=config.table,
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class FoundFile:
     """One image file, not yet opened."""
@@ -137,12 +148,12 @@ class Listing:
         return tuple(file for file in self.files if file.folder in folders)
 
 
-def list_images(root: Path, labelling: Labelling = FROM_THE_FILES, *, place: str = "") -> Listing:
+def list_images(root: Path, said: Labelling = FROM_THE_FILES, *, place: str = "") -> Listing:
     """List a data folder.
 
     Args:
         root: The folder that directly holds `train/`, or the classes.
-        labelling: What the user says of classes and patients.
+        said: What the user says of classes and patients.
         place: What errors name: the archive where the folder was extracted from one.
 
     Raises:
@@ -151,7 +162,7 @@ def list_images(root: Path, labelling: Labelling = FROM_THE_FILES, *, place: str
         ConfigurationError: An option of the labelling does not fit the files.
     """
     left = LeftOutFiles()
-    table = read_table(Path(labelling.table)) if labelling.table else None
+    table = read_table(Path(said.table)) if said.table else None
     if table is not None and any(row.label for row in table.rows.values()):
         images = _everything(root, left)
     else:
@@ -159,12 +170,12 @@ def list_images(root: Path, labelling: Labelling = FROM_THE_FILES, *, place: str
     if table is not None:
         images = _joined(images, match_files(table, [i.relative for i in images], root), left)
     place = place or str(root)
-    classes = _choose(images, place, labelling)
+    classes = _choose(images, place, said)
     images = _of_classes(images, classes, left)
     for name in classes:
         if not any(_same(i.class_name, name) and i.folder != "test" for i in images):
             raise DataError(f"{place}: no {name} images to train on; they are all in the test")
-    files = _with_patients(images, classes, labelling)
+    files = _with_patients(images, classes, said)
     return Listing(root=root, classes=classes, files=files, left_out=left.rows())
 
 
@@ -392,33 +403,33 @@ def _same(first: str, second: str) -> bool:
     return first.casefold() == second.casefold()
 
 
-def _choose(images: Sequence[FoundFile], place: str, labelling: Labelling) -> tuple[str, str]:
+def _choose(images: Sequence[FoundFile], place: str, said: Labelling) -> tuple[str, str]:
     """Return the names of the negative and the positive class."""
     names: dict[str, str] = {}
     for image in images:  # the spelling of the training images wins
         names.setdefault(image.class_name.casefold(), image.class_name)
     found = sorted(names.values())
-    if labelling.classes:
-        missing = [name for name in labelling.classes if name.casefold() not in names]
+    if said.classes:
+        missing = [name for name in said.classes if name.casefold() not in names]
         if missing:
             raise ConfigurationError(
-                f"--classes {','.join(labelling.classes)}: {place} has no images of {missing[0]}; "
+                f"--classes {','.join(said.classes)}: {place} has no images of {missing[0]}; "
                 f"it has {_counted(images)}"
             )
-        found = [names[name.casefold()] for name in labelling.classes]
+        found = [names[name.casefold()] for name in said.classes]
     if len(found) != 2:
         raise DataError(_not_two(images, place, found))
-    positive = _positive(found, labelling)
+    positive = _positive(found, said)
     return (found[0] if positive == found[1] else found[1]), positive
 
 
-def _positive(names: Sequence[str], labelling: Labelling) -> str:
-    if labelling.positive:
+def _positive(names: Sequence[str], said: Labelling) -> str:
+    if said.positive:
         for name in names:
-            if _same(name, labelling.positive):
+            if _same(name, said.positive):
                 return name
         raise ConfigurationError(
-            f"--positive {labelling.positive}: no such class; choose {names[0]} or {names[1]}"
+            f"--positive {said.positive}: no such class; choose {names[0]} or {names[1]}"
         )
     findings = [name for name in names if name.casefold() not in NEGATIVE]
     return findings[0] if len(findings) == 1 else names[1]
@@ -491,14 +502,14 @@ def _joined(
 
 
 def _with_patients(
-    images: Sequence[FoundFile], classes: tuple[str, str], labelling: Labelling
+    images: Sequence[FoundFile], classes: tuple[str, str], said: Labelling
 ) -> tuple[FoundFile, ...]:
     """Return the files in order, each with its patient.
 
     The patient is what the table says; else what the regular expression finds; else the folder
     inside the class, where there are enough of them to be patients; else what the name tells.
     """
-    pattern = re.compile(labelling.patients) if labelling.patients else None
+    pattern = re.compile(said.patients) if said.patients else None
     told = any(image.patient for image in images)
     by_group = len({image.group for image in images} - {""}) >= PATIENT_FOLDERS
     files = []
@@ -516,7 +527,7 @@ def _with_patients(
         files.append(replace(image, label=label, patient=patient, subtype=name.subtype))
     if pattern and not any(file.patient for file in files):
         raise ConfigurationError(
-            f"--patients {labelling.patients}: matches none of {len(files):,} files, such as "
+            f"--patients {said.patients}: matches none of {len(files):,} files, such as "
             f"{files[0].relative}"
         )
     order = ("train", "val", "test", "")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from search.config import SplitKind
+from search.config import Channels, RunConfig, SplitKind
 from search.data import report as reporting
 from search.data.cache import ArrayFile, Progress, default_cache_dir, locked, silent
 from search.data.listing import (
@@ -21,6 +21,7 @@ from search.data.listing import (
     FoundFile,
     Labelling,
     Listing,
+    labelling,
     list_images,
     list_labelled,
 )
@@ -34,7 +35,7 @@ from search.data.split import (
     notebook_split,
     patient_split,
 )
-from search.data.views import VIEWS_SEED, ViewSettings, make_views
+from search.data.views import VIEWS_SEED, ViewSettings, make_views, view_settings
 from search.errors import DataError
 from search.records import (
     SYNTHETIC_NOTICE,
@@ -56,6 +57,7 @@ __all__ = [
     "default_cache_dir",
     "labelled_folder",
     "prepare",
+    "prepare_run",
     "with_validation_trained",
 ]
 
@@ -133,7 +135,7 @@ def prepare(
     cache_dir: Path,
     views: ViewSettings,
     channels: int = 1,
-    labelling: Labelling = FROM_THE_FILES,
+    said: Labelling = FROM_THE_FILES,
     progress: Progress = silent,
 ) -> tuple[Dataset, SealedTest]:
     """Scan, split and decode a source.
@@ -147,7 +149,7 @@ def prepare(
         cache_dir: Where decoded images are kept.
         views: Which perturbed images are made.
         channels: 1 for gray, 3 for real colour.
-        labelling: What the user says of classes and patients.
+        said: What the user says of classes and patients.
         progress: Told of every stage.
 
     Raises:
@@ -155,7 +157,7 @@ def prepare(
         ConfigurationError: An option does not fit the files.
         StorageError: The cache cannot be written.
     """
-    listing = list_images(source.root, labelling, place=source.place)
+    listing = list_images(source.root, said, place=source.place)
     lock = cache_dir / "scan" / f"{folder_key(source.root)}.lock"
     with locked(lock, progress):
         known_files, sealed_files, notes = _set_test_aside(listing, cache_dir, progress)
@@ -201,7 +203,7 @@ def prepare(
             synthetic=source.synthetic,
             notice=SYNTHETIC_NOTICE if source.synthetic else "",
         ),
-        fingerprint=reporting.fingerprint(everything, with_table=bool(labelling.table)),
+        fingerprint=reporting.fingerprint(everything, with_table=bool(said.table)),
         classes=classes,
         split=split.value,
         val_fraction=val_fraction,
@@ -250,6 +252,24 @@ def prepare(
     )
     test = None if sealed is None or not test_images else _subset(sealed.array.path, test_images)
     return dataset, SealedTest(folder=source.root, classes=classes, subset=test)
+
+
+def prepare_run(
+    config: RunConfig, source: Source, *, cache_dir: Path, progress: Progress = silent
+) -> tuple[Dataset, SealedTest]:
+    """As `prepare`, with the options of a run."""
+    return prepare(
+        source,
+        split=config.split,
+        val_fraction=config.val_fraction,
+        image_size=config.image_size,
+        seed=config.seed,
+        cache_dir=cache_dir,
+        views=view_settings(config),
+        channels=3 if config.channels is Channels.RGB else 1,
+        said=labelling(config),
+        progress=progress,
+    )
 
 
 def with_validation_trained(dataset: Dataset) -> Dataset:

@@ -16,12 +16,14 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from search.config import RunConfig
 from search.data.cache import (
     ArrayFile,
     adopt_array,
@@ -105,6 +107,32 @@ class ViewSettings:
                 raise ConfigurationError(
                     f"--view-strength {name}={low}:{high}: must be LOW:HIGH between 0.1 and 10"
                 )
+
+
+def view_settings(config: RunConfig) -> ViewSettings:
+    """Return the perturbed images that a run asks for.
+
+    Raises:
+        ConfigurationError: A kind or strength is unknown or out of range.
+    """
+    strengths: dict[str, Any] = dict(config.view_strength)
+    known = {f.name: f.default for f in fields(ViewSettings)}
+    del known["kinds"], known["views_per_image"]
+    for name, value in strengths.items():
+        if name not in known:
+            raise ConfigurationError(
+                f"--view-strength {name}: no such strength; choose of {', '.join(known)}"
+            )
+        wanted = "LOW:HIGH" if isinstance(known[name], tuple) else "one number"
+        if isinstance(value, tuple) != isinstance(known[name], tuple) or (
+            isinstance(value, tuple) and len(value) != 2
+        ):
+            raise ConfigurationError(f"--view-strength {name}={value}: needs {wanted}")
+    return ViewSettings(
+        kinds=config.views,
+        views_per_image=min(config.views_per_image, len(config.views)),
+        **strengths,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

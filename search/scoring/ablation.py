@@ -57,7 +57,7 @@ class SearchStage(Protocol):
     """What is needed of the search stage of a run."""
 
     @property
-    def documented(self) -> Values:
+    def defaults(self) -> Values:
         """Return the HyperModel's defaults."""
 
     def refit_setting(self, *, epochs: int = 0) -> Setting:
@@ -187,7 +187,7 @@ class Ablation:
     def _bases(self, names: Sequence[str]) -> list[Recipe]:
         """Return how each base is trained, without the winner where it is the baseline."""
         comparison = self.run.read(Comparison, "evaluation.json")
-        baseline = Recipe(role=BASELINE, values=self.stage.documented, epochs=self.epochs)
+        baseline = Recipe(role=BASELINE, values=self.stage.defaults, epochs=self.epochs)
         winner = Recipe(
             role=WINNER,
             values=comparison.winner.values,

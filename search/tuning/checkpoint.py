@@ -5,33 +5,39 @@ both durable at once. The epochs' metrics are appended to a log before that rena
 checkpoint's epoch were not reached by it and are dropped.
 
 Files in a trial's directory: `checkpoint.weights.h5` (KerasTuner's name, so that its tuners load
-it), `best.weights.h5` if the best epoch is kept, `epochs.jsonl`.
+it), `best.weights.h5` if the best epoch is kept, `epochs.jsonl`. A weights file ends in a checksum
+of all before it, which HDF5 does not read; one whose checksum is wrong is as good as none.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import io
 import json
-import os
-import re
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import h5py
 
-from search.errors import storage_errors
+from search.errors import RunDirectoryError, storage_errors
 from search.journal import drop_cut_line
 from search.records import EpochRecord, from_json, to_json
-from search.run_directory import KEPT_WEIGHTS
+from search.run_directory import KEPT_WEIGHTS, atomic
 
 EPOCH_ATTRIBUTE = "xray_search_epoch"
 LAST = "checkpoint.weights.h5"
 BEST = KEPT_WEIGHTS
 LOG = "epochs.jsonl"
-ERRNO = re.compile(r"\berrno = (\d+)")
-"""How HDF5 words the number of a system error."""
+CHECKSUM_BYTES = hashlib.sha256().digest_size
+
+
+class _MemoryFile(io.BytesIO):
+    """A file in memory. HDF5 crashes where a file on disk cannot grow, so it writes to memory."""
+
+    def __str__(self) -> str:
+        return LAST  # Keras looks for the suffix of the name
 
 
 def save(model: Any, path: Path, *, epoch: int) -> None:
@@ -45,43 +51,33 @@ def save(model: Any, path: Path, *, epoch: int) -> None:
     Raises:
         StorageError: The disk is full or read-only.
     """
-    with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{os.getpid()}.{path.name}")
-        try:
-            with _system_errors():
-                model.save_weights(temporary)
-                with h5py.File(temporary, "r+") as file:
-                    file.attrs[EPOCH_ATTRIBUTE] = epoch
-            with open(temporary, "rb") as handle:
-                os.fsync(handle.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _system_errors() -> Iterator[None]:
-    """Raise what the system refused to HDF5 as an OSError that has its number.
-
-    HDF5 tells of a full disk when it closes a file, as a RuntimeError with the number in its text.
-    """
-    try:
-        yield
-    except (OSError, RuntimeError) as error:
-        number = ERRNO.search(str(error))
-        if number is None:
-            raise
-        raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
+    file = _MemoryFile()
+    model.save_weights(file)
+    with h5py.File(file, "r+") as content:
+        content.attrs[EPOCH_ATTRIBUTE] = epoch
+    written = file.getbuffer()
+    with atomic(path) as temporary, open(temporary, "wb") as handle:
+        handle.write(written)
+        handle.write(hashlib.sha256(written).digest())
 
 
 def saved_epoch(path: Path) -> int:
-    """Return the epoch of a checkpoint, 0 where there is none or it cannot be read."""
-    try:
-        with h5py.File(path, "r") as file:
-            return int(file.attrs[EPOCH_ATTRIBUTE])
-    except (OSError, KeyError):
+    """Return the epoch of a checkpoint, 0 where there is none or it is damaged."""
+    file = _read(path)
+    if file is None:
         return 0
+    with h5py.File(file, "r") as content:
+        return int(content.attrs[EPOCH_ATTRIBUTE])
+
+
+def _read(path: Path) -> _MemoryFile | None:
+    """Return what `save` wrote, None where it is not there or not as it was written."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return None
+    written, checksum = data[:-CHECKSUM_BYTES], data[-CHECKSUM_BYTES:]
+    return _MemoryFile(written) if hashlib.sha256(written).digest() == checksum else None
 
 
 def load(model: Any, path: Path, *, steps: int | None = None) -> None:
@@ -94,19 +90,26 @@ def load(model: Any, path: Path, *, steps: int | None = None) -> None:
             that training goes on with are in the epochs behind it.
 
     Raises:
+        RunDirectoryError: It is gone or damaged.
         ValueError: Training cannot go on from it: it holds the state of another optimizer.
     """
+    file = _read(path)
+    if file is None:
+        raise RunDirectoryError(
+            f"{path}: the weights are gone or damaged (wrong checksum); run the same command with "
+            "--resume, which trains them again"
+        )
     if not model.optimizer.built:
         # Keras creates the optimizer's variables at the first step; loading skips missing ones.
         model.optimizer.build(model.trainable_variables)
     with warnings.catch_warnings():
         # It leaves an optimizer out that has another number of variables; seen to below.
         warnings.filterwarnings("ignore", message="Skipping variable loading for optimizer")
-        model.load_weights(path)
+        model.load_weights(file)
     if steps is None:
         return
-    with h5py.File(path, "r") as file:
-        saved, own = len(file["optimizer"]["vars"]), len(model.optimizer.variables)
+    with h5py.File(file, "r") as content:
+        saved, own = len(content["optimizer"]["vars"]), len(model.optimizer.variables)
     if saved != own:
         raise ValueError(
             f"{path}: holds the state of another optimizer, {saved} arrays where this one has "
@@ -156,7 +159,7 @@ def read_epochs(directory: Path, *, up_to: int) -> list[EpochRecord]:
 def tidy(directory: Path) -> int:
     """Delete what a kill in the middle of `save` left behind and return the bytes freed.
 
-    Call it while nobody trains there.
+    Call it while no trial trains there.
     """
     freed = 0
     for path in directory.glob(".[0-9]*.weights.h5"):

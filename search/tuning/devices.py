@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 GPU_MEMORY_VARIABLE = "XRAY_SEARCH_GPU_MEMORY_MB"
-"""Tells a worker on TensorFlow its share; JAX has a variable of its own."""
+"""A worker on TensorFlow reads its share here; JAX has a variable of its own."""
 
 JAX_SHARE_VARIABLE = "XLA_PYTHON_CLIENT_MEM_FRACTION"
 RIVAL_VARIABLES = ("XLA_CLIENT_MEM_FRACTION",)
@@ -66,7 +66,7 @@ def find_gpus() -> tuple[Gpu, ...]:
     if tool is None:
         return ()
     try:
-        told = subprocess.run(
+        listed = subprocess.run(
             [tool, "--query-gpu=index,memory.total", "--format=csv,noheader,nounits"],
             capture_output=True,
             text=True,
@@ -76,7 +76,7 @@ def find_gpus() -> tuple[Gpu, ...]:
     except (OSError, subprocess.SubprocessError):
         return ()
     found = []
-    for line in told.splitlines():
+    for line in listed.splitlines():
         index, _, megabytes = line.partition(",")
         if megabytes.strip().isdigit():
             found.append(Gpu(index=index.strip(), memory_mb=int(megabytes)))
@@ -315,7 +315,7 @@ def _groups(controller: str, root: Path, own: Path) -> Iterator[Path]:
 
 
 def _text(path: Path) -> str:
-    """Return what a file says, "" where it is not there or not to be read."""
+    """Return the text of a file, "" where it is not there or not to be read."""
     try:
         return path.read_text(encoding="ascii", errors="replace").strip()
     except OSError:

@@ -33,7 +33,15 @@ from typing import Any
 
 from search import backend
 from search.errors import SearchError, StopRequestedError, WorkerError
-from search.records import EpochRecord, Failure, FailureKind, TrialResult, TrialSpec, Values
+from search.records import (
+    Dataset,
+    EpochRecord,
+    Failure,
+    FailureKind,
+    TrialResult,
+    TrialSpec,
+    Values,
+)
 from search.tuning.devices import (
     Gpu,
     default_workers,
@@ -51,7 +59,7 @@ from search.tuning.executors import (
     WorkerLost,
 )
 from search.tuning.model import Setting
-from search.tuning.trial import ShouldStop
+from search.tuning.trial import ShouldStop, refuse_machine_faults
 from search.tuning.worker import Beat, Broken, Holds, Measure, Ready, Stop, Stopped, serve
 
 POLL_SECONDS = 0.5
@@ -217,6 +225,7 @@ class Pool(ABC):
         self,
         workers: int,
         *,
+        dataset: Dataset,
         description: str,
         should_stop: ShouldStop,
         limits: PoolLimits | None = None,
@@ -225,12 +234,14 @@ class Pool(ABC):
 
         Args:
             workers: How many.
+            dataset: What trials read.
             description: What they are, for the plan.
             should_stop: Asked every half second.
             limits: When to replace workers.
         """
         self.workers = workers
         self.description = description
+        self._dataset = dataset
         self._should_stop = should_stop
         self._limits = limits or PoolLimits()
         self._queue: deque[TrialSpec] = deque()
@@ -411,7 +422,13 @@ class Pool(ABC):
         return self._start(worker.number)
 
     def _lose(self, worker: Worker, spec: TrialSpec, reason: str, on_message: OnMessage) -> None:
-        """Put the trial of a lost worker back into the queue, or fail it after its last retry."""
+        """Put the trial of a lost worker back into the queue, or fail it after its last retry.
+
+        Raises:
+            SearchError: It was lost by a fault of the machine, see `trial.refuse_machine_faults`.
+        """
+        # A file of images that is cut short kills the process that reads it (SIGBUS).
+        refuse_machine_faults(self._dataset)
         self._losses[spec.trial_id] += 1
         times = self._losses[spec.trial_id]
         retry = times <= self._limits.retries
@@ -522,7 +539,11 @@ class WorkerPool(Pool):
         self._setting = pickle.dumps(setting)
         self._log_dir = log_dir
         super().__init__(
-            len(environments), description=description, should_stop=should_stop, limits=limits
+            len(environments),
+            dataset=setting.dataset,
+            description=description,
+            should_stop=should_stop,
+            limits=limits,
         )
 
     def __enter__(self) -> WorkerPool:

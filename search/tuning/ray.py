@@ -98,7 +98,7 @@ class RayCluster:
             _knock(address)
             self._init(address or "auto")
         except (OSError, RuntimeError, ValueError) as error:
-            if not address and "find any running" in str(error):  # nobody started one here
+            if not address and "find any running" in str(error):  # there is none on this machine
                 self._init("local", include_dashboard=False, object_store_memory=LOCAL_STORE_BYTES)
                 return
             named = f"--address {address}" if address else "--executor ray"
@@ -126,7 +126,7 @@ class RayCluster:
                 resources = node["Resources"]
                 room = int(resources.get("CPU", 0) // request.cpus)
                 if request.gpus:
-                    # A fifth of a GPU five times is a whole one, whatever floats make of it.
+                    # A fifth of a GPU five times is a whole one, in spite of rounding.
                     room = min(room, int(resources.get("GPU", 0) / request.gpus + 1e-6))
                 found += room
         return found
@@ -142,10 +142,10 @@ class RayCluster:
 
 
 def _knock(address: str) -> None:
-    """See whether anybody answers at all, since Ray tries for ten minutes.
+    """Make sure that something answers, since Ray tries for ten minutes.
 
     Raises:
-        OSError: Nobody does.
+        OSError: There is no answer.
     """
     host, colon, port = address.rpartition("://")[2].rpartition(":")
     if colon and port.isdigit():
@@ -153,7 +153,7 @@ def _knock(address: str) -> None:
 
 
 def _one_line(error: Exception) -> str:
-    """Return what an exception says, in one line."""
+    """Return the message of an exception in one line."""
     return " ".join(str(error).split())
 
 
@@ -263,6 +263,7 @@ class RayPool(Pool):
         nodes = cluster.nodes
         super().__init__(
             workers,
+            dataset=dataset,
             description=f"{workers} worker{'' if workers == 1 else 's'} on {nodes} "
             f"node{'' if nodes == 1 else 's'} of Ray",
             should_stop=should_stop,
@@ -375,7 +376,7 @@ def _loss(error: Exception) -> str:
     """Return in words how Ray lost a worker."""
     name, text = type(error).__name__, _one_line(error)
     if name == "ActorUnavailableError":
-        # Ray tells the two apart only later, and calls it temporary; what was sent is lost anyway.
+        # Ray distinguishes the two only later and calls it temporary; what was sent is lost.
         return "neither its process nor its node answers"
     if "node" in text and "died" in text.partition("node")[2]:
         return "its node was lost"

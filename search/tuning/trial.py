@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import errno
 import math
 import threading
 import time
@@ -22,8 +23,9 @@ import keras
 import keras_tuner as kt
 
 from search.config import direction
-from search.errors import SearchError, StopRequestedError
+from search.errors import DataError, SearchError, StopRequestedError, storage_errors
 from search.records import (
+    Dataset,
     EpochRecord,
     Failure,
     FailureKind,
@@ -48,6 +50,8 @@ OnEpoch = Callable[[EpochRecord], None]
 ShouldStop = Callable[[], bool]
 OnStep = Callable[[], None]
 TRACEBACK_LINES = 12
+MACHINE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
+"""Errors of the system that no configuration causes, wherever they are met."""
 COSTS = ("build", "compile", "data", "train", "validate", "checkpoint")
 """What a trial's seconds go into. compile: the first step, with tracing and compiling; data:
 gathering batches, in a thread beside the training and so part of its time; train: other steps."""
@@ -90,7 +94,7 @@ def train_trial(
     batch_size = int(spec.values.get("batch_size", 0))
     if failure is not None and failure.kind is FailureKind.OUT_OF_MEMORY and batch_size > 1:
         half = batch_size // 2
-        run.notes = (f"out of memory at batch size {batch_size}; retried at {half}",)
+        run.notes += (f"out of memory at batch size {batch_size}; retried at {half}",)
         run.spec = dataclasses.replace(spec, values={**spec.values, "batch_size": half})
         failure = _attempt(run)
     return TrialResult(
@@ -156,7 +160,9 @@ class _Run:
     def out_of_patience(self) -> bool:
         """Return whether early stopping ends the trial here."""
         patience = self.spec.early_stopping
-        return bool(patience and self.records[-1].epoch - self.best_epoch >= patience)
+        return bool(
+            patience and self.records and self.records[-1].epoch - self.best_epoch >= patience
+        )
 
 
 def _attempt(run: _Run) -> Failure | None:
@@ -168,6 +174,7 @@ def _attempt(run: _Run) -> Failure | None:
     except _DivergedError as error:
         return Failure(kind=FailureKind.DIVERGED, message=str(error))
     except Exception as error:
+        refuse_machine_faults(run.setting.dataset, error)
         text = traceback.format_exc().strip().splitlines()[-TRACEBACK_LINES:]
         return Failure(
             kind=failure_kind(error),
@@ -179,6 +186,34 @@ def _attempt(run: _Run) -> Failure | None:
     finally:
         release_memory()
     return None
+
+
+def refuse_machine_faults(dataset: Dataset, error: BaseException | None = None) -> None:
+    """Tell faults of the machine from failures of configurations: the one place that does so.
+
+    Called where a trial failed or lost its worker. A fault of the machine ends the search, which
+    trains the trial when it is resumed; a failure is the trial's result for good.
+
+    Args:
+        dataset: Whose prepared images trials read.
+        error: What was raised; None where a worker was lost.
+
+    Raises:
+        DataError: Prepared images are gone or cut short.
+        StorageError: The disk refused to be read or written.
+    """
+    for part in (dataset.train, dataset.val, dataset.views):
+        try:
+            part.open_array()
+        except (OSError, ValueError) as cause:
+            raise DataError(
+                f"{part.array_file}: the prepared images are gone or cut short ({cause}). What is "
+                "finished is kept; run the same command with --resume, which prepares them again"
+            ) from cause
+    if isinstance(error, OSError) and error.errno in MACHINE_ERRORS:
+        place = Path(error.filename or "the results or log folder")
+        with storage_errors(place):
+            raise error
 
 
 def failure_kind(error: BaseException) -> FailureKind:
@@ -208,7 +243,7 @@ def _train(run: _Run) -> None:
     initial = _restore(run, model, feed.num_batches)
     for record in run.records:
         run.on_epoch(record)
-    if initial >= spec.epochs or (run.records and run.out_of_patience):
+    if initial >= spec.epochs or run.out_of_patience:
         return
     validator = Validator(setting.dataset, prevalence=setting.prevalence, on_batch=run.on_step)
     run.costs["build"] += time.perf_counter() - begin
@@ -229,16 +264,19 @@ def _train(run: _Run) -> None:
 def _restore(run: _Run, model: Any, steps_per_epoch: int) -> int:
     """Load this trial's checkpoint, or its parent's; return the epochs that are behind it.
 
+    Where a checkpoint is gone or damaged, its epochs are trained again, to the same weights.
+
     Raises:
         ValueError: The checkpoint is that of another optimizer.
-        FileNotFoundError: The trial continues a parent whose checkpoint is gone.
     """
     spec = run.spec
-    own = spec.directory / checkpoint.LAST
+    own, parent = spec.directory / checkpoint.LAST, spec.parent_checkpoint
     checkpoint.tidy(spec.directory)
-    epoch = checkpoint.saved_epoch(own)
     run.records = []
-    if epoch > spec.initial_epoch:
+    epoch = checkpoint.saved_epoch(own)
+    # Of the epochs behind it, one is the best, whose weights cannot be had but by training.
+    whole = not spec.keep_best or checkpoint.saved_epoch(spec.directory / checkpoint.BEST) > 0
+    if epoch and whole:
         checkpoint.load(model, own, steps=epoch * steps_per_epoch)
         run.records = [
             record
@@ -246,11 +284,15 @@ def _restore(run: _Run, model: Any, steps_per_epoch: int) -> int:
             if record.epoch > spec.initial_epoch
         ]
         return epoch
-    if spec.initial_epoch:
-        if spec.parent_checkpoint is None or not spec.parent_checkpoint.exists():
-            raise FileNotFoundError(f"the parent's checkpoint {spec.parent_checkpoint} is gone")
-        checkpoint.load(model, spec.parent_checkpoint, steps=spec.initial_epoch * steps_per_epoch)
-    return spec.initial_epoch
+    if own.exists():
+        run.notes += ("its checkpoint was damaged; its epochs were trained again",)
+    if spec.initial_epoch == 0:
+        return 0
+    if parent is not None and checkpoint.saved_epoch(parent) == spec.initial_epoch:
+        checkpoint.load(model, parent, steps=spec.initial_epoch * steps_per_epoch)
+        return spec.initial_epoch
+    run.notes += ("the parent's checkpoint was gone or damaged; trained from the beginning",)
+    return 0
 
 
 class _DivergedError(Exception):
@@ -315,7 +357,8 @@ class _EpochEnd(keras.callbacks.Callback):
         run.costs["data"] = self.feed.seconds
         run.costs["validate"] += validated - trained
         run.costs["checkpoint"] += time.perf_counter() - validated
-        run.on_epoch(record)
+        if record.epoch > run.spec.initial_epoch:  # else the parent's, trained again
+            run.on_epoch(record)
         if run.should_stop():
             raise StopRequestedError(f"stopped after epoch {record.epoch} as asked")
         if run.out_of_patience:
@@ -337,7 +380,8 @@ class _EpochEnd(keras.callbacks.Callback):
             metrics=metrics,
             seconds=now - self.begin,
         )
-        self.run.records.append(record)
+        if epoch > self.run.spec.initial_epoch:
+            self.run.records.append(record)
         return record
 
 

@@ -28,6 +28,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Protocol
 
+from search.errors import SearchError, StopRequestedError, storage_errors
 from search.records import TrialSpec
 from search.tuning.devices import gpu_share_variables, resident_mb, set_environment
 
@@ -56,7 +57,7 @@ class Beat:
 
 @dataclass(frozen=True, kw_only=True)
 class Holds:
-    """The worker tells what main memory it holds after a trial on the CPU."""
+    """The main memory the worker holds after a trial on the CPU."""
 
     megabytes: int
 
@@ -70,7 +71,7 @@ class Stopped:
 
 @dataclass(frozen=True, kw_only=True)
 class Broken:
-    """The worker cannot work, whatever the trial."""
+    """The worker cannot work, with any trial."""
 
     message: str
 
@@ -106,7 +107,7 @@ class SharedPipe:
     """A connection that several threads may send through: messages go one after another."""
 
     def __init__(self, pipe: Pipe) -> None:
-        """Send through a pipe that nobody else sends through."""
+        """Send through a pipe that has no other sender."""
         self._pipe = pipe
         self._lock = threading.Lock()
 
@@ -146,13 +147,16 @@ def serve(
     set_environment(environment)
     # Ctrl-C reaches the whole process group; the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    print_to(log_file)
     try:
+        print_to(log_file)
         from search import backend
 
         backend.load()
         setting = pickle.loads(pickled_setting)
         pipe.send(Ready(device=backend.device()))
+    except SearchError as error:
+        pipe.send(error)
+        return
     except Exception:
         traceback.print_exc()
         pipe.send(Broken(message=traceback.format_exc().strip().splitlines()[-1]))
@@ -168,7 +172,7 @@ def work(pipe: Pipe, task: Any, setting: Any) -> None:
     """Do one task, and send what it gave.
 
     Args:
-        pipe: To whoever gave the task.
+        pipe: To the sender of the task.
         task: A `TrialSpec`, a `Measure`, or a `Stop` that came late.
         setting: A `Setting`.
 
@@ -176,7 +180,6 @@ def work(pipe: Pipe, task: Any, setting: Any) -> None:
         Exception: A fault of this program; it was sent as `Broken` before.
     """
     from search import backend
-    from search.errors import SearchError, StopRequestedError
     from search.tuning.executors import measure_pace
     from search.tuning.trial import train_trial
 
@@ -239,9 +242,14 @@ def _end_with(parent: Connection) -> None:
 
 
 def print_to(log_file: Path) -> None:
-    """Send standard output and error, also of C++, to a file: the terminal is the parent's."""
-    log_file.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    """Send standard output and error, also of C++, to a file: the terminal is the parent's.
+
+    Raises:
+        StorageError: The file cannot be made.
+    """
+    with storage_errors(log_file):
+        log_file.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     sys.stdout.flush()
     sys.stderr.flush()
     os.dup2(descriptor, 1)
@@ -328,6 +336,9 @@ class RemoteWorker:
             backend.load()
             setting = pickle.loads(pickled_setting)
             self._mailbox.send(Ready(device=f"{backend.device()} on {host}"))
+        except SearchError as error:
+            self._mailbox.send(error)
+            return
         except Exception as error:
             traceback.print_exc()
             self._mailbox.send(Broken(message=f"{type(error).__name__}: {error}"))

@@ -429,7 +429,7 @@ def test_a_table_says_label_patient_and_split(images, tmp_path):
 def test_a_table_of_labels_alone_gets_a_test_set_aside(images, tmp_path):
     lines = [f"images/{n:02d}.png,{'sick' if n % 2 else 'healthy'}" for n in range(40)]
     said = table(tmp_path, "file,label\n" + "\n".join(lines))
-    dataset, sealed = prepared(images, tmp_path / "cache", labelling=Labelling(table=said))
+    dataset, sealed = prepared(images, tmp_path / "cache", said=Labelling(table=said))
     assert len(sealed.open()) == 8
     assert not dataset.report.patients_known
 
@@ -439,7 +439,7 @@ def test_another_label_in_the_table_is_another_data_set(images, tmp_path):
     for first in ("healthy", "sick"):
         lines = [f"{n:02d},{'sick' if n % 2 else 'healthy'}" for n in range(1, 40)]
         said = table(tmp_path, f"file,label\n00,{first}\n" + "\n".join(lines))
-        dataset, _ = prepared(images, tmp_path / "cache", labelling=Labelling(table=said))
+        dataset, _ = prepared(images, tmp_path / "cache", said=Labelling(table=said))
         prints.add(dataset.fingerprint)
     assert len(prints) == 2
 

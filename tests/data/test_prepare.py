@@ -356,7 +356,7 @@ def test_classes_without_train_get_a_test_by_patient_that_no_seed_moves(tmp_path
     tests = []
     for seed in (1, 2):
         labelling = Labelling(patients=r"(P\d+)_")
-        dataset, sealed = prepared(root, tmp_path / "cache", seed=seed, labelling=labelling)
+        dataset, sealed = prepared(root, tmp_path / "cache", seed=seed, said=labelling)
         test = sealed.open()
         assert dataset.classes == ("benign", "malignant")
         assert not set(test.patients) & {*dataset.train.patients, *dataset.val.patients}

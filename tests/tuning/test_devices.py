@@ -137,9 +137,9 @@ def test_a_containers_limits_count(monkeypatch):
     ],
 )
 def test_only_visible_gpus_are_used(monkeypatch, visible, expected):
-    told = subprocess.CompletedProcess([], 0, stdout="0, 81559\n1, 81559\nnonsense\n")
+    listed = subprocess.CompletedProcess([], 0, stdout="0, 81559\n1, 81559\nnonsense\n")
     monkeypatch.setattr(devices.shutil, "which", lambda name: "/usr/bin/nvidia-smi")
-    monkeypatch.setattr(devices.subprocess, "run", lambda *_, **__: told)
+    monkeypatch.setattr(devices.subprocess, "run", lambda *_, **__: listed)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)

@@ -268,8 +268,8 @@ def test_a_node_gets_absolute_paths(tmp_path, monkeypatch):
         directory=Path("results/a"),
         parent_checkpoint=Path("results/b/checkpoint.weights.h5"),
     )
-    told = rooted(spec)
-    assert told.directory == tmp_path / "results" / "a"
-    assert told.parent_checkpoint == tmp_path / "results" / "b" / "checkpoint.weights.h5"
-    assert rooted(told) == told
+    found = rooted(spec)
+    assert found.directory == tmp_path / "results" / "a"
+    assert found.parent_checkpoint == tmp_path / "results" / "b" / "checkpoint.weights.h5"
+    assert rooted(found) == found
     assert RemoteWorker.__module__ == "search.tuning.worker"

@@ -1,7 +1,9 @@
 """Training one trial for real, on tiny images: continuation, failures, stopping."""
 
 import dataclasses
+import errno
 import math
+import os
 import re
 import subprocess
 import sys
@@ -16,7 +18,7 @@ import numpy as np
 import pytest
 
 from hypermodels import DocumentedCNN
-from search.errors import StopRequestedError
+from search.errors import DataError, StopRequestedError, StorageError
 from search.records import FailureKind, TrialResult, TrialSpec
 from search.tuning import checkpoint, validation
 from search.tuning import trial as trials
@@ -356,3 +358,56 @@ def test_a_checkpoint_of_another_optimizer_is_a_failed_trial(setting, tmp_path, 
     monkeypatch.setattr(keras.optimizers, "AdamW", keras.optimizers.SGD)
     result = train_trial(spec(tmp_path, "t", epochs=2), setting)
     assert "another optimizer" in result.failure.message
+
+
+@pytest.mark.parametrize("harm", ["gone", "damaged"])
+def test_without_a_parents_checkpoint_its_epochs_are_trained_again(setting, tmp_path, harm):
+    straight = train_trial(spec(tmp_path, "straight", epochs=3), setting)
+    train_trial(spec(tmp_path, "parent", epochs=1), setting)
+    parent = tmp_path / "parent" / checkpoint.LAST
+    if harm == "gone":
+        parent.unlink()
+    else:
+        parent.write_bytes(parent.read_bytes()[:-1])
+    heard = []
+    child = {"initial_epoch": 1, "epochs": 3, "parent_checkpoint": parent}
+    result = train_trial(spec(tmp_path, "child", **child), setting, on_epoch=heard.append)
+    assert result.failure is None
+    assert "gone or damaged; trained from the beginning" in result.notes[0]
+    # Only its own epochs are reported, and they are those of training without a pause.
+    assert [e.epoch for e in result.epochs] == [e.epoch for e in heard] == [2, 3]
+    for one, two in zip(straight.epochs[1:], result.epochs, strict=True):
+        assert one.metrics == pytest.approx(two.metrics, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", [checkpoint.LAST, checkpoint.BEST])
+def test_a_damaged_checkpoint_of_its_own_is_trained_again_with_a_note(setting, tmp_path, name):
+    whole = train_trial(spec(tmp_path, "t", epochs=2, keep_best=True), setting)
+    own = tmp_path / "t" / name
+    own.write_bytes(own.read_bytes()[:-1])
+    result = train_trial(spec(tmp_path, "t", epochs=2, keep_best=True), setting)
+    assert checkpoint.saved_epoch(own) in (1, 2)
+    assert "damaged; its epochs were trained again" in result.notes[0]
+    assert result.epochs[-1].metrics == pytest.approx(whole.epochs[-1].metrics, abs=1e-6)
+
+
+@pytest.mark.parametrize("part", ["train", "views"])
+@pytest.mark.parametrize("harm", [Path.unlink, lambda path: os.truncate(path, 1000)])
+def test_prepared_images_that_are_gone_or_cut_short_are_no_failure_of_the_trial(
+    setting, tmp_path, part, harm
+):
+    harm(getattr(setting.dataset, part).array_file)
+    with pytest.raises(DataError, match=r"gone or cut short.*--resume"):
+        train_trial(spec(tmp_path, "t"), setting)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EFBIG])
+def test_a_full_disk_is_no_failure_of_the_trial_wherever_it_is_met(
+    setting, tmp_path, monkeypatch, number
+):
+    def refused(self, *_, **__):  # as a print to a log that cannot grow
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(TinyHyperModel, "fit", refused)
+    with pytest.raises(StorageError, match="--resume"):
+        train_trial(spec(tmp_path, "t"), setting)

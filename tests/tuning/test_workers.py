@@ -1,4 +1,4 @@
-"""Whole searches in worker processes: the same search whatever their number and whoever dies."""
+"""Whole searches in worker processes: the same with any number of them, also when they die."""
 
 import os
 import random
