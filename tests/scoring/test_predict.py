@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from search.scoring.rows import row_file
 from tiny import SIZE, THRESHOLD
 
 from search.data.decode import load_gray
@@ -18,7 +17,7 @@ from search.errors import ModelError, RunDirectoryError, StorageError
 from search.predict import main
 from search.records import SYNTHETIC_NOTICE
 from search.run_directory import RunDirectory
-from search.scoring.predict import find_model, predict_files, unchecked_note
+from search.scoring.predict import find_model, predict_files, row_file, unchecked_note
 
 
 def say(capsys, *arguments):
