@@ -60,7 +60,7 @@ class Precision(StrEnum):
     FLOAT32 = "float32"
     """Single precision throughout."""
     MIXED_BFLOAT16 = "mixed_bfloat16"
-    """Layers compute in bfloat16; the documented configuration stays in float32."""
+    """Layers compute in bfloat16; the baseline stays in float32."""
     AUTO = "auto"
     """mixed_bfloat16 on GPUs and on processors that have instructions for it, else float32."""
 

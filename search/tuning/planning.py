@@ -73,7 +73,7 @@ def plan_search(
     Args:
         config: What was asked for.
         space: The (narrowed) search space.
-        queue: Configurations that come first, the documented one leading.
+        queue: Configurations that come first, the baseline leading.
         prior: What Hyperband's configurations are drawn around; None for uniform draws.
         accepts: Says whether a configuration may be proposed; others are drawn again.
         seconds_per_epoch: Gives the measured time of an epoch; called only for a budget in time.
@@ -124,7 +124,7 @@ def _left_out(config: RunConfig, queue: list[Values], planned: Schedule) -> tupl
     if too_many > 0:
         notes += (
             f"--enqueue: the last {too_many} of its configurations are not tried, the schedule has "
-            f"{planned.configurations} in all, the documented one first",
+            f"{planned.configurations} in all, the baseline first",
         )
     if config.budget and config.iterations != 1 and config.tuner is TunerKind.HYPERBAND:
         notes += (
