@@ -254,7 +254,7 @@ def test_dicom_is_read_beside_other_files(capsys, run_dir, films, tmp_path, load
     assert code == 2
     png, dicom, inverted, broken, nameless = json.loads(out)
     assert png["probability"] == dicom["probability"] == inverted["probability"]
-    assert "DICOM without a picture" in broken["error"]
+    assert "DICOM without an image" in broken["error"]
     assert nameless["file"].endswith("e0001")
     assert nameless["probability"] == png["probability"]
 
