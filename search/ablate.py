@@ -1,7 +1,7 @@
 """`python -m search.ablate RUN --repeats S`: the notebook's five questions, asked again.
 
-Changes one factor at a time, from the documented configuration and from the winner of a finished
-run, retrains with several seeds and says what each change did. Stopped or killed, the same command
+Changes one factor at a time, from the baseline and from the winner of a finished run,
+retrains with several seeds and says what each change did. Stopped or killed, the same command
 goes on; Keras is imported once the arguments are known to make sense.
 """
 
@@ -18,22 +18,20 @@ from typing import Any
 
 from search import cli
 from search.config import RunConfig
-from search.errors import ConfigurationError, SearchError, StopRequestedError, storage_errors
-from search.journal import EventKind
-from search.records import SYNTHETIC_NOTICE
-from search.reopening import (
-    refuse_unfinished,
-    stored_config,
-    stored_source,
+from search.errors import (
+    ConfigurationError,
+    DataError,
+    RunDirectoryError,
+    SearchError,
+    StopRequestedError,
+    storage_errors,
 )
+from search.journal import EventKind
+from search.records import SYNTHETIC_NOTICE, DatasetReport
 from search.reporting import tables
 from search.reporting.console import Console
 from search.run_directory import RunDirectory, locate
-from search.scoring.factors import (
-    FACTORS,
-    FILE,
-    parse_factors,
-)
+from search.scoring.factors import FACTORS, FILE, parse_factors
 
 FROM = {"baseline": ("baseline",), "winner": ("winner",), "both": ("baseline", "winner")}
 
@@ -52,7 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(live=False if options.no_live else None, quiet=options.quiet)
     try:
         run = locate(options.run, Path(options.results_dir))
-        refuse_unfinished(run)
+        if not run.complete:
+            raise RunDirectoryError(
+                f"{run.root}: the run is unfinished (no manifest.json, which is written last), so "
+                "there is no winner yet; the command that started it, with --resume, goes on"
+            )
         _check(options)
         with cli.interruptible(console) as should_stop:
             _ablate(run, options, console, should_stop)
@@ -100,7 +102,7 @@ def parser() -> argparse.ArgumentParser:
         "--results-dir", default="results", metavar="DIR", help="where names are looked for"
     )
     made.add_argument("--no-live", action="store_true", help="plain lines, no live view")
-    made.add_argument("--quiet", action="store_true", help="only warnings and the answers")
+    made.add_argument("--quiet", action="store_true", help="only warnings and the result")
     return made
 
 
@@ -126,14 +128,22 @@ def _reopen(directory: RunDirectory, config: RunConfig, console: Console) -> tup
     """
     from search import workflow
     from search.data.prepare import default_cache_dir
+    from search.data.sources import find_source
     from search.tuning.resume import begun, check_same_data
 
     cache = Path(config.cache_dir) if config.cache_dir else default_cache_dir()
-    source = stored_source(directory, config, cache_dir=cache, progress=console.progress)
+    # Where they were, else where the run's options say.
+    stored = directory.read(DatasetReport, "dataset.json").source
+    place = "demo" if stored.synthetic else stored.root
+    if place != "demo" and not Path(place).is_dir():
+        if config.data == "auto":
+            raise DataError(f"{place}: the images of {directory.name} are gone; put them back")
+        place = config.data
+    source = find_source(place, cache_dir=cache, table=config.table, progress=console.progress)
     dataset, sealed = workflow.prepare_data(workflow.Job(config=config, source=source), console)
     check_same_data(directory, dataset)
-    searching = workflow.make_searching(config, dataset, known=begun(directory.events()))
-    return dataset, sealed, searching
+    search_stage = workflow.make_search(config, dataset, known=begun(directory.events()))
+    return dataset, sealed, search_stage
 
 
 def _ablate(
@@ -142,8 +152,8 @@ def _ablate(
     console: Console,
     should_stop: Callable[[], bool],
 ) -> None:
-    # Read before Keras is loaded, so that a mistake is told at once.
-    wishes, config = parse_factors(options.factors), stored_config(run)
+    # Read before Keras is loaded, so that a mistake is reported at once.
+    wishes, config = parse_factors(options.factors), run.read(RunConfig, "config.json")
     from search import backend
 
     backend.load()
@@ -152,12 +162,12 @@ def _ablate(
     with console.stage("Data"):
         if options.workers is not None:
             config = dataclasses.replace(config, workers=options.workers)
-        dataset, sealed, searching = _reopen(run, config, console)
+        dataset, sealed, search_stage = _reopen(run, config, console)
     if dataset.synthetic:
         console.notice(SYNTHETIC_NOTICE)
     ablation = Ablation(
         config,
-        searching,
+        search_stage,
         run=run,
         bases=FROM[options.base],
         wishes=wishes,
@@ -165,7 +175,7 @@ def _ablate(
         epochs=options.epochs or config.refit_epochs,
         reporter=console,
     )
-    console.info(ablation.plan(searching.pace.epoch))
+    console.info(ablation.plan(search_stage.pace.epoch))
     if options.plan:
         return
     with storage_errors(ablation.directory.root):
@@ -179,10 +189,10 @@ def _ablate(
         search = {"event": EventKind.STAGE.value, "name": "search", "time": time.time()}
         console.replay([*plan, search, *before])
         with console.stage("Retrain, then evaluate on the test set"):
-            open_executor = searching.retraining_executor(run, should_stop)
+            open_executor = search_stage.retraining_executor(run, should_stop)
             report = ablation.answer(dataset, sealed, open_executor)
     console.show(tables.ablation_view(report))
-    console.info(f"Answers: {ablation.directory.root / FILE}")
+    console.info(f"Ablation: {ablation.directory.root / FILE}")
     console.info(f"In the report: python -m search.report {run.root} --rebuild")
 
 

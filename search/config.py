@@ -60,7 +60,7 @@ class Precision(StrEnum):
     FLOAT32 = "float32"
     """Single precision throughout."""
     MIXED_BFLOAT16 = "mixed_bfloat16"
-    """Layers compute in bfloat16; the documented configuration stays in float32."""
+    """Layers compute in bfloat16; the baseline stays in float32."""
     AUTO = "auto"
     """mixed_bfloat16 on GPUs and on processors that have instructions for it, else float32."""
 
@@ -471,6 +471,14 @@ class RunConfig:
     )
     search: tuple[str, ...] = option(
         (), SEARCH, "vary only these hyperparameters", metavar="NAME,NAME", shown="all"
+    )
+    hypermodel: str = option(
+        "",
+        SEARCH,
+        "your own network: a kt.HyperModel, its class, or a function build(hp); see "
+        "search/tuning/README.md for what it must accept",
+        metavar="MODULE:NAME",
+        shown="the documented network",
     )
     source: SourceKind = option(
         SourceKind.PRIOR,

@@ -40,7 +40,7 @@ class EventKind(StrEnum):
     EPOCH = "epoch"
     """A finished epoch, written after its checkpoint: trial_id, epoch, metrics, seconds."""
     TRIAL_STARTED = "trial_started"
-    """A worker took the trial, anew or after another one was lost: trial_id, worker, pid,
+    """A worker took the trial, the first or after another one was lost: trial_id, worker, pid,
     device."""
     WORKER_LOST = "worker_lost"
     """A worker died, hung or took too long: trial_id, worker, pid, reason, retry (whether the
@@ -54,7 +54,7 @@ class EventKind(StrEnum):
     """trials, failed, epochs, seconds, oracle_seconds (asking and telling the oracle, its files
     and the journal's lines about whole trials, in this process of the run)."""
     REFIT_STARTED = "refit_started"
-    """A worker took a retraining, anew or after another one was lost: role ("baseline",
+    """A worker took a retraining, the first or after another one was lost: role ("baseline",
     "finalist_1", …; "winner_train+val" for the winner's second one), seed (repetition 0, 1, …),
     epochs, values, folder (under `refit/`; two trainings that differ in anything have two), worker,
     pid, all_epochs (of all retrainings together)."""

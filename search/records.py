@@ -406,7 +406,7 @@ class TrialRecord:
 
     Attributes:
         trial_id: Unique id.
-        configuration: Number of the configuration; 0 is the documented one.
+        configuration: Number of the configuration; 0 is the baseline.
         iteration: Which repetition of Hyperband; 0 first.
         bracket: Hyperband bracket s, or 0 for tuners without brackets.
         rung: 0 is the first.

@@ -238,7 +238,7 @@ class RunDirectory:
         Files under `tuner/`, `refit/` and `logs/` are working state and are not listed, except for
         the weights that a retraining keeps, which an ablation uses again. Nor are those under
         `plots/local/`, which show radiographs and may be taken out, and those of `ablation/`: an
-        ablation is made, and may be made anew, after the run has ended.
+        ablation is made, and may be made again, after the run has ended.
         """
         files = {}
         for path in sorted(self.root.rglob("*")):

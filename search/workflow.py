@@ -1,6 +1,6 @@
 """The story of a run, top to bottom: data, plan, search, retraining, scoring, report.
 
-The only module that knows the HyperModel. Each stage writes what it found to the run directory
+Each stage writes what it found to the run directory
 before the next begins, so a run that was killed continues where it was; the manifest comes last.
 """
 
@@ -17,9 +17,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from hypermodels import DocumentedCNN
 from search import backend
-from search.config import Channels, RunConfig
+from search.config import RunConfig
 from search.data.listing import labelling
 from search.data.prepare import SealedTest, default_cache_dir, prepare_run
 from search.data.sources import Source
@@ -32,10 +31,11 @@ from search.reporting.console import Console
 from search.reporting.tensorboard import TensorBoardLog
 from search.run_directory import RunDirectory, new_run
 from search.scoring import gradcam
-from search.scoring.retrain import retrain
+from search.scoring.retrain import retrain, trainings
 from search.scoring.verdict import decide
-from search.searching import Searching
+from search.tuning.hypermodel import factory
 from search.tuning.resume import Begun, begun, check_same_backend, check_same_data, claim
+from search.tuning.search import Search
 from search.tuning.space import ranges
 
 ShouldStop = Callable[[], bool]
@@ -85,7 +85,7 @@ def run(job: Job, console: Console, *, should_stop: ShouldStop) -> RunDirectory 
         with console.stage("Data"):
             dataset, _ = prepare_data(job, console)
             console.show_data(dataset.report)
-        make_searching(job.config, dataset).show_plan(console)
+        show_plan(make_search(job.config, dataset), console)
         return None
     # What is wrong with the options is told before anything is written.
     view_settings(job.config)
@@ -126,8 +126,8 @@ def _run_locked(
         with clock.stage("data", "Data"):
             dataset, sealed = prepare_data(job, console)
             check_same_data(directory, dataset)
-            searching = make_searching(job.config, dataset, known=begun(directory.events()))
-            searching.refuse_other(directory)
+            search = make_search(job.config, dataset, known=begun(directory.events()))
+            search.refuse_other(directory)
             # Taken apart, a half-updated run must not look complete.
             (directory.root / "manifest.json").unlink(missing_ok=True)
             directory.write_json("config.json", job.config)
@@ -146,23 +146,24 @@ def _run_locked(
                     device=backend.device(),
                 )
                 if job.config.tensorboard:
-                    _show_in_tensorboard(directory, searching, console)
-                executor = held.enter_context(searching.executor(directory, should_stop))
-                searching.show_plan(console, directory)
+                    _show_in_tensorboard(directory, search, console)
+                executor = held.enter_context(search.executor(directory, should_stop))
+                show_plan(search, console, directory)
             with clock.stage("search", "Search"):
-                records = searching.search(directory, console, executor)
+                console.replay(directory.events())
+                records = search.search(directory, executor, listener=console.listen)
         console.show_trials(records, objective=job.config.objective, direction=job.config.direction)
         with clock.stage("retrain", "Retrain with class weights"):
             retraining = retrain(
                 job.config,
                 records,
-                defaults=searching.documented,
-                precision=searching.precision,
+                defaults=search.defaults,
+                precision=search.precision,
                 directory=directory,
                 listener=console.listen,
-                open_executor=searching.retraining_executor(directory, should_stop),
-                setting=searching.refit_setting(),
-                final_setting=searching.refit_setting(on_everything=True),
+                open_executor=search.retraining_executor(directory, should_stop),
+                setting=search.refit_setting(),
+                final_setting=search.refit_setting(on_everything=True),
             )
         with clock.stage("score", "Threshold, test, export"):
             comparison = decide(
@@ -170,7 +171,7 @@ def _run_locked(
                 dataset,
                 sealed,
                 retraining,
-                setting=searching.refit_setting(),
+                setting=search.refit_setting(),
                 directory=directory,
                 reporter=console,
             )
@@ -193,33 +194,34 @@ def prepare_data(job: Job, console: Console) -> tuple[Dataset, SealedTest]:
     return prepare_run(job.config, job.source, cache_dir=job.cache_dir, progress=console.progress)
 
 
-def make_searching(config: RunConfig, dataset: Dataset, *, known: Begun | None = None) -> Searching:
-    """Return the search of a run, with the HyperModel of this project.
+def make_search(config: RunConfig, dataset: Dataset, *, known: Begun | None = None) -> Search:
+    """Return the search of a run.
 
     Args:
         config: What was asked for.
         dataset: Its images.
         known: What earlier processes of the run settled.
     """
-
-    def hypermodel(epochs: int, images: int) -> DocumentedCNN:
-        return DocumentedCNN(
-            image_size=config.image_size,
-            channels=1 if config.channels is Channels.ONE else 3,
-            colour=config.channels is Channels.RGB,
-            train_size=images,
-            epochs=epochs,
-        )
-
-    return Searching(config, dataset, hypermodel=hypermodel, known=known)
+    return Search(config, dataset, hypermodel=factory(config, dataset), known=known)
 
 
-def _show_in_tensorboard(directory: RunDirectory, searching: Searching, console: Console) -> None:
+def show_plan(search: Search, console: Console, directory: RunDirectory | None = None) -> None:
+    """Print what will be done and how long it takes, and journal it."""
+    most = trainings(search.config, finalists=search.config.top)
+    plan = search.plan_record(trainings=most)
+    console.show_plan(plan)
+    if directory is not None:
+        fields = to_json(plan)
+        directory.append(EventKind.PLAN, **fields)
+        console.listen({"event": EventKind.PLAN.value, "time": time.time(), **fields})
+
+
+def _show_in_tensorboard(directory: RunDirectory, search: Search, console: Console) -> None:
     """Write what happened so far for TensorBoard, and whatever is going to happen."""
     log = TensorBoardLog(
         directory.root / "tensorboard",
-        space=ranges(searching.space),
-        objective=searching.config.objective,
+        space=ranges(search.space),
+        objective=search.config.objective,
         warn=console.warn,
     )
     log.replay(directory.events())

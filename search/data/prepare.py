@@ -429,7 +429,7 @@ def _check_sides(
         raise DataError(
             f"{root}: --split folders: val/ has {has} images, too few to rank configurations; at "
             f"least {FEWEST_TO_RANK} of each class are needed. --split patient joins it with "
-            "train/ and splits them anew"
+            "train/ and splits them again"
         )
     for side, images in (("training", train), ("validation", val)):
         for name, count in reporting.counts(images, classes).items():
@@ -462,7 +462,7 @@ def _folded(listing: Listing, split: SplitKind) -> list[str]:
         return []
     has = " and ".join(f"{counted[label]:,} {name}" for label, name in enumerate(listing.classes))
     return [
-        f"val/ ({has}) is joined with train/ and both are split anew; --split folders keeps it for "
+        f"val/ ({has}) is joined with train/ and both are split; --split folders keeps it for "
         "validation"
     ]
 

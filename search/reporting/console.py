@@ -272,7 +272,7 @@ class Console:
             return
         date = stamp(time.time()) + "  "
         text = one_line(text, LINE_WIDTH - len(date)) if cut else text
-        # A log line is not wrapped: whoever reads the pipe may want to search it.
+        # A log line is not wrapped: what reads the pipe may want to search it.
         self._print(Text(date, style="dim") + Text(text, style=style), soft_wrap=True)
 
     def _banner(self, text: str) -> None:

@@ -1,6 +1,6 @@
 """Writes a run as TensorBoard shows it: scalars a trial and epoch, and the HParams dashboard.
 
-A listener like the terminal. Its folder is made anew from the journal whenever a process takes the
+A listener like the terminal. Its folder is made again from the journal whenever a process takes the
 run, so a resumed run has no gap and nothing twice. Uses the package `tensorboard` alone, and thus
 neither TensorFlow nor a writer thread: a record is in the file when `listen` returns.
 """

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
@@ -30,7 +29,6 @@ from search.records import (
     Reporter,
     SeedDifference,
     Split,
-    Values,
 )
 from search.run_directory import RunDirectory, file_sha256
 from search.scoring.bootstrap import MEAN_METRICS, Outcome, judge, mean_difference, over_seeds
@@ -48,20 +46,10 @@ from search.scoring.predictions import BASELINE, WINNER
 from search.scoring.retrain import OpenExecutor, Recipe, Retrained, Trainer, finished
 from search.scoring.verdict import Network
 from search.tuning import checkpoint
-from search.tuning.model import Setting, release_memory
+from search.tuning.model import release_memory
+from search.tuning.search import Search
 
 BASES = (BASELINE, WINNER)
-
-
-class SearchStage(Protocol):
-    """What is needed of the search stage of a run."""
-
-    @property
-    def documented(self) -> Values:
-        """Return the HyperModel's defaults."""
-
-    def refit_setting(self, *, epochs: int = 0) -> Setting:
-        """Return data and HyperModel, whose learning rate's schedule spans so many epochs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +78,7 @@ class Ablation:
     def __init__(
         self,
         config: RunConfig,
-        stage: SearchStage,
+        stage: Search,
         *,
         run: RunDirectory,
         bases: Sequence[str],
@@ -187,7 +175,7 @@ class Ablation:
     def _bases(self, names: Sequence[str]) -> list[Recipe]:
         """Return how each base is trained, without the winner where it is the baseline."""
         comparison = self.run.read(Comparison, "evaluation.json")
-        baseline = Recipe(role=BASELINE, values=self.stage.documented, epochs=self.epochs)
+        baseline = Recipe(role=BASELINE, values=self.stage.defaults, epochs=self.epochs)
         winner = Recipe(
             role=WINNER,
             values=comparison.winner.values,

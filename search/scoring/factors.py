@@ -197,7 +197,9 @@ def changed(wish: Wish, base: Values, epochs: int) -> Change:
         raise ConfigurationError(
             f"--factors {wish.factor}: the network has no hyperparameter {error}"
         ) from None
-    if (values, longer) == ({**INACTIVE, **base}, epochs):
+    # What holds anyway is not said again: it would look like another configuration.
+    values = {name: v for name, v in values.items() if name in base or v != INACTIVE.get(name)}
+    if (values, longer) == (base, epochs):
         raise ConfigurationError(
             f"--factors {wish.factor}={wish.level}: that is what the configuration has already"
         )

@@ -202,13 +202,20 @@ def _refuse_larger_than_its_weights(path: Path) -> None:
         stored = archive.getinfo("model.weights.h5").file_size
     if stored > _LARGEST_WEIGHTS:
         raise ModelError(f"{path}: has {stored / 2**30:.0f} GB of weights; it is not opened")
+    # To compile it would make variables of the optimizer.
+    layers = json.loads(config, object_hook=_without_compilation)
     with keras.StatelessScope(initialize_variables=False):
-        described = keras.models.model_from_json(config).count_params() * _BYTES_OF_A_WEIGHT
+        model = keras.models.model_from_json(json.dumps(layers))
+    described = model.count_params() * _BYTES_OF_A_WEIGHT
     if described > stored:
         raise ModelError(
             f"{path}: its layers need {described / 2**20:,.0f} MB of weights and the file holds "
             f"{stored / 2**20:,.1f} MB; it is damaged, export the model again"
         )
+
+
+def _without_compilation(config: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in config.items() if name != "compile_config"}
 
 
 def _damaged(path: Path, reason: str) -> ModelError:

@@ -64,7 +64,8 @@ def raw_images(inputs: Tensor, image_size: int, *, channels: int = 1) -> Tensor:
         averaged = _resized([_block_means(plane, side) for plane in planes], image_size)
         large = ops.expand_dims(ops.greater_equal(shorter, side * image_size), -1)
         small = ops.where(large, averaged, small)
-    return small
+    # The sizes are known now; converters cannot infer them through all of this.
+    return ops.reshape(small, (-1, image_size, image_size, channels))
 
 
 def calibrated(probability: Tensor, temperature: float) -> Tensor:
@@ -197,7 +198,9 @@ def _triangle_weights(plane: Tensor, axis: int, new: int) -> tuple[Tensor, Tenso
     limbs = []
     for half in (0, ops.floor_divide(total, 2)):
         upper, rest = _divide(64 * rest, total)
-        lower, rest = _divide(32 * rest + half, total)
+        # In this order: the other way round Keras adds it as a bias, which LiteRT has no integers
+        # for.
+        lower, rest = _divide(half + 32 * rest, total)
         limbs.append(ops.cast(32 * upper + lower, "float32"))
     return limbs[0], limbs[1]
 

@@ -53,7 +53,7 @@ Listener = Callable[[Event], None]
 
 
 class OpenExecutor(Protocol):
-    """What starts workers for retrainings, see `searching.Searching.retraining_executor`."""
+    """What starts workers for retrainings, see `tuning.search.Search.retraining_executor`."""
 
     def __call__(self, setting: Setting, *, trainings: int) -> AbstractContextManager[Executor]:
         """Hold an executor for so many trainings; for none, this process."""

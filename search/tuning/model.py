@@ -19,6 +19,9 @@ import numpy as np
 from search.records import Dataset, Values
 from search.tuning.feed import TrainingFeed
 
+BATCH_SIZE = 32
+"""Images in a training batch where it is no hyperparameter; Keras' default."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
@@ -97,7 +100,7 @@ def training_feed(setting: Setting, values: Values, seed: int) -> TrainingFeed:
     return TrainingFeed(
         setting.dataset.train,
         class_weights=setting.dataset.class_weights,
-        batch_size=int(values["batch_size"]),
+        batch_size=int(values.get("batch_size", BATCH_SIZE)),
         seed=seed,
     )
 

@@ -11,11 +11,13 @@ from search.records import Values
 from search.tuning import schedule as schedules
 from search.tuning import space as spaces
 from search.tuning.proposals import (
+    Accepts,
     BayesianSource,
     ConfigurationSource,
     GridSource,
     PriorSource,
     UniformSource,
+    everything,
     full_listing,
 )
 from search.tuning.schedule import Bracket, Rung, Schedule
@@ -58,6 +60,7 @@ def plan_search(
     space: Space,
     queue: list[Values],
     prior: Prior | None = None,
+    accepts: Accepts = everything,
     seconds_per_epoch: Callable[[], float],
     seconds_per_trial: Callable[[], float] = lambda: 0.0,
     begun: Sequence[Bracket] = (),
@@ -70,8 +73,9 @@ def plan_search(
     Args:
         config: What was asked for.
         space: The (narrowed) search space.
-        queue: Configurations that come first, the documented one leading.
+        queue: Configurations that come first, the baseline leading.
         prior: What Hyperband's configurations are drawn around; None for uniform draws.
+        accepts: Says whether a configuration may be proposed; others are drawn again.
         seconds_per_epoch: Gives the measured time of an epoch; called only for a budget in time.
         seconds_per_trial: What a trial takes besides; likewise.
         begun: Brackets that earlier processes of the run began.
@@ -92,9 +96,11 @@ def plan_search(
     planned = replace(planned, notes=(*planned.notes, *_left_out(config, queue, planned)))
     source: ConfigurationSource
     if config.tuner is TunerKind.GRID:
-        source = GridSource(space, queue=queue)
+        source = GridSource(space, queue=queue, accepts=accepts)
     elif config.tuner is TunerKind.BAYESIAN:
-        source = BayesianSource(space, queue=queue, seed=config.seed, trials=planned.trials)
+        source = BayesianSource(
+            space, queue=queue, seed=config.seed, trials=planned.trials, accepts=accepts
+        )
     elif config.tuner is TunerKind.HYPERBAND and prior is not None:
         source = PriorSource(
             space,
@@ -104,9 +110,10 @@ def plan_search(
             levels=planned.levels,
             factor=config.factor,
             max_epochs=planned.max_epochs,
+            accepts=accepts,
         )
     else:
-        source = UniformSource(space, queue=queue, seed=config.seed)
+        source = UniformSource(space, queue=queue, seed=config.seed, accepts=accepts)
     return PlannedSearch(schedule=planned, source=source)
 
 
@@ -117,7 +124,7 @@ def _left_out(config: RunConfig, queue: list[Values], planned: Schedule) -> tupl
     if too_many > 0:
         notes += (
             f"--enqueue: the last {too_many} of its configurations are not tried, the schedule has "
-            f"{planned.configurations} in all, the documented one first",
+            f"{planned.configurations} in all, the baseline first",
         )
     if config.budget and config.iterations != 1 and config.tuner is TunerKind.HYPERBAND:
         notes += (

@@ -101,7 +101,7 @@ class Schedule:
         """Return the fields of a PLAN event.
 
         Args:
-            seconds_per_epoch: Measured time of an epoch of the documented configuration.
+            seconds_per_epoch: Measured time of an epoch of the baseline.
             seconds_per_trial: What a trial takes besides: building, compiling.
         """
         seconds = None
@@ -212,7 +212,7 @@ def hyperband(*, max_epochs: int, factor: int, iterations: int = 1) -> Schedule:
     continued = planned.trials - planned.configurations
     if continued:
         notes += (
-            f"{planned.configurations} trials start anew; {continued} (after →) continue one of "
+            f"{planned.configurations} trials are new; {continued} (after →) continue one of "
             "the best before, from its last epoch, and train only the epochs they add",
         )
     return replace(planned, notes=notes)

@@ -23,6 +23,16 @@ from search.records import Values
 Space: TypeAlias = kt.HyperParameters
 
 
+def declared(hypermodel: kt.HyperModel) -> Space:
+    """Return the space of a HyperModel; one without `declare` builds its defaults to tell it."""
+    space = Space()
+    if hasattr(hypermodel, "declare"):
+        hypermodel.declare(space)
+    else:
+        hypermodel.build(space)
+    return space
+
+
 def defaults(space: Space) -> Values:
     """Return the values of the default configuration, active ones only."""
     return complete(space, {})
@@ -275,6 +285,14 @@ class Belief:
 
 Prior: TypeAlias = Mapping[str, Belief]
 """Beliefs by the name of the hyperparameter; what is not named is drawn uniformly."""
+
+
+def centre(space: Space, prior: Prior) -> Values:
+    """Return the configuration of what is believed, every value the nearest that is allowed."""
+    believed = {
+        hp.name: _nearest(hp, prior[hp.name].value) for hp in space.space if hp.name in prior
+    }
+    return complete(space, believed)
 
 
 def sample_around(space: Space, prior: Prior, drawn: random.Random) -> Values:

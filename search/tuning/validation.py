@@ -1,9 +1,9 @@
-"""The metrics logged every epoch, on the clean validation images and on their stressed views.
+"""The metrics logged every epoch, on the clean validation images and on their perturbed views.
 
 `val_*` are comparable with the notebook's. `stress_*` take all views together. `robust_loss` is the
 log loss of the worst condition, the clean images being one of them, and `robust_auc` the AUC of the
-worst: what a film taken elsewhere may meet. Log losses are computed at a stated prior, so that they
-speak of the population a user has in mind, whatever the share of ill children in the files.
+worst: what an image taken elsewhere may meet. Log losses are computed at a stated prior, so that
+they speak of the population a user has in mind, whatever the share of positives in the files.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ OnBatch = Callable[[], None]
 
 
 class Validator:
-    """Scores a model on clean and stressed validation images."""
+    """Scores a model on clean and perturbed validation images."""
 
     def __init__(
         self, dataset: Dataset, *, prevalence: float, on_batch: OnBatch = lambda: None
@@ -38,7 +38,7 @@ class Validator:
 
         Args:
             dataset: Training and validation images.
-            prevalence: Prior of PNEUMONIA for the log losses.
+            prevalence: Prior of the positive class for the log losses.
             on_batch: Called after each batch.
         """
         self.prevalence = prevalence

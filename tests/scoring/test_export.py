@@ -11,22 +11,40 @@ import keras
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import SIZE, THRESHOLD, make_network, smooth_image
+from tiny import ABOUT, SIZE, THRESHOLD, make_network, smooth_image
 
+from hypermodels.augmentation import augmentation_layers
 from search.data.decode import load_gray
 from search.errors import ModelError, StorageError
 from search.records import SYNTHETIC_NOTICE
 from search.run_directory import RunDirectory
-from search.scoring import exporting
-from search.scoring.export import export_model, load_model
+from search.scoring import export
+from search.scoring.export import (
+    TOLERANCE,
+    convert,
+    enlarged,
+    ensemble_of,
+    evenly_spaced,
+    export_all,
+    export_model,
+    keras_export,
+    remove,
+)
+from search.scoring.formats import FORMATS, ModelMetadata
+from search.scoring.loading import load_model
+from search.scoring.predictions import predict_images
+
+OTHERS = [name for name in FORMATS if name != "keras"]
+MODULES = {"saved_model": "tensorflow", "onnx": "onnxruntime", "litert": "ai_edge_litert"}
+TEMPERATURE = 1.6
 
 LOAD_ELSEWHERE = """
 import json, sys
 import numpy as np
-import keras, search.scoring.preprocessing
-assert not any(name.startswith("hypermodels") for name in sys.modules)
+import keras
 model = keras.saving.load_model(sys.argv[1], safe_mode=True)
 answers = [float(model.predict_on_batch(images)[0, 0]) for images in np.load(sys.argv[2]).values()]
+assert not any(name.startswith(("search", "hypermodels")) for name in sys.modules)
 print(json.dumps([keras.backend.backend(), *answers]))
 """
 
@@ -68,12 +86,8 @@ def test_the_file_gives_the_networks_probabilities_for_its_own_input(network, lo
     np.testing.assert_allclose(loaded.model.predict_on_batch(images), wanted, atol=1e-6)
 
 
-def test_threshold_size_classes_and_papers_survive(loaded, model_file):
-    assert loaded.threshold == THRESHOLD
-    assert loaded.image_size == SIZE
-    assert loaded.class_names == ("NORMAL", "PNEUMONIA")
-    assert loaded.metadata == {"run": "tiny", "notice": SYNTHETIC_NOTICE}
-    assert loaded.notice == SYNTHETIC_NOTICE
+def test_the_metadata_survive(loaded, model_file):
+    assert loaded.metadata == ModelMetadata(image_size=SIZE, threshold=THRESHOLD, **ABOUT)
     assert loaded.path == model_file
 
 
@@ -115,35 +129,71 @@ def test_the_raw_file_and_the_training_pipeline_agree(
     assert max(differences) <= tolerance
 
 
-def test_augmentation_and_optimizer_are_left_out(tmp_path):
-    hypermodels = pytest.importorskip("hypermodels.augmentation")
+def augmented(*, custom=True, nested=False):
+    """A network with every kind of layer that acts in training only, trained a little."""
+    layers = [keras.layers.RandomFlip("horizontal"), keras.layers.GaussianNoise(0.1)]
+    if custom:
+        layers += augmentation_layers(
+            flip=True, rotation=5.0, crop_min_area=0.5, tone_jitter=0.2, noise=0.1, seed=1
+        )
     inputs = keras.Input((SIZE, SIZE, 1), dtype="uint8")
     x = keras.layers.Rescaling(1 / 255, dtype="float32")(inputs)
-    for layer in hypermodels.augmentation_layers(
-        flip=True, rotation=5.0, crop_min_area=0.5, tone_jitter=0.2, noise=0.1, seed=1
-    ):
+    for layer in [keras.Sequential(layers)] if nested else layers:
         x = layer(x)
-    x = keras.layers.Concatenate()([x] * 3)
-    x = keras.layers.BatchNormalization()(keras.layers.SeparableConv2D(4, 3)(x))
+    x = keras.layers.SeparableConv2D(4, 3, depthwise_regularizer="l2")(x)
+    x = keras.layers.BatchNormalization()(x)
     x = keras.layers.Dropout(0.5)(keras.layers.GlobalAveragePooling2D()(x))
     model = keras.Model(inputs, keras.layers.Dense(1, activation="sigmoid")(x))
     model.compile("adam", "binary_crossentropy")
     images = np.random.default_rng(0).integers(0, 256, (8, SIZE, SIZE, 1), dtype=np.uint8)
     model.fit(images, np.arange(8) % 2, verbose=0)
+    return model, images
 
+
+@pytest.mark.parametrize("nested", [False, True], ids=["flat", "nested"])
+def test_what_acts_in_training_only_is_left_out(tmp_path, nested):
+    model, images = augmented(nested=nested)
     file = export_model(
         model, tmp_path / "model.keras", image_size=SIZE, threshold=THRESHOLD, metadata={}
     )
-    np.savez(tmp_path / "images.npz", images)
-    alone = json.loads(run(LOAD_ELSEWHERE, file, tmp_path / "images.npz", backend="tensorflow"))
-    assert alone[1] == pytest.approx(float(model.predict_on_batch(images)[0, 0]), abs=1e-5)
+    loaded = load_model(file).model
+    wanted = loaded.predict(images, verbose=0)
+    for training in (False, None):
+        found = keras.ops.convert_to_numpy(loaded(images, training=training))
+        np.testing.assert_allclose(found, wanted, atol=1e-6)
     with zipfile.ZipFile(file) as archive:
-        assert "hypermodels" not in archive.read("config.json").decode()
+        config = archive.read("config.json").decode()
         weights = h5py.File(io.BytesIO(archive.read("model.weights.h5")))
+    for word in ("hypermodels", "Random", "Noise", "Dropout", "seed", "L2", "Glorot"):
+        assert word not in config, word
     stored: list[str] = []
     weights.visit(stored.append)
     assert any("separable" in name for name in stored)
     assert not any("optimizer" in name for name in stored)
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+def test_the_file_opens_where_only_keras_is(tmp_path, backend):
+    model, images = augmented()
+    file = export_model(
+        model, tmp_path / "model.keras", image_size=SIZE, threshold=THRESHOLD, metadata={}
+    )
+    np.savez(tmp_path / "images.npz", images, np.repeat(images, 3, axis=-1))
+    name, gray, colour = json.loads(
+        run(LOAD_ELSEWHERE, file, tmp_path / "images.npz", backend=backend)
+    )
+    assert name == backend
+    assert gray == colour == pytest.approx(float(model.predict_on_batch(images)[0, 0]), abs=1e-5)
+
+
+def test_mixed_precision_is_exported_in_float32(tmp_path):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = make_network()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    copy = export.inference_copy(model)
+    assert {layer.compute_dtype for layer in copy.layers} <= {"float32", "uint8"}
 
 
 def test_a_sequential_network_can_be_exported(tmp_path):
@@ -153,7 +203,7 @@ def test_a_sequential_network_can_be_exported(tmp_path):
     file = export_model(
         network, tmp_path / "m.keras", image_size=8, threshold=THRESHOLD, metadata={}
     )
-    assert load_model(file).notice == ""
+    assert load_model(file).metadata.notice == ""
 
 
 @pytest.mark.slow
@@ -182,7 +232,7 @@ def test_a_model_of_one_backend_opens_on_the_other(saved, opened, tmp_path, load
 
 def test_a_file_that_differs_from_the_network_is_not_written(tmp_path, monkeypatch):
     other = make_network(seed=99)
-    monkeypatch.setattr("search.scoring.export.for_inference", lambda network: other)
+    monkeypatch.setattr(export, "inference_copy", lambda network: other)
     with pytest.raises(ModelError, match="differs from the network"):
         export_model(
             make_network(), tmp_path / "m.keras", image_size=SIZE, threshold=THRESHOLD, metadata={}
@@ -190,7 +240,7 @@ def test_a_file_that_differs_from_the_network_is_not_written(tmp_path, monkeypat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_layer_that_would_be_lost_is_noticed(tmp_path):
+def test_a_layer_of_another_package_that_draws_nothing_is_kept(tmp_path):
     @keras.saving.register_keras_serializable(package="elsewhere")
     class Halve(keras.layers.Layer):
         def call(self, inputs):
@@ -199,8 +249,10 @@ def test_a_layer_that_would_be_lost_is_noticed(tmp_path):
     inputs = keras.Input((8, 8, 1))
     x = keras.layers.Flatten()(Halve()(keras.layers.Rescaling(1 / 255)(inputs)))
     network = keras.Model(inputs, keras.layers.Dense(1, "sigmoid")(x))
-    with pytest.raises(ModelError, match="differs from the network"):
-        export_model(network, tmp_path / "m.keras", image_size=8, threshold=THRESHOLD, metadata={})
+    file = export_model(
+        network, tmp_path / "m.keras", image_size=8, threshold=THRESHOLD, metadata={}
+    )
+    assert load_model(file).metadata.image_size == 8
 
 
 def test_an_earlier_file_is_kept_when_the_new_one_cannot_be_written(tmp_path, network, monkeypatch):
@@ -263,14 +315,16 @@ def rewritten(model_file, target, change):
     return target
 
 
-def test_a_newer_format_says_so(model_file, tmp_path):
-    newer = rewritten(
+def test_a_configuration_that_asks_for_gigabytes_is_refused_before_it_is_built(
+    model_file, tmp_path
+):
+    greedy = rewritten(
         model_file,
         tmp_path / "m.keras",
-        lambda text: text.replace('"format_version": 1', '"format_version": 2'),
+        lambda text: text.replace('"units": 1,', '"units": 2000000000,'),
     )
-    with pytest.raises(ModelError, match=r"newer.*saved with Keras 3"):
-        load_model(newer)
+    with pytest.raises(ModelError, match=r"need [\d,]+ MB of weights and the file holds 0"):
+        load_model(greedy)
 
 
 def test_code_hidden_in_a_model_is_not_run(model_file, tmp_path):
@@ -286,7 +340,7 @@ def test_code_hidden_in_a_model_is_not_run(model_file, tmp_path):
 
 
 class Said:
-    """Keeps what a console is told."""
+    """Keeps what a reporter is told."""
 
     def __init__(self):
         self.infos, self.warnings = [], []
@@ -294,22 +348,22 @@ class Said:
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.25])
-def test_a_model_that_differs_on_validation_films_is_kept_with_a_warning_and_counts_as_failed(
+def test_a_model_that_differs_on_validation_images_is_kept_and_counts_as_failed(
     tmp_path, network, subset, monkeypatch, shift
 ):
-    honest = exporting.answers
-    monkeypatch.setattr(exporting, "answers", lambda *asked: honest(*asked) + shift)
+    honest = export.scaled
+    monkeypatch.setattr(
+        export, "scaled", lambda p, t: honest(p, t) + shift * (len(p) == len(subset))
+    )
     said = Said()
-    rows = exporting.export_all(
+    rows = export_all(
         network,
         RunDirectory(tmp_path),
         formats=(),
-        image_size=SIZE,
-        threshold=THRESHOLD,
+        metadata=ModelMetadata(image_size=SIZE, threshold=THRESHOLD),
         temperature=1.0,
-        metadata={},
         val=subset,
-        console=said,
+        reporter=said,
     )
     assert (tmp_path / "model.keras").is_file()
     (stored,) = json.loads((tmp_path / "exports.json").read_text())
@@ -321,3 +375,218 @@ def test_a_model_that_differs_on_validation_films_is_kept_with_a_warning_and_cou
     else:
         assert said.warnings == []
         assert "gives the same probabilities" in said.infos[0]
+
+
+def test_an_ensemble_gives_the_mean_probability_in_one_file(tmp_path, images):
+    members = [make_network(seed) for seed in (0, 1, 2)]
+    whole = ensemble_of(members)
+    single = [predict_images(member, images) for member in members]
+    np.testing.assert_allclose(predict_images(whole, images), np.mean(single, axis=0), atol=1e-6)
+    assert whole.count_params() == sum(member.count_params() for member in members)
+    path = export_model(
+        whole, tmp_path / "model.keras", image_size=SIZE, threshold=THRESHOLD, metadata={}
+    )
+    found = predict_images(load_model(path).model, images)
+    np.testing.assert_allclose(found, np.mean(single, axis=0), atol=1e-5)
+    with pytest.raises(ValueError, match="at least two"):
+        ensemble_of(members[:1])
+
+
+@pytest.fixture(scope="module")
+def images():
+    rng = np.random.default_rng(2)
+    return np.stack([smooth_image(rng, SIZE, SIZE) for _ in range(9)])[..., np.newaxis]
+
+
+@pytest.fixture(scope="module")
+def calibrated_file(tmp_path_factory):
+    """With GELU, whose export is not a matter of course, and a temperature."""
+    import keras
+
+    keras.utils.set_random_seed(4)
+    inputs = keras.Input((SIZE, SIZE, 1), dtype="uint8")
+    x = keras.layers.Rescaling(1 / 255)(inputs)
+    x = keras.layers.SeparableConv2D(4, 3, strides=2, activation="gelu")(x)
+    x = keras.layers.BatchNormalization()(x)
+    x = keras.layers.Conv2D(6, 3, strides=2, activation="silu")(x)
+    outputs = keras.layers.Dense(1, activation="sigmoid", kernel_initializer="random_normal")(
+        keras.layers.Rescaling(100)(keras.layers.Flatten()(x))
+    )
+    return export_model(
+        keras.Model(inputs, outputs),
+        tmp_path_factory.mktemp("calibrated") / "model.keras",
+        image_size=SIZE,
+        threshold=THRESHOLD,
+        metadata={"run": "tiny", "notice": SYNTHETIC_NOTICE},
+        temperature=TEMPERATURE,
+    )
+
+
+def probabilities(model_file, images):
+    return predict_images(load_model(model_file).model, images)
+
+
+@pytest.fixture(scope="module", params=OTHERS)
+def converted(request, calibrated_file, images):
+    pytest.importorskip(MODULES[request.param])
+    if FORMATS[request.param].missing:
+        pytest.skip(f"needs {FORMATS[request.param].missing}")
+    said = probabilities(calibrated_file, images)
+    return convert(calibrated_file, request.param, images=images, probabilities=said)
+
+
+def test_at_most_so_many_images_are_compared_from_all_over_the_split():
+    assert evenly_spaced(3).tolist() == [0, 1, 2]
+    many = evenly_spaced(1047, 256)
+    assert len(many) == 256
+    assert (many[0], many[-1]) == (0, 1046)
+    assert np.diff(many).max() <= 5
+    assert evenly_spaced(0).tolist() == []
+
+
+def test_enlarged_are_larger_than_the_networks_input_and_in_both_modes(images):
+    shapes = [batch.shape for batch in enlarged(images)]
+    assert all(height > SIZE and width > SIZE for _, height, width, _ in shapes)
+    assert {channels for *_, channels in shapes} == {1, 3}
+
+
+def test_model_keras_is_a_row_like_the_others(calibrated_file, images):
+    said = probabilities(calibrated_file, images)
+    row = keras_export(calibrated_file, images=images, probabilities=said + TOLERANCE / 2)
+    assert (row.status, row.path, row.reason) == ("written", "model.keras", "")
+    assert row.max_difference == pytest.approx(TOLERANCE / 2, abs=1e-6)
+    assert row.bytes == calibrated_file.stat().st_size
+
+
+@pytest.mark.parametrize("shift", [0.25, np.nan])
+def test_model_keras_fails_where_it_differs_from_the_network_and_is_kept(
+    calibrated_file, images, shift
+):
+    said = probabilities(calibrated_file, images)
+    row = keras_export(calibrated_file, images=images, probabilities=said + shift)
+    assert (row.status, row.path) == ("failed", "model.keras")
+    assert "differs from the network by" in row.reason
+    assert row.max_difference == pytest.approx(shift, abs=1e-6, nan_ok=True)
+    assert row.bytes == calibrated_file.stat().st_size
+
+
+def test_a_missing_package_costs_no_process(monkeypatch, calibrated_file, images):
+    monkeypatch.setattr(export, "_run", None)
+    lacking = {**FORMATS, "onnx": FORMATS["onnx"].__class__(
+        name="onnx", file="model.onnx", modules=("no_such_chisel",), extra="onnx", runtime="x"
+    )}  # fmt: skip
+    monkeypatch.setattr(export, "FORMATS", lacking)
+    row = convert(calibrated_file, "onnx", images=images, probabilities=np.zeros(len(images)))
+    assert row.status == "failed"
+    assert "no_such_chisel" in row.reason
+
+
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [
+        ("import os; os.kill(os.getpid(), 11)", "exit code -11"),
+        ("print('no room'); raise SystemExit(3)", "exit code 3 (no room)"),
+        ("import time; time.sleep(60)", "took longer than 3 s"),
+    ],
+    ids=["crash", "exit", "hang"],
+)
+def test_a_converter_that_crashes_or_hangs_fails_and_takes_the_old_file_with_it(
+    monkeypatch, tmp_path, model_file, images, module, said
+):
+    (tmp_path / "broken.py").write_text(module)
+    monkeypatch.setattr(export, "__name__", "broken")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    copy = tmp_path / "model.keras"
+    copy.write_bytes(model_file.read_bytes())
+    (tmp_path / "model.onnx").write_bytes(b"of an earlier network")
+    row = convert(copy, "onnx", images=images, probabilities=np.zeros(len(images)), timeout=3)
+    if FORMATS["onnx"].missing:
+        pytest.skip("told before")
+    assert row.status == "failed"
+    assert said in row.reason
+    assert {path.name for path in tmp_path.iterdir()} == {"broken.py", "model.keras"}
+
+
+def test_files_and_folders_are_removed_and_what_is_not_there_is_no_matter(tmp_path):
+    (tmp_path / "folder" / "inside").mkdir(parents=True)
+    (tmp_path / "file").write_bytes(b"")
+    for name in ("folder", "file", "nothing"):
+        remove(tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_an_export_gives_the_same_probabilities_and_carries_its_papers(
+    converted, calibrated_file, images
+):
+    assert converted.reason == ""
+    assert converted.status == "written"
+    assert converted.max_difference <= TOLERANCE
+    assert converted.max_difference_from_run <= TOLERANCE
+    assert converted.images == len(images) + 3
+    assert FORMATS[converted.format].runtime in converted.runtime
+    original = load_model(calibrated_file)
+    again = load_model(calibrated_file.with_name(converted.path))
+    assert (again.threshold, again.image_size, again.class_names, again.metadata) == (
+        original.threshold, original.image_size, original.class_names, original.metadata
+    )  # fmt: skip
+    # Asked here, in another process than the one that compared them.
+    said = predict_images(again.model, images)
+    assert np.ptp(said) > 0.01
+    np.testing.assert_allclose(said, probabilities(calibrated_file, images), atol=TOLERANCE)
+    leftovers = [path for path in calibrated_file.parent.iterdir() if path.name.startswith(".")]
+    assert leftovers == []
+
+
+@pytest.mark.slow
+def test_an_export_takes_the_raw_film_of_any_size_gray_or_colour(
+    converted, calibrated_file, tmp_path
+):
+    again = load_model(calibrated_file.with_name(converted.path))
+    original = load_model(calibrated_file)
+    for shape in [(40, 33), (300, 410), (200, 260, 3)]:
+        film = smooth_image(np.random.default_rng(7), *shape)
+        Image.fromarray(film).save(tmp_path / "film.png")
+        raw = film[np.newaxis] if film.ndim == 3 else film[np.newaxis, ..., np.newaxis]
+        decoded = load_gray(tmp_path / "film.png", SIZE)[np.newaxis, ..., np.newaxis]
+        wanted = predict_images(original.model, decoded)
+        np.testing.assert_allclose(predict_images(again.model, raw), wanted, atol=TOLERANCE)
+
+
+@pytest.mark.slow
+def test_an_export_answers_without_keras(converted, calibrated_file, tmp_path):
+    if converted.format == "saved_model":
+        pytest.skip("TensorFlow brings Keras along")
+    Image.fromarray(smooth_image(np.random.default_rng(8), 90, 80)).save(tmp_path / "film.png")
+    script = (
+        "import sys\nfrom search.predict import main\ncode = main(sys.argv[1:])\n"
+        "assert not {'keras', 'tensorflow'} & set(sys.modules)\nsys.exit(code)"
+    )
+    model = calibrated_file.with_name(converted.path)
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(model), str(tmp_path / "film.png"), "--json"],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(done.stdout)
+    wanted = load_gray(tmp_path / "film.png", SIZE)[np.newaxis, ..., np.newaxis]
+    expected = float(probabilities(calibrated_file, wanted)[0])
+    assert row["probability"] == pytest.approx(expected, abs=TOLERANCE)
+
+
+def test_a_conversion_that_differs_is_reported(tmp_path, images, model_file, monkeypatch):
+    def other_network(loaded, target):
+        weights = loaded.model.get_weights()
+        loaded.model.set_weights([weight * 1.05 for weight in weights])
+        export.write_saved_model(loaded, target)
+        loaded.model.set_weights(weights)
+
+    monkeypatch.setitem(export.WRITERS, "saved_model", other_network)
+    np.savez(
+        tmp_path / "images.npz", images=images, probabilities=probabilities(model_file, images)
+    )
+    assert export.main([str(model_file), "saved_model", str(tmp_path)]) == 0
+    found = json.loads((tmp_path / "result.json").read_text())
+    assert "differs from model.keras by" in found["reason"]
+    assert found["max_difference"] > TOLERANCE

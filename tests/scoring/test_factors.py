@@ -2,13 +2,28 @@
 
 import pytest
 
-from search.errors import ConfigurationError
-from search.scoring.factors import FACTORS, QUESTIONS, Wish, changed, parse_factors
+from search.errors import ConfigurationError, RunDirectoryError
+from search.records import Estimate, SeedDifference
+from search.run_directory import RunDirectory
+from search.scoring.bootstrap import Outcome
+from search.scoring.factors import (
+    FACTORS,
+    FILE,
+    QUESTIONS,
+    AblationReport,
+    Answer,
+    Wish,
+    changed,
+    parse_factors,
+    read_report,
+    sentences,
+)
 
 BASE = {
     "base_filters": 16,
     "activation": "relu",
     "batch_norm": True,
+    "initializer": "keras",
     "conv_dropout": 0.2,
     "dense_layers": 2,
     "dense_dropout_1": 0.7,
@@ -24,6 +39,7 @@ def test_every_factor_changes_only_its_own_values_and_every_question_has_one():
         "epochs": set(),
         "batch_size": {"batch_size"},
         "batch_norm": {"batch_norm"},
+        "batch_norm_scaled": {"batch_norm", "initializer"},
         "dropout": {"conv_dropout", "dense_dropout_1", "dense_dropout_2"},
         "flip": {"flip"},
         "filters": {"base_filters"},
@@ -90,3 +106,47 @@ def test_levels_are_read():
 def test_a_wrong_factor_is_one_clear_message(text, said):
     with pytest.raises(ConfigurationError, match=said):
         [changed(wish, BASE, 10) for wish in parse_factors(text)]
+
+
+def test_what_is_inactive_is_changed_by_its_own_factor_only():
+    base = {name: v for name, v in BASE.items() if name not in ("batch_norm", "activation")}
+    off = changed(Wish(factor="batch_norm"), base, 10)
+    assert (off.before, off.after, off.values) == ("on", "off", {**base, "batch_norm": False})
+    assert changed(Wish(factor="flip"), base, 10).values == {**base, "flip": True}
+
+
+def test_a_network_without_the_hyperparameter_is_told():
+    with pytest.raises(ConfigurationError, match="no hyperparameter 'base_filters'"):
+        changed(Wish(factor="filters"), {"batch_size": 16}, 10)
+
+
+def test_each_question_is_answered_in_a_sentence():
+    flip, dropout = (changed(Wish(factor=name), BASE, 10) for name in ("flip", "dropout"))
+    estimate = Estimate(value=-0.1, low=-0.2, high=-0.05)
+    answers = (
+        Answer(
+            base="baseline",
+            change=flip,
+            validation=estimate,
+            validation_outcome=Outcome.BETTER,
+            test={"loss": SeedDifference(over_patients=estimate, over_seeds=estimate)},
+        ),
+        Answer(base="winner", change=dropout, failure="out of memory"),
+    )
+    report = AblationReport(
+        run="r", finished="", synthetic=False, objective="val_auc", epochs=3, repeats=2,
+        images={}, test_evaluations=0, times_evaluated=0, notes=(), bases=(), answers=answers,
+    )  # fmt: skip
+    assert sentences(report) == {
+        "dropout": "dropout on → off (winner) could not be trained.",
+        "flip": "flip off → on (baseline): better on validation, undecided on test.",
+    }
+
+
+def test_a_report_is_read_back_as_it_was_written(tmp_path):
+    run = RunDirectory(tmp_path)
+    assert read_report(run) is None
+    (tmp_path / "ablation").mkdir()
+    (tmp_path / "ablation" / FILE).write_text("[]")
+    with pytest.raises(RunDirectoryError, match=FILE):
+        read_report(run)

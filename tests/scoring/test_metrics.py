@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
+from search.records import McNemar
 from search.scoring.metrics import (
     confusion,
     mcnemar,
-    ppv_at_prevalence,
     ranking_metrics,
     threshold_metrics,
     weighted_ranking_metrics,
@@ -131,28 +131,19 @@ def test_swapping_the_classes_mirrors_the_metrics(pairs):
 
 
 def test_mcnemar_agrees_with_the_exact_binomial_test():
-    from scipy.stats import binomtest
-
     labels, first = random_case(1, n=500)
     _, second = random_case(2, n=500)
     found = mcnemar(labels, first, second, thresholds=(0.4, 0.6))
     right = (first >= 0.4) == labels
     other = (second >= 0.6) == labels
-    assert found["first_only"] == np.sum(right & ~other)
-    assert found["second_only"] == np.sum(~right & other)
-    n = found["first_only"] + found["second_only"]
-    assert found["p_value"] == pytest.approx(binomtest(int(found["first_only"]), int(n)).pvalue)
+    assert found.only_winner_right == np.sum(right & ~other)
+    assert found.only_baseline_right == np.sum(~right & other)
+    n = found.only_winner_right + found.only_baseline_right
+    fewer = min(found.only_winner_right, found.only_baseline_right)
+    tail = sum(math.comb(n, k) for k in range(fewer + 1)) / 2**n
+    assert found.p_value == pytest.approx(min(1.0, 2 * tail))
 
 
 def test_mcnemar_of_equal_decisions_is_one():
-    assert mcnemar(LABELS, SAID, SAID) == {"first_only": 0, "second_only": 0, "p_value": 1.0}
-
-
-def test_positive_predictive_value_falls_with_the_prevalence():
-    found = ppv_at_prevalence(sensitivity=0.9, specificity=0.9, prevalences=(0.01, 0.1, 0.5))
-    assert found == pytest.approx({"0.01": 0.009 / 0.108, "0.1": 0.5, "0.5": 0.9})
-
-
-def test_positive_predictive_value_is_nan_where_nobody_is_called_ill():
-    found = ppv_at_prevalence(sensitivity=0.0, specificity=1.0, prevalences=(0.1,))
-    assert math.isnan(found["0.1"])
+    found = mcnemar(LABELS, SAID, SAID)
+    assert found == McNemar(only_winner_right=0, only_baseline_right=0, p_value=1.0)

@@ -89,7 +89,7 @@ def test_what_is_no_probability_is_refused(subset, value):
 
 
 def test_a_model_with_two_outputs_is_refused(subset):
-    with pytest.raises(ModelError, match="one probability an image"):
+    with pytest.raises(ModelError, match="one probability per image"):
         predict_subset(ConstantModel(0.5, (2,)), subset, Split.TEST)
 
 

@@ -1,15 +1,17 @@
+import functools
 import io
+import zipfile
 
 import numpy as np
 import pytest
 from PIL import Image
 from tiny import smooth_image
 
-from search.data.decode import load_gray
+from search.data.decode import load_gray, load_image
 
 keras = pytest.importorskip("keras")
 
-from search.scoring.preprocessing import RawImages  # noqa: E402
+from search.scoring.preprocessing import calibrated, raw_images  # noqa: E402
 
 SIZE = 48
 
@@ -26,9 +28,15 @@ def encoded(pixels, kind, **options):
     return content.getvalue()
 
 
+@functools.cache
+def model(size, channels=1):
+    inputs = keras.Input((None, None, None))
+    return keras.Model(inputs, raw_images(inputs, size, channels=channels))
+
+
 def by_layer(pixels, size=SIZE):
     batch = pixels[np.newaxis] if pixels.ndim == 3 else pixels[np.newaxis, ..., np.newaxis]
-    return keras.ops.convert_to_numpy(RawImages(size)(batch))[0, ..., 0]
+    return keras.ops.convert_to_numpy(model(size)(batch))[0, ..., 0]
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -81,43 +89,35 @@ def test_levels_outside_the_range_are_clipped():
     assert by_layer(-pixels).min() == 0
 
 
-def test_a_half_precision_policy_does_not_change_the_pixels():
-    pixels = smooth_image(np.random.default_rng(3), 100, 130)
-    expected = by_layer(pixels)
-    policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    try:
-        np.testing.assert_array_equal(by_layer(pixels), expected)
-    finally:
-        keras.config.set_dtype_policy(policy)
-
-
-def test_two_channels_are_refused():
-    with pytest.raises(ValueError, match="2 channels"):
-        RawImages(SIZE)(np.zeros((1, 9, 9, 2), "uint8"))
-
-
-def test_sizes_and_channels_may_change_from_call_to_call():
-    inputs = keras.Input((None, None, None))
-    model = keras.Model(inputs, RawImages(SIZE)(inputs))
-    assert model.output_shape == (None, SIZE, SIZE, 1)
+def test_sizes_and_channels_may_change_from_call_to_call_and_within_a_batch_nothing_mixes():
+    whole = model(SIZE)
+    assert whole.output_shape == (None, SIZE, SIZE, 1)
     rng = np.random.default_rng(4)
-    for shape in [(50, 60, 1), (90, 33, 3), (70, 70, 3), (120, 10, 1), (48, 48, 1)]:
-        pixels = rng.integers(0, 256, (2, *shape), dtype=np.uint8)
-        answers = model.predict_on_batch(pixels)
-        np.testing.assert_array_equal(answers[1, ..., 0], by_layer(pixels[1]))
+    for shape in [(50, 60, 1), (90, 33, 3), (120, 10, 1), (48, 48, 1)]:
+        pixels = rng.integers(0, 256, (3, *shape), dtype=np.uint8)
+        found = whole.predict_on_batch(pixels)
+        np.testing.assert_array_equal(found[1, ..., 0], by_layer(pixels[1]))
 
 
-def test_the_configuration_survives_and_a_newer_format_is_refused():
-    layer = RawImages(
-        SIZE, threshold={"value": 0.3}, class_names=["a", "b"], metadata={"run": {"x": [1, None]}}
-    )
-    again = RawImages.from_config(layer.get_config())
-    assert again.get_config() == layer.get_config()
-    with pytest.raises(TypeError, match="newer"):
-        RawImages.from_config({**layer.get_config(), "format_version": 99})
+@pytest.mark.parametrize("shape", [(48, 48, 3), (300, 400, 3), (97, 101), (40, 30)], ids=str)
+def test_real_colour_is_kept_and_gray_has_three_equal_channels(shape):
+    pixels = np.random.default_rng(7).integers(0, 256, shape, dtype=np.uint8)
+    batch = pixels[np.newaxis] if pixels.ndim == 3 else pixels[np.newaxis, ..., np.newaxis]
+    found = keras.ops.convert_to_numpy(model(SIZE, 3)(batch))[0]
+    wanted = load_image(encoded(pixels, "PNG"), SIZE, channels=3).pixels
+    np.testing.assert_array_equal(found, wanted)
 
 
-def test_a_size_below_one_is_refused():
+def test_it_is_saved_with_classes_of_keras_alone(tmp_path):
+    model(SIZE).save(tmp_path / "m.keras")
+    with zipfile.ZipFile(tmp_path / "m.keras") as archive:
+        config = archive.read("config.json").decode()
+    assert "search" not in config
+    assert '"registered_name": null' in config
+
+
+def test_a_size_below_one_and_a_temperature_of_zero_are_refused():
     with pytest.raises(ValueError, match="image_size=0"):
-        RawImages(0)
+        raw_images(keras.Input((None, None, None)), 0)
+    with pytest.raises(ValueError, match="temperature=0"):
+        calibrated(keras.Input((1,)), 0)

@@ -133,6 +133,18 @@ def test_draws_around_a_belief_gather_at_its_value_and_stay_in_range():
     assert all(values["flip"] for values in drawn)
 
 
+def test_the_centre_of_a_belief_is_a_configuration_of_a_narrowed_space_too():
+    new = kt.HyperParameters()
+    new.Choice("start", ["keras", "scaled"], default="keras")
+    with new.conditional_scope("start", ["scaled"]):
+        new.Boolean("norm", default=True)
+    new.Choice("area", [0.2, 0.4], default=0.4)
+    prior = {"start": Belief(value="scaled"), "area": Belief(value=0.1)}
+    assert spaces.centre(new, prior) == {"start": "scaled", "norm": True, "area": 0.2}
+    held = spaces.narrow(new, fix={}, vary=("area",))
+    assert spaces.centre(held, prior) == {"start": "keras", "area": 0.2}
+
+
 def test_a_draw_around_nothing_is_a_uniform_one():
     new = kt.HyperParameters()
     new.Choice("units", [1, 2, 3, 4], default=1)

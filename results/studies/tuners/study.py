@@ -106,11 +106,10 @@ def ours(search: Search, *, prior: bool) -> None:
     source = UniformSource(search.space, queue=queue, seed=search.seed)
     if prior:
         known = {n: Belief(value=v, spread=s) for n, (v, s) in search.hypermodel.prior.items()}
-        centre = spaces.complete(search.space, {n: belief.value for n, belief in known.items()})
         source = PriorSource(
             search.space,
             prior=known,
-            queue=[*queue, spaces.nearest(search.space, centre)],
+            queue=[*queue, spaces.centre(search.space, known)],
             seed=search.seed,
             levels=search.schedule.levels,
             factor=FACTOR,

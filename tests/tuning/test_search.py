@@ -2,17 +2,16 @@
 
 import pytest
 
-from search import searching as stage
 from search.config import RunConfig, TunerKind
-from search.errors import RunDirectoryError
+from search.errors import ConfigurationError, RunDirectoryError
 from search.journal import EventKind
 from search.records import TrialRecord, TrialStatus
-from search.reporting.console import Console
 from search.run_directory import RunDirectory
-from search.searching import Searching
+from search.tuning import search as stage
 from search.tuning import space as spaces
 from search.tuning.executors import InProcessExecutor, Pace
 from search.tuning.resume import Begun, begun
+from search.tuning.search import Search
 from tests.tuning.fakes import FakeExecutor, TinyHyperModel
 from tests.tuning.replay import check_replay, outcome
 
@@ -27,9 +26,9 @@ class Model(TinyHyperModel):
         self.epochs = epochs
 
 
-def make(dataset, known: Begun | None = KNOWN, **options) -> Searching:
+def make(dataset, known: Begun | None = KNOWN, **options) -> Search:
     options = {"max_epochs": 3, "max_parameters": 0, "workers": 0, **options}
-    return Searching(
+    return Search(
         RunConfig(**options), dataset, hypermodel=lambda epochs, _: Model(epochs), known=known
     )
 
@@ -45,8 +44,7 @@ def search(tiny_dataset, tmp_path):
         searching.refuse_other(directory)
         directory.write_json("config.json", searching.config)
         directory.append(EventKind.PLAN, **searching.plan().schedule.plan(1.0, 0.0))
-        console = Console(live=False, quiet=True)
-        return searching.search(directory, console, FakeExecutor(workers=2))
+        return searching.search(directory, FakeExecutor(workers=2), listener=lambda event: None)
 
     run.directory = directory
     return run
@@ -144,18 +142,48 @@ def test_the_limit_of_parameters_is_for_trials_and_not_for_control_and_winner(ti
 def test_a_documented_configuration_over_the_limit_is_told_in_the_plan(
     tiny_dataset, tmp_path, limit, said
 ):
-    directory = RunDirectory(tmp_path / "run")
-    directory.create()
-    made = make(tiny_dataset, max_parameters=limit)
-    made.show_plan(Console(live=False, quiet=True), directory)
-    (plan,) = directory.events()
-    assert any("trial 0" in note and "control" in note for note in plan["notes"]) == said
+    plan = make(tiny_dataset, max_parameters=limit).plan_record(trainings=2)
+    assert any("trial 0" in note and "baseline" in note for note in plan.notes) == said
+
+
+def test_what_is_too_large_is_drawn_again_and_no_trial_of_it_fails(tiny_dataset, search):
+    four = stage.parameters(TinyHyperModel(), {**make(tiny_dataset).defaults, "filters": 4})
+    found = search(max_parameters=four, search=("filters", "learning_rate"))
+    assert {record.values["filters"] for record in found} <= {2, 4}
+    assert all(record.status is TrialStatus.COMPLETED for record in found)
+
+
+def test_where_nothing_fits_it_is_said_before_anything_is_trained(search):
+    with pytest.raises(ConfigurationError, match="--max-parameters 10"):
+        search(max_parameters=10, search=("filters", "learning_rate"))
+    assert not any(e["event"] == EventKind.TRIAL_CREATED for e in search.directory.events())
+
+
+def test_without_a_belief_of_the_model_its_defaults_are_the_prior(tiny_dataset):
+    made = make(tiny_dataset)
+    assert {name: belief.value for name, belief in made.prior.items()} == made.defaults
+    assert made.queue == [made.defaults]
+
+
+def test_an_earlier_runs_best_is_the_prior_and_is_tried_first(tiny_dataset, tmp_path):
+    run = RunDirectory(tmp_path / "earlier")
+    run.create()
+    values = {**make(tiny_dataset).defaults, "filters": 8}
+    run.write_json("best_hyperparameters.json", {"trial_id": "x", "values": values})
+    made = make(tiny_dataset, prior="earlier", results_dir=str(tmp_path))
+    assert made.queue[1] == values
+    with pytest.raises(ConfigurationError, match=r"--prior nowhere: .* cannot be read"):
+        make(tiny_dataset, prior="nowhere", results_dir=str(tmp_path))
+    run.write_json("best_hyperparameters.json", {"trial_id": "x", "values": {"depth": 3}})
+    with pytest.raises(ConfigurationError, match="another space"):
+        make(tiny_dataset, prior="earlier", results_dir=str(tmp_path))
 
 
 def test_a_partial_entry_of_the_queue_is_completed_with_what_is_fixed(tiny_dataset):
     made = make(tiny_dataset, fix={"filters": "8"}, enqueue=({"batch_size": 16}, {"filters": 2}))
-    documented, partial, full = made.queue
-    assert documented["filters"] == 4
+    baseline, centre, partial, full = made.queue
+    assert centre["filters"] == 8
+    assert baseline["filters"] == 4
     assert (partial["filters"], partial["batch_size"]) == (8, 16)
     assert full["filters"] == 2
 

@@ -1,15 +1,11 @@
-"""The search stage of a run: space, plan and loop, for one configuration and one HyperModel.
-
-Stands between `workflow.py`, which tells the story, and the room `tuning`, which does the work.
-"""
+"""The search stage of a run: space, plan and loop, for one configuration and one HyperModel."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 
 import keras_tuner as kt
@@ -19,7 +15,6 @@ from search.config import (
     BUDGET_IN_TIME,
     ExecutorKind,
     Precision,
-    RefitOn,
     RunConfig,
     SourceKind,
     TunerKind,
@@ -28,17 +23,17 @@ from search.data.prepare import with_validation_trained
 from search.errors import ConfigurationError
 from search.journal import EventKind
 from search.records import Dataset, PlanRecord, TrialRecord, Values, from_json
-from search.reporting.console import Console
 from search.run_directory import RunDirectory
-from search.scoring.retrain import OpenExecutor
 from search.tuning import space as spaces
 from search.tuning.devices import default_precision
 from search.tuning.executors import Executor, Pace, measure_pace
-from search.tuning.loop import SearchLoop
+from search.tuning.hypermodel import Factory
+from search.tuning.loop import Listener, SearchLoop
 from search.tuning.model import Setting, release_memory
 from search.tuning.oracle import ScheduleOracle
 from search.tuning.planning import PlannedSearch, plan_search
 from search.tuning.pool import PoolLimits, open_executor
+from search.tuning.proposals import MAX_DRAWS
 from search.tuning.ray import RayRequest, open_on_ray
 from search.tuning.resume import Begun, finished_brackets, refuse_other_search
 from search.tuning.space import Belief, Prior
@@ -48,15 +43,15 @@ MANY = 10**6
 """Trials, where their number is not known yet and is certainly no limit to that of workers."""
 
 
-class Searching:
+class Search:
     """The search of one run.
 
     Attributes:
         config: What was asked for.
         search_setting: Data and HyperModel of the trials; see `_settle_horizon`.
-        documented: Values of the documented configuration.
+        defaults: Values of the HyperModel's defaults, the baseline.
         space: The search space, narrowed as asked.
-        queue: Configurations that are tried first: the documented one, the prior's centre, what
+        queue: Configurations that are tried first: the defaults, the prior's centre, what
             was enqueued.
         prior: What Hyperband's configurations are drawn around, None for uniform draws.
         precision: Keras dtype policy of the trials, "" until it is settled.
@@ -67,7 +62,7 @@ class Searching:
         config: RunConfig,
         dataset: Dataset,
         *,
-        hypermodel: Callable[[int, int], kt.HyperModel],
+        hypermodel: Factory,
         known: Begun | None = None,
     ) -> None:
         """Declare the space; trains nothing yet.
@@ -75,8 +70,7 @@ class Searching:
         Args:
             config: What was asked for.
             dataset: Training and validation images.
-            hypermodel: Gives the HyperModel whose learning-rate schedule spans some epochs of some
-                training images.
+            hypermodel: Gives the HyperModel, see `hypermodel.factory`.
             known: What earlier processes of the run settled.
 
         Raises:
@@ -92,21 +86,21 @@ class Searching:
         )
         self._hypermodel = hypermodel
         self._horizon = config.max_epochs
-        declared = kt.HyperParameters()
-        self.search_setting.hypermodel.declare(declared)
-        self.documented: Values = spaces.defaults(declared)
+        declared = spaces.declared(self.search_setting.hypermodel)
+        self.defaults: Values = spaces.defaults(declared)
         self.space = spaces.narrow(declared, fix=config.fix, vary=config.search)
-        # Trial 0 is the documented configuration, whatever the space was narrowed to.
-        self.queue = [self.documented]
+        # Trial 0 is the baseline, whatever the space was narrowed to.
+        self.queue = [self.defaults]
         self.prior = self._prior() if config.source is SourceKind.PRIOR else None
         if self.prior and config.tuner is TunerKind.HYPERBAND:
-            centre = {name: belief.value for name, belief in self.prior.items()}
-            self.queue.append(spaces.nearest(self.space, spaces.complete(self.space, centre)))
+            centre = spaces.centre(self.space, self.prior)
+            self.queue += [centre] if centre != self.defaults else []
         self.queue += [spaces.complete(self.space, values) for values in config.enqueue]
         self._measured = known.pace if known else None
         self._begun = known.brackets if known else ()
         self.precision = known.precision if known else ""
         self._executor: Executor | None = None
+        self._sizes: dict[str, int] = {}
         self._settle_horizon()
 
     def _prior(self) -> Prior:
@@ -119,7 +113,7 @@ class Searching:
         if not self.config.prior:
             known = getattr(hypermodel, "prior", None)
             if known is None:
-                return {name: Belief(value=value) for name, value in self.documented.items()}
+                return {name: Belief(value=value) for name, value in self.defaults.items()}
             return {name: Belief(value=v, spread=spread) for name, (v, spread) in known.items()}
         file = Path(self.config.prior) / "best_hyperparameters.json"
         if not file.exists():
@@ -144,11 +138,9 @@ class Searching:
 
     @property
     def pace(self) -> Pace:
-        """Return the measured pace of the documented configuration."""
+        """Return the measured pace of the baseline."""
         if self._measured is None:
-            self._measured = measure_pace(
-                self.search_setting, self.documented, seed=self.config.seed
-            )
+            self._measured = measure_pace(self.search_setting, self.defaults, seed=self.config.seed)
         return self._measured
 
     def _settle_horizon(self) -> bool:
@@ -186,17 +178,22 @@ class Searching:
             hypermodel=self._hypermodel(epochs or self.config.refit_epochs, len(dataset.train)),
             objective=self.config.choice,
             validated=not on_everything,
-            # The limit is for candidates; control and winner are what they are.
+            # The limit is for candidates; baseline and winner are what they are.
             max_parameters=0,
         )
 
-    def retraining_executor(self, directory: RunDirectory, should_stop: ShouldStop) -> OpenExecutor:
+    def retraining_executor(
+        self, directory: RunDirectory, should_stop: ShouldStop
+    ) -> Callable[..., AbstractContextManager[Executor]]:
         """Return what starts workers for the retraining, as many as the search had.
 
         Args:
             directory: The run directory, whose journal says how many there were; workers' logs
                 go there.
             should_stop: Asked after each epoch.
+
+        Returns:
+            Called with a setting and `trainings`, it holds an executor for so many trainings.
         """
         workers = self.config.workers
         if workers is None:
@@ -280,7 +277,7 @@ class Searching:
         try:
             if self._measured is None:
                 self._measured = executor.pace(
-                    self.documented, seed=self.config.seed, precision=self.precision
+                    self.defaults, seed=self.config.seed, precision=self.precision
                 )
             if self._settle_horizon():
                 # The workers have the horizon from before the pace, which decides it, was known.
@@ -328,6 +325,7 @@ class Searching:
             space=self.space,
             queue=self.queue,
             prior=self.prior,
+            accepts=self._fits,
             seconds_per_epoch=lambda: self.pace.epoch,
             seconds_per_trial=lambda: self.pace.trial,
             begun=self._begun,
@@ -354,60 +352,94 @@ class Searching:
             directory=directory.tuner_dir,
         )
 
-    def show_plan(self, console: Console, directory: RunDirectory | None = None) -> None:
-        """Print the schedule with its estimated time, and journal it."""
+    def plan_record(self, *, trainings: int) -> PlanRecord:
+        """Return the schedule with its estimated time.
+
+        Args:
+            trainings: How many trainings the retraining takes, at most.
+        """
         planned = self.plan().schedule.plan(self.pace.epoch, self.pace.trial)
-        twice = self.config.refit_on is RefitOn.TRAIN_AND_VALIDATION
-        rounds = 1 + self.config.top + twice
-        refit_epochs = self.config.refit_epochs * self.config.refit_seeds * rounds
+        epochs = self.config.refit_epochs * trainings
+        planned["refit_epochs"] = epochs
         planned["notes"] = [
             *planned["notes"],
             *self._limit_notes(),
-            f"then {self.config.top} + the documented configuration × {self.config.refit_seeds} "
-            f"seed(s) × {self.config.refit_epochs} epochs of retraining"
-            f"{', the winner once more on train + val' if twice else ''}: about "
-            f"{self.pace.epoch * refit_epochs / 60:.0f} min more",
+            f"then {trainings} trainings of {self.config.refit_epochs} epochs: finalists racing "
+            f"over {self.config.refit_seeds} seed(s), and the baseline; about "
+            f"{self.pace.epoch * epochs / 60:.0f} min more",
         ]
-        planned["refit_epochs"] = refit_epochs
         if self._executor is not None:
             planned["workers"] = self._executor.workers
             planned["precision"] = self.precision
             planned["notes"].append(
                 f"trained by {self._executor.description}, precision {self.precision}"
             )
-        console.show_plan(from_json(PlanRecord, planned))
-        if directory is not None:
-            directory.append(EventKind.PLAN, **planned)
-            console.listen({"event": EventKind.PLAN.value, "time": time.time(), **planned})
+        return from_json(PlanRecord, planned)
 
-    def _limit_notes(self) -> list[str]:
-        """Say where the documented configuration itself is over `--max-parameters`."""
+    def _fits(self, values: Values) -> bool:
+        """Return whether a configuration's model is within `--max-parameters`.
+
+        One that cannot be built is proposed: its trial says why.
+        """
         limit = self.config.max_parameters
         if not limit:
-            return []
-        values = kt.HyperParameters()
-        values.values = dict(self.documented)
-        count = int(self.search_setting.hypermodel.build(values).count_params())
-        release_memory()
-        if count <= limit:
+            return True
+        key = spaces.key(values)
+        if key not in self._sizes:
+            try:
+                self._sizes[key] = parameters(self.search_setting.hypermodel, values)
+            except Exception:  # of the HyperModel's own
+                self._sizes[key] = 0
+        return self._sizes[key] <= limit
+
+    def _limit_notes(self) -> list[str]:
+        """Say where the baseline itself is over `--max-parameters`."""
+        if self._fits(self.defaults):
             return []
         return [
-            f"the documented configuration has {count:,} parameters, more than --max-parameters "
-            f"{limit:,}: as trial 0 it fails, so that it cannot win; the control is retrained and "
-            "scored all the same"
+            f"the baseline has {self._sizes[spaces.key(self.defaults)]:,} parameters, more than "
+            f"--max-parameters {self.config.max_parameters:,}: as trial 0 it fails, so that it "
+            "cannot win; it is retrained and evaluated all the same"
         ]
 
     def search(
-        self, directory: RunDirectory, console: Console, executor: Executor
+        self, directory: RunDirectory, executor: Executor, *, listener: Listener
     ) -> list[TrialRecord]:
-        """Search, from the first trial or from where the journal ends."""
-        console.replay(directory.events())
+        """Search, from the first trial or from where the journal ends.
+
+        Args:
+            directory: The run directory.
+            executor: Where trials are trained.
+            listener: Called with every event.
+
+        Raises:
+            ConfigurationError: Nothing that may be proposed fits `--max-parameters`.
+            SearchFailedError: Every configuration failed or learned nothing.
+        """
+        planned = self.plan()
+        if planned.schedule.configurations > len(self.queue) and (
+            planned.source.values(len(self.queue)) is None
+        ):
+            raise ConfigurationError(
+                f"--max-parameters {self.config.max_parameters:,}: none of {MAX_DRAWS} "
+                "configurations drawn has a model that small; raise the limit (0 is none), or "
+                "lower --image-size"
+            )
         loop = SearchLoop(
-            oracle=self._oracle(self.plan(), directory),
+            oracle=self._oracle(planned, directory),
             executor=executor,
             run=directory,
             seed=self.config.seed,
-            listener=console.listen,
+            listener=listener,
             precision=self.precision,
         )
         return loop.search()
+
+
+def parameters(hypermodel: kt.HyperModel, values: Values) -> int:
+    """Return the parameter count of a configuration's model."""
+    hyperparameters = kt.HyperParameters()
+    hyperparameters.values = dict(values)
+    count = int(hypermodel.build(hyperparameters).count_params())
+    release_memory()
+    return count
