@@ -90,6 +90,7 @@ def storage_errors(place: Path, *, option: str = RESULTS_DIR) -> Iterator[None]:
         errno.EISDIR: "a folder is where a file should be",
         errno.ENOENT: "it cannot be made there",
         errno.ENAMETOOLONG: "the name is too long",
+        errno.ELOOP: "a link leads back to itself",
     }
     try:
         yield

@@ -94,7 +94,7 @@ def read(path: Path) -> list[Event]:
     Raises:
         RunDirectoryError: A line is no event of this version; names file, line and remedy.
     """
-    if not path.exists():
+    if not path.exists() and not path.is_symlink():
         return []
     with storage_errors(path):
         lines = path.read_bytes().split(b"\n")

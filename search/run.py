@@ -151,8 +151,10 @@ def _stored(given: dict[str, Any], resume: str) -> RunConfig:
         return _fresh({**given, "name": name})
     directory = locate(name, results)
     place = {"name": directory.name, "results_dir": directory.root.parent.as_posix()}
-    if not (directory.root / "config.json").exists():
+    if not directory.journal_file.exists() and not (directory.root / "config.json").exists():
         return _fresh({**given, **place})
+    # Read once before anything slow, so that damage is named at once.
+    directory.trials()
     return with_options(directory.read(RunConfig, "config.json"), {**given, **place})
 
 

@@ -266,10 +266,11 @@ def new_run(results_dir: Path) -> RunDirectory:
         RunDirectoryError: It cannot be made, with the reason.
     """
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    with storage_errors(results_dir):
+        results_dir.mkdir(parents=True, exist_ok=True)
     for number in itertools.count(1):
         root = results_dir / (stamp if number == 1 else f"{stamp}-{number}")
         with storage_errors(root), contextlib.suppress(FileExistsError):
-            results_dir.mkdir(parents=True, exist_ok=True)
             root.mkdir()
             break
     return RunDirectory(root)

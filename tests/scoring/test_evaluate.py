@@ -2,7 +2,7 @@ import json
 
 import numpy as np
 import pytest
-from tiny import ABOUT, SIZE, THRESHOLD
+from tiny import ABOUT, MANIFEST, SIZE, THRESHOLD
 
 from search.data.decode import load_gray
 from search.evaluate import main
@@ -25,7 +25,7 @@ def say(capsys, tmp_path):
 def test_the_numbers_are_those_of_the_network_on_the_decoded_files(
     say, run_dir, films, network, tmp_path
 ):
-    RunDirectory(run_dir).write_manifest({})
+    RunDirectory(run_dir).write_manifest(MANIFEST)
     code, out, err = say(run_dir, "--data", films, "--json", tmp_path / "found.json")
     assert (code, err) == (0, "")
     found = json.loads((tmp_path / "found.json").read_text())
@@ -120,7 +120,7 @@ def test_an_unfinished_run_is_scored_and_a_changed_model_refused(say, run_dir, f
     code, _, err = say(run_dir, "--data", films)
     assert code == 0
     assert "is unfinished (no manifest.json)" in err
-    RunDirectory(run_dir).write_manifest({})
+    RunDirectory(run_dir).write_manifest(MANIFEST)
     with open(run_dir / "model.keras", "ab") as handle:
         handle.write(b"x")
     code, out, err = say(run_dir, "--data", films)
@@ -139,7 +139,7 @@ def test_dicom_films_are_scored_like_their_lossless_copies(say, run_dir, films, 
     pytest.importorskip("pydicom")
     from PIL import Image
 
-    from tests.data.test_dicom import stored
+    from tests.data.trees import dicom_file
 
     files = sorted(films.rglob("*.jpeg"))
     pixels = [np.asarray(Image.open(file).convert("L")) for file in files]
@@ -151,7 +151,7 @@ def test_dicom_films_are_scored_like_their_lossless_copies(say, run_dir, films, 
             if kind == "png":
                 Image.fromarray(film).save(file.with_suffix(".png"))
             else:
-                file.with_suffix(".dcm").write_bytes(stored(None, film, bits=8))
+                file.with_suffix(".dcm").write_bytes(dicom_file(film, bits=8))
         code, _, err = say(run_dir, "--data", films, "--json", tmp_path / f"{kind}.json")
         assert code == 0, err
         found[kind] = json.loads((tmp_path / f"{kind}.json").read_text())

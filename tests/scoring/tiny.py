@@ -8,6 +8,10 @@ THRESHOLD = Threshold(
     value=0.4, rule="sensitivity=0.95", chosen_on="stressed validation (n = 8)", reached=0.97
 )
 ABOUT = {"run": "tiny", "notice": SYNTHETIC_NOTICE, "classes": ("NORMAL", "PNEUMONIA")}
+MANIFEST = {
+    "name": "tiny", "finished": "2026-01-01T00:00:00+00:00", "synthetic": True, "versions": {},
+    "device": "CPU", "host": "here", "seed": 8, "seconds": {}, "costs": {}, "fingerprint": "tiny",
+}  # fmt: skip
 
 
 def make_network(seed=0, size=SIZE):
