@@ -71,8 +71,11 @@ def reestimated(
         dropout: Whether dropout is active meanwhile.
         on_batch: Called after each batch.
     """
+    # A frozen layer keeps the statistics it came with: passing images through it updates none.
     layers = [
-        layer for layer in _layers(model) if isinstance(layer, keras.layers.BatchNormalization)
+        layer
+        for layer in _layers(model)
+        if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
     ]
     variables = [v for layer in layers for v in (layer.moving_mean, layer.moving_variance)]
     before = [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]

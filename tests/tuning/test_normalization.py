@@ -77,3 +77,11 @@ def test_the_images_are_the_same_in_every_run_and_as_many_as_asked(tiny_dataset)
     again = StatisticsImages(tiny_dataset.train, count=12)
     np.testing.assert_array_equal(few.batches()[0], again.batches()[0])
     assert [len(batch) for batch in few.batches()] == [12]
+
+
+def test_a_frozen_layer_keeps_its_statistics(model, images):
+    layer = model.get_layer("norm")
+    layer.trainable = False
+    with reestimated(model, images):
+        assert float(layer.moving_mean[0]) == 0.0
+        assert float(layer.moving_variance[0]) == 1.0
