@@ -1,5 +1,6 @@
 """The loop over fake trials: order, failures, replay after a kill at any event."""
 
+import contextlib
 import dataclasses
 import errno
 import json
@@ -8,7 +9,6 @@ import os
 import random
 from pathlib import Path
 
-import keras
 import keras_tuner as kt
 import pytest
 
@@ -258,17 +258,18 @@ def test_a_checkpoint_that_meets_a_full_disk_costs_no_finished_epoch(
         return make_loop(root, executor, schedule=schedule, source=source).search()
 
     whole = search(tmp_path / "whole")
-    save, calls = keras.Model.save_weights, []
+    write, calls = checkpoint.atomic, []
 
-    def refuse(model, path, *args, **options):
-        calls.append(path)
-        if len(calls) == 4:
-            Path(path).write_bytes(b"half")
-            raise OSError("file write failed: errno = 28, error message = 'No space left'")
-        return save(model, path, *args, **options)
+    @contextlib.contextmanager
+    def refuse(path):
+        with write(path) as temporary:
+            calls.append(path)
+            if len(calls) == 4:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            yield temporary
 
     with monkeypatch.context() as patched:
-        patched.setattr(keras.Model, "save_weights", refuse)
+        patched.setattr(checkpoint, "atomic", refuse)
         with pytest.raises(StorageError, match=r"no space left.*--resume"):
             search(tmp_path / "full")
     before = [e for e in RunDirectory(tmp_path / "full").events() if e["event"] == "epoch"]

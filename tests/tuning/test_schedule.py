@@ -91,9 +91,9 @@ def test_the_plan_adds_up():
     assert plan["estimated_seconds"] == 2.0 * plan["epochs"]
 
 
-def test_what_starts_anew_and_what_continues_is_said():
+def test_what_is_new_and_what_continues_is_said():
     (note,) = hyperband(max_epochs=9, factor=3).notes
-    assert "17 trials start anew; 5 (after →) continue" in note
+    assert "17 trials are new; 5 (after →) continue" in note
     assert hyperband(max_epochs=2, factor=3).notes[0].startswith("2 is no power of 3")
     assert len(hyperband(max_epochs=2, factor=3).notes) == 1
 

@@ -252,14 +252,6 @@ def test_out_of_memory_is_retried_once_at_half_the_batch(setting, tmp_path, monk
     assert sizes == [8, 4, 16, 8]
 
 
-def test_a_missing_parent_is_a_failure_that_names_it(setting, tmp_path):
-    gone = tmp_path / "gone.weights.h5"
-    result = train_trial(
-        spec(tmp_path, "t", initial_epoch=1, epochs=2, parent_checkpoint=gone), setting
-    )
-    assert "gone.weights.h5" in result.failure.message
-
-
 def test_the_best_epoch_is_kept_beside_the_last(setting, tmp_path):
     result = train_trial(spec(tmp_path, "t", epochs=5, keep_best=True), setting)
     losses = [e.metrics["robust_loss"] for e in result.epochs]
