@@ -454,7 +454,7 @@ class RunConfig:
         shown="no limit",
     )
     objective: str = option(
-        "robust_loss",
+        "stress_auc",
         SEARCH,
         "metric that ranks configurations; robust_ ones are of the worst perturbation, stress_ "
         "ones of all perturbed images, val_ ones of the images as they are",

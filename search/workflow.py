@@ -210,6 +210,8 @@ def show_plan(search: Search, console: Console, directory: RunDirectory | None =
     most = trainings(search.config, finalists=search.config.top)
     plan = search.plan_record(trainings=most)
     console.show_plan(plan)
+    for note in search.limit_notes():
+        console.warn(note)
     if directory is not None:
         fields = to_json(plan)
         directory.append(EventKind.PLAN, **fields)

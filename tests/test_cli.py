@@ -12,7 +12,7 @@ import pytest
 from search import cli
 from search.__main__ import COMMANDS
 from search.__main__ import main as commands
-from search.config import ExportFormat, RunConfig, SplitKind, TunerKind
+from search.config import Channels, ExportFormat, RunConfig, SplitKind, TunerKind
 from search.errors import ConfigurationError
 from search.run import parser
 
@@ -28,7 +28,7 @@ TYPED = {
     "--split notebook": {"split": SplitKind.NOTEBOOK},
     "--image-size 96": {"image_size": 96},
     "--val-fraction 0.3": {"val_fraction": 0.3},
-    "--channels 1": {"channels": 1},
+    "--channels 1": {"channels": Channels.ONE},
     "--workers auto": {"workers": None},
     "--workers 2": {"workers": 2},
     "--prevalence 0.3": {"prevalence": 0.3},

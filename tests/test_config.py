@@ -25,7 +25,6 @@ from search.records import from_json, to_json
     [
         ("val_fraction", 0.9, "--val-fraction 0.9"),
         ("image_size", 16, "--image-size 16"),
-        ("channels", 2, "--channels 2"),
         ("factor", 1, "--factor 1"),
         ("objective", "val_charm", "--objective val_charm"),
         ("threshold_rule", "best", "--threshold-rule best"),

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import keras_tuner as kt
 from threadpoolctl import threadpool_limits
 
+from search.errors import ConfigurationError
 from search.records import Values
 from search.tuning import space as spaces
 from search.tuning.space import Belief, Prior, Space
@@ -174,7 +175,11 @@ class PriorSource(UniformSource):
         Raises:
             ValueError: It has other hyperparameters than the space.
         """
-        if spaces.complete(self.space, values) != values:
+        try:
+            whole = spaces.complete(self.space, values)
+        except ConfigurationError as error:
+            raise ValueError(str(error)) from None
+        if whole != values:
             raise ValueError(f"configuration {configuration} of the journal is not in the space")
         if configuration == len(self._known):
             self._add(values)

@@ -363,7 +363,6 @@ class Search:
         planned["refit_epochs"] = epochs
         planned["notes"] = [
             *planned["notes"],
-            *self._limit_notes(),
             f"then {trainings} trainings of {self.config.refit_epochs} epochs: finalists racing "
             f"over {self.config.refit_seeds} seed(s), and the baseline; about "
             f"{self.pace.epoch * epochs / 60:.0f} min more",
@@ -392,7 +391,7 @@ class Search:
                 self._sizes[key] = 0
         return self._sizes[key] <= limit
 
-    def _limit_notes(self) -> list[str]:
+    def limit_notes(self) -> list[str]:
         """Say where the baseline itself is over `--max-parameters`."""
         if self._fits(self.defaults):
             return []

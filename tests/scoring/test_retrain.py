@@ -17,6 +17,8 @@ from search.tuning.executors import TrialStarted
 
 DEFAULTS = {"size": 1}
 
+OBJECTIVE = "robust_loss"
+
 
 class FakeExecutor:
     """Trains nothing: the loss is smaller for larger sizes and best in the second epoch."""
@@ -44,7 +46,7 @@ class FakeExecutor:
                 raise StopRequestedError("as asked")
             self.left = None if self.left is None else self.left - 1
             loss = 1 / spec.values["size"] + 0.1 * abs(number - 2) + (spec.seed % 7) / 100
-            metrics = {RunConfig().choice: loss}
+            metrics = {OBJECTIVE: loss}
             epochs.append(
                 EpochRecord(trial_id=spec.trial_id, epoch=number, metrics=metrics, seconds=0.0)
             )
@@ -67,7 +69,7 @@ class FakeExecutor:
 
 def record(number, size, *, found=None, status=TrialStatus.COMPLETED):
     """Return a trial; the search found it as good as one of another size."""
-    metrics = {RunConfig().choice: 1 / (found or size)}
+    metrics = {OBJECTIVE: 1 / (found or size)}
     epoch = EpochRecord(trial_id=f"t{number}", epoch=1, metrics=metrics, seconds=0)
     return TrialRecord(
         trial_id=f"t{number}",
@@ -104,7 +106,9 @@ def stage(tmp_path):
 
         directory = RunDirectory(tmp_path / "run")
         directory.create()
-        config = RunConfig(**{"refit_epochs": 3, "refit_seeds": 2, "top": 1, **options})
+        config = RunConfig(
+            **{"objective": OBJECTIVE, "refit_epochs": 3, "refit_seeds": 2, "top": 1, **options}
+        )
         found = retrain(
             config,
             records,

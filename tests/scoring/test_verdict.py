@@ -79,7 +79,7 @@ def decided(tmp_path, retraining, monkeypatch):
         directory.create()
         said = Said()
         comparison = decide(
-            RunConfig(**{"refit_seeds": 2, "export": (), **options}),
+            RunConfig(**{"objective": "robust_loss", "refit_seeds": 2, "export": (), **options}),
             dataset,
             SealedTest(folder=tmp_path, classes=dataset.classes, subset=sealed),
             found,
