@@ -11,6 +11,7 @@ from typing import Any
 
 import keras
 import keras_tuner as kt
+import numpy as np
 from keras import layers
 
 from hypermodels.augmentation import augmentation_layers
@@ -280,8 +281,14 @@ class DocumentedCNN(kt.HyperModel):
 
         Returns:
             What `model.fit` returns: a `keras.callbacks.History`.
+
+        Raises:
+            ValueError: Arrays of another shape, or of numbers from 0 to 1, which the model would
+                take for black images.
         """
         x = args[0] if args else kwargs.get("x")
+        if hasattr(x, "__array__"):
+            self._check_images(np.asarray(x))
         # The third positional argument of `Model.fit` is the batch size.
         if len(args) < 3 and "batch_size" not in kwargs and hasattr(x, "__array__"):
             kwargs["batch_size"] = self.declare(hp).batch_size
@@ -289,6 +296,19 @@ class DocumentedCNN(kt.HyperModel):
             swap = keras.callbacks.SwapEMAWeights(swap_on_epoch=True)
             kwargs["callbacks"] = [*(kwargs.get("callbacks") or []), swap]
         return model.fit(*args, **kwargs)
+
+    def _check_images(self, images: np.ndarray) -> None:
+        size, channels = self.image_size, 3 if self.colour else 1
+        if images.shape[1:] != (size, size, channels):
+            raise ValueError(
+                f"x of shape {images.shape}: must be (n, {size}, {size}, {channels}); set "
+                "image_size, and colour=True for RGB images, or average their channels"
+            )
+        if images.dtype.kind == "f" and images.size and images.max() <= 1:
+            raise ValueError(
+                f"x from {images.min():g} to {images.max():g}: must be raw pixels from 0 to 255; "
+                "multiply by 255"
+            )
 
     def _network(self, configuration: Configuration) -> keras.Model:
         c = configuration

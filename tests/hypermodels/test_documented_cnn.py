@@ -318,20 +318,35 @@ def test_hypermodel_survives_pickling():
 def test_fit_uses_the_batch_size_of_the_hyperparameters_for_arrays():
     hp, model, (x, y) = space(), RecordingModel(), tiny_data()
     hp.values["batch_size"] = 64
-    assert DocumentedCNN().fit(hp, model, x, y, epochs=2) == "history"
+    assert DocumentedCNN(image_size=32).fit(hp, model, x, y, epochs=2) == "history"
     assert model.args == (x, y)
     assert model.kwargs == {"epochs": 2, "batch_size": 64}
-    DocumentedCNN().fit(hp, model, x=x, y=y)
+    DocumentedCNN(image_size=32).fit(hp, model, x=x, y=y)
     assert model.kwargs["batch_size"] == 64
 
 
 def test_fit_leaves_the_callers_batch_size_alone():
     hp, model, (x, y) = space(), RecordingModel(), tiny_data()
-    DocumentedCNN().fit(hp, model, x, y, batch_size=5)
+    DocumentedCNN(image_size=32).fit(hp, model, x, y, batch_size=5)
     assert model.kwargs == {"batch_size": 5}
-    DocumentedCNN().fit(hp, model, x, y, 5)
+    DocumentedCNN(image_size=32).fit(hp, model, x, y, 5)
     assert model.args == (x, y, 5)
     assert model.kwargs == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda x: x / np.float32(255), "from 0 to 1: must be raw pixels"),
+        (lambda x: np.repeat(x, 3, axis=-1), "colour=True for RGB"),
+        (lambda x: x[:, :16], r"must be \(n, 32, 32, 1\)"),
+    ],
+    ids=["zero to one", "RGB", "another size"],
+)
+def test_images_that_the_model_would_take_for_others_are_refused(change, said):
+    x, y = tiny_data()
+    with pytest.raises(ValueError, match=said):
+        DocumentedCNN(image_size=32).fit(space(), RecordingModel(), change(x), y)
 
 
 def test_fit_trains_on_a_dataset_with_its_own_batches():
