@@ -153,7 +153,7 @@ def _ablate(
     should_stop: Callable[[], bool],
 ) -> None:
     # Read before Keras is loaded, so that a mistake is reported at once.
-    wishes, config = parse_factors(options.factors), run.read(RunConfig, "config.json")
+    requested, config = parse_factors(options.factors), run.read(RunConfig, "config.json")
     from search import backend
 
     backend.load()
@@ -170,7 +170,7 @@ def _ablate(
         search_stage,
         run=run,
         bases=FROM[options.base],
-        wishes=wishes,
+        requested=requested,
         repeats=options.repeats,
         epochs=options.epochs or config.refit_epochs,
         reporter=console,

@@ -326,20 +326,20 @@ def test_resumed_with_options_of_the_retraining_only_that_is_done_again(folder, 
 def test_an_ablation_of_the_run_answers_and_is_not_done_twice(copied, capsys):
     from search.ablate import main as ablate
 
-    options = [str(copied), "--repeats", "2", "--from", "documented", "--factors", "flip"]
+    options = [str(copied), "--repeats", "2", "--from", "baseline", "--factors", "flip"]
     assert ablate([*options, "--no-live", "--workers", "0"]) == 0
     assert "Do horizontal flips help?" in capsys.readouterr().out
     written = (copied / "ablation" / "ablation.json").read_text()
     ablation = json.loads(written)
     (answer,) = ablation["answers"]
     assert (answer["factor"], answer["after"], answer["seeds"]) == ("flip", "on", [0, 1])
-    assert ablation["test_scorings"] == 4
-    assert ablation["notice"] == SYNTHETIC_NOTICE
+    assert ablation["test_evaluations"] == 4
+    assert ablation["synthetic"] is True
     events = RunDirectory(copied / "ablation").events()
     # The run's own network is used again; every epoch is journaled once.
     started = {(e["role"], e["seed"]): e for e in events if e["event"] == "refit_started"}
     own = [e["folder"] for e in RunDirectory(copied).events() if e["event"] == "refit_ended"]
-    assert started["documented", 0]["folder"] in own
+    assert started["baseline", 0]["folder"] in own
     assert ablate([*options, "--no-live", "--workers", "0"]) == 0
     assert (copied / "ablation" / "ablation.json").read_text() == written
     assert RunDirectory(copied / "ablation").events() == events

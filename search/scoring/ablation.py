@@ -38,7 +38,7 @@ from search.scoring.factors import (
     Answer,
     BaseResult,
     Change,
-    Wish,
+    Request,
     changed,
     read_report,
 )
@@ -82,7 +82,7 @@ class Ablation:
         *,
         run: RunDirectory,
         bases: Sequence[str],
-        wishes: Sequence[Wish],
+        requested: Sequence[Request],
         repeats: int,
         epochs: int,
         reporter: Reporter,
@@ -94,7 +94,7 @@ class Ablation:
             stage: Gives what to train with.
             run: The finished run.
             bases: Of `BASES`.
-            wishes: The factors to change.
+            requested: The factors to change.
             repeats: Seeds, at least 1.
             epochs: Of each training; a change of the epochs is relative to them.
             reporter: Where a person watches.
@@ -114,7 +114,7 @@ class Ablation:
         self.arms: list[Arm] = []
         for base in self._bases(bases):
             self.arms.append(Arm(base=base.role, change=None, recipe=base))
-            self.arms += self._changes(base, wishes)
+            self.arms += self._changes(base, requested)
         if repeats < 2:
             self.notes.append("One seed has no interval and decides nothing; give --repeats 3.")
 
@@ -189,11 +189,11 @@ class Ablation:
             return [baseline]
         return bases
 
-    def _changes(self, base: Recipe, wishes: Sequence[Wish]) -> list[Arm]:
+    def _changes(self, base: Recipe, requested: Sequence[Request]) -> list[Arm]:
         """Return the changes of a base, each once: two factors may ask for the same."""
         arms: list[Arm] = []
-        for wish in wishes:
-            change = changed(wish, base.values, self.epochs)
+        for request in requested:
+            change = changed(request, base.values, self.epochs)
             same = [arm for arm in arms if _length(arm) == change.epochs]
             if any(arm.recipe.values == change.values for arm in same):
                 continue

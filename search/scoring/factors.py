@@ -37,7 +37,7 @@ INACTIVE: Values = {"batch_norm": True, "activation": "relu"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wish:
+class Request:
     """A factor as asked for.
 
     Attributes:
@@ -151,7 +151,7 @@ class AblationReport:
     answers: tuple[Answer, ...]
 
 
-def parse_factors(text: str) -> list[Wish]:
+def parse_factors(text: str) -> list[Request]:
     """Read `--factors`.
 
     Args:
@@ -161,8 +161,8 @@ def parse_factors(text: str) -> list[Wish]:
         ConfigurationError: There is no such factor.
     """
     if text in ("", "all"):
-        return [Wish(factor=name) for name in FACTORS]
-    wishes = []
+        return [Request(factor=name) for name in FACTORS]
+    requested = []
     for part in text.split(","):
         name, _, level = part.strip().partition("=")
         if name not in FACTORS:
@@ -170,15 +170,15 @@ def parse_factors(text: str) -> list[Wish]:
                 f"--factors {part.strip()}: no such factor; choose of {', '.join(FACTORS)}, each "
                 "as NAME or NAME=VALUE"
             )
-        wishes.append(Wish(factor=name, level=level.strip()))
-    return wishes
+        requested.append(Request(factor=name, level=level.strip()))
+    return requested
 
 
-def changed(wish: Wish, base: Values, epochs: int) -> Change:
+def changed(request: Request, base: Values, epochs: int) -> Change:
     """Change one factor of a configuration and nothing else.
 
     Args:
-        wish: Which, and to what.
+        request: Which, and to what.
         base: The configuration.
         epochs: Epochs it is trained.
 
@@ -186,27 +186,27 @@ def changed(wish: Wish, base: Values, epochs: int) -> Change:
         ConfigurationError: The level cannot be read, is what the configuration has already, or the
             configuration has no such hyperparameter.
     """
-    question, change = FACTORS[wish.factor]
+    question, change = FACTORS[request.factor]
     try:
-        before, after, values, longer = change(wish.level, {**INACTIVE, **base}, epochs)
+        before, after, values, longer = change(request.level, {**INACTIVE, **base}, epochs)
     except ValueError:
         raise ConfigurationError(
-            f"--factors {wish.factor}={wish.level}: write a whole number above 0"
+            f"--factors {request.factor}={request.level}: write a whole number above 0"
         ) from None
     except KeyError as error:
         raise ConfigurationError(
-            f"--factors {wish.factor}: the network has no hyperparameter {error}"
+            f"--factors {request.factor}: the network has no hyperparameter {error}"
         ) from None
     # What holds anyway is not said again: it would look like another configuration.
     values = {name: v for name, v in values.items() if name in base or v != INACTIVE.get(name)}
     if (values, longer) == (base, epochs):
         raise ConfigurationError(
-            f"--factors {wish.factor}={wish.level}: that is what the configuration has already"
+            f"--factors {request.factor}={request.level}: that is what the configuration has"
         )
     return Change(
-        factor=wish.factor,
+        factor=request.factor,
         question=question,
-        name=f"{wish.factor}={after.replace(' ', '_')}",
+        name=f"{request.factor}={after.replace(' ', '_')}",
         before=before,
         after=after,
         values=values,

@@ -12,7 +12,7 @@ from search.scoring.factors import (
     QUESTIONS,
     AblationReport,
     Answer,
-    Wish,
+    Request,
     changed,
     parse_factors,
     read_report,
@@ -46,7 +46,7 @@ def test_every_factor_changes_only_its_own_values_and_every_question_has_one():
         "activation": {"activation"},
     }
     assert set(own) == set(FACTORS)
-    found = [changed(wish, BASE, 10) for wish in parse_factors("all")]
+    found = [changed(request, BASE, 10) for request in parse_factors("all")]
     assert {change.question for change in found} == set(QUESTIONS)
     for change in found:
         assert change.values.keys() == BASE.keys()
@@ -74,13 +74,13 @@ def test_every_factor_changes_only_its_own_values_and_every_question_has_one():
     ],
 )
 def test_what_the_base_has_already_is_turned_round(factor, base, before, after):
-    change = changed(Wish(factor=factor), {**BASE, **base}, 10)
+    change = changed(Request(factor=factor), {**BASE, **base}, 10)
     assert (change.before, change.after) == (before, after)
 
 
 def test_levels_are_read():
-    wishes = parse_factors("epochs=25, filters=8,filters=32,activation=silu")
-    found = [changed(wish, BASE, 10) for wish in wishes]
+    requested = parse_factors("epochs=25, filters=8,filters=32,activation=silu")
+    found = [changed(request, BASE, 10) for request in requested]
     assert [c.name for c in found] == [
         "epochs=25",
         "filters=8",
@@ -99,29 +99,29 @@ def test_levels_are_read():
         ("epochs=0", "whole number"),
         ("flip=maybe", "on or off"),
         ("dropout=half", "on or off"),
-        ("flip=off", "has already"),
-        ("filters=16", "has already"),
+        ("flip=off", "that is what the configuration has"),
+        ("filters=16", "that is what the configuration has"),
     ],
 )
 def test_a_wrong_factor_is_one_clear_message(text, said):
     with pytest.raises(ConfigurationError, match=said):
-        [changed(wish, BASE, 10) for wish in parse_factors(text)]
+        [changed(request, BASE, 10) for request in parse_factors(text)]
 
 
 def test_what_is_inactive_is_changed_by_its_own_factor_only():
     base = {name: v for name, v in BASE.items() if name not in ("batch_norm", "activation")}
-    off = changed(Wish(factor="batch_norm"), base, 10)
+    off = changed(Request(factor="batch_norm"), base, 10)
     assert (off.before, off.after, off.values) == ("on", "off", {**base, "batch_norm": False})
-    assert changed(Wish(factor="flip"), base, 10).values == {**base, "flip": True}
+    assert changed(Request(factor="flip"), base, 10).values == {**base, "flip": True}
 
 
 def test_a_network_without_the_hyperparameter_is_told():
     with pytest.raises(ConfigurationError, match="no hyperparameter 'base_filters'"):
-        changed(Wish(factor="filters"), {"batch_size": 16}, 10)
+        changed(Request(factor="filters"), {"batch_size": 16}, 10)
 
 
 def test_each_question_is_answered_in_a_sentence():
-    flip, dropout = (changed(Wish(factor=name), BASE, 10) for name in ("flip", "dropout"))
+    flip, dropout = (changed(Request(factor=name), BASE, 10) for name in ("flip", "dropout"))
     estimate = Estimate(value=-0.1, low=-0.2, high=-0.05)
     answers = (
         Answer(
