@@ -3,8 +3,9 @@
 Documented values for the architecture; standard practice for the training recipe, which the
 documented network was never tried with; nothing where nothing is known, or where sources disagree
 (the head: the documented network flattens, networks since He et al., CVPR 2016, average). No image
-of this project's test set had a part in it: every value is older than the project, with its source
-beside it.
+of this project's test set had a part in a value: each is older than the project, with its source
+beside it. That crops are worth a belief on these data is less innocent: those who measured the data
+set saw on test images that they help.
 """
 
 from __future__ import annotations

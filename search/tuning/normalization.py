@@ -10,8 +10,9 @@ So the statistics are averaged over training images, passed through the current 
 network is validated or kept for use ("precise" batch normalization: Wu and Johnson, "Rethinking
 'Batch' in BatchNorm", arXiv:2105.07576, section 3). The images are the same in every epoch and
 every trial, augmented in the same way, and dropout is off: with 256 images drawn every time and
-dropout on, one network's worst-view log loss went from 0.22 to 0.27 by the draw alone
-(`results/studies/objective`). Training itself is untouched: there, a batch normalizes itself.
+dropout on, the log losses of one network move with the draw alone, which
+`results/studies/objective` measures. Training itself is untouched: there, a batch normalizes
+itself.
 """
 
 from __future__ import annotations

@@ -109,7 +109,7 @@ def test_any_size_gray_or_colour_integer_or_float_gives_one_answer(loaded, shape
         # Below twice the side, `load_gray` decodes at full scale: only colour is rounded twice.
         ((60, 50), 0.002),
         # Above it, pixels were rounded one by one before they are averaged over blocks; a JPEG
-        # decoded at reduced scale rounds once. Original films: `tests/benchmarks/parity.py`.
+        # decoded at reduced scale rounds once.
         ((150, 210), 0.005),
         ((900, 1200), 0.005),
     ],

@@ -1,4 +1,6 @@
-"""What only a GPU can show, on whichever backend it has; `tests/benchmarks/gpu_session.py` runs it.
+"""What only a GPU can show, on whichever backend it has.
+
+`results/studies/speed/gpu_session.py` runs it.
 
 With XRAY_SEARCH_REHEARSAL=1 they run on a CPU too, so that they are known to work before a GPU is
 lent; what they say of the device is then not asserted.
