@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from search.records import Estimate, TrialRecord, Values
+from search.records import Estimate, TrialRecord, TrialStatus, Values
 
 MISSING = "–"
 SPARKS = "▁▂▃▄▅▆▇█"
@@ -207,6 +207,14 @@ def described(record: TrialRecord, baseline: Values, *, short: bool = False) -> 
     if record.configuration == 0:
         return "baseline"
     return compact(differing(record.values, baseline), short=short) or "as the baseline"
+
+
+def status_words(record: TrialRecord) -> str:
+    """Return a trial's status as people read it, with the reason where it failed."""
+    words = record.status.value.replace("_", " ")
+    if record.status is not TrialStatus.FAILED or record.failure is None:
+        return words
+    return f"{words}: {record.failure.kind.value.replace('_', ' ')}"
 
 
 def reason(record: TrialRecord) -> str:
