@@ -135,9 +135,6 @@ class DocumentedCNN(kt.HyperModel):
         """
         default = DOCUMENTED
         convolutional: dict[str, Any] = {
-            "base_filters": hp.Choice(
-                "base_filters", [8, 16, 24, 32], default=default.base_filters
-            ),
             "separable": hp.Boolean("separable", default=default.separable),
             **self._declare_signal(hp),
             "conv_dropout": _fraction(hp, "conv_dropout", _grid(0, 5, 0.1), default.conv_dropout),
@@ -172,18 +169,24 @@ class DocumentedCNN(kt.HyperModel):
     def _declare_signal(self, hp: kt.HyperParameters) -> dict[str, Any]:
         """Declares what decides whether a signal passes through the network before training.
 
-        With Keras' initialization it fades to nothing without batch normalization, and with an
-        activation that halves small values, so both are choices with the scaled one only. An
-        ablation asks for dead networks all the same, by values of inactive hyperparameters.
+        With Keras' initialization it fades to nothing without batch normalization, with an
+        activation that halves small values, and with many filters, so these are choices with the
+        scaled one only. An ablation asks for dead networks all the same, by values of inactive
+        hyperparameters.
         """
         initializer = hp.Choice("initializer", list(INITIALIZERS))
         with hp.conditional_scope("initializer", ["scaled"]):
-            activation = hp.Choice("activation", list(ACTIVATIONS))
-            batch_norm = hp.Boolean("batch_norm", default=DOCUMENTED.batch_norm)
+            scaled = {
+                "base_filters": hp.Choice(
+                    "base_filters", [8, 16, 24, 32], default=DOCUMENTED.base_filters
+                ),
+                "activation": hp.Choice("activation", list(ACTIVATIONS)),
+                "batch_norm": hp.Boolean("batch_norm", default=DOCUMENTED.batch_norm),
+            }
         if initializer == "keras":
-            activation = hp.values.get("activation", DOCUMENTED.activation)
-            batch_norm = hp.values.get("batch_norm", DOCUMENTED.batch_norm)
-        return {"initializer": initializer, "activation": activation, "batch_norm": batch_norm}
+            asked = {name: hp.values.get(name, getattr(DOCUMENTED, name)) for name in scaled}
+            return {"initializer": initializer, **asked}
+        return {"initializer": initializer, **scaled}
 
     def _declare_schedule(self, hp: kt.HyperParameters) -> str:
         """Leaves the cosine schedule out of the space where `build` could not make it."""

@@ -87,7 +87,7 @@ def test_trial_0_is_the_documented_configuration(root):
         rows = list(csv.DictReader(handle))
     assert len(rows) == 6
     first = next(row for row in rows if row["configuration"] == "0")
-    assert (first["hp_base_filters"], first["hp_crop_min_area"]) == ("16", "1.0")
+    assert (first["hp_dense_units_1"], first["hp_crop_min_area"]) == ("512", "1.0")
 
 
 def test_the_verdict_scores_winner_and_baseline_alike(root):

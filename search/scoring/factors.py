@@ -32,8 +32,8 @@ QUESTIONS = {
 
 DROPOUT = ("conv_dropout", "dense_dropout_1", "dense_dropout_2", "dense_dropout_3")
 
-INACTIVE: Values = {"batch_norm": True, "activation": "relu"}
-"""What holds where these hyperparameters are not among the values, since others exclude them."""
+INACTIVE: Values = {"base_filters": 16, "batch_norm": True, "activation": "relu"}
+"""What holds where the initialization excludes these hyperparameters from the values."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,8 +187,9 @@ def changed(request: Request, base: Values, epochs: int) -> Change:
             configuration has no such hyperparameter.
     """
     question, change = FACTORS[request.factor]
+    inactive = INACTIVE if "initializer" in base else {}
     try:
-        before, after, values, longer = change(request.level, {**INACTIVE, **base}, epochs)
+        before, after, values, longer = change(request.level, {**inactive, **base}, epochs)
     except ValueError:
         raise ConfigurationError(
             f"--factors {request.factor}={request.level}: write a whole number above 0"
@@ -198,7 +199,7 @@ def changed(request: Request, base: Values, epochs: int) -> Change:
             f"--factors {request.factor}: the network has no hyperparameter {error}"
         ) from None
     # What holds anyway is not said again: it would look like another configuration.
-    values = {name: v for name, v in values.items() if name in base or v != INACTIVE.get(name)}
+    values = {name: v for name, v in values.items() if name in base or v != inactive.get(name)}
     if (values, longer) == (base, epochs):
         raise ConfigurationError(
             f"--factors {request.factor}={request.level}: that is what the configuration has"
