@@ -31,7 +31,7 @@ from search.records import SYNTHETIC_NOTICE, DatasetReport
 from search.reporting import tables
 from search.reporting.console import Console
 from search.run_directory import RunDirectory, locate
-from search.scoring.factors import FACTORS, FILE, parse_factors
+from search.scoring.effects import FACTORS, FILE, parse_factors
 
 FROM = {"baseline": ("baseline",), "winner": ("winner",), "both": ("baseline", "winner")}
 
@@ -184,13 +184,13 @@ def _ablate(
         console.follow(config.choice)
         # For the time left: the run's pace, until this process has its own.
         plan = [e for e in run.events() if e["event"] == EventKind.PLAN][-1:]
-        names = {arm.recipe.role for arm in ablation.arms}
+        names = {recipe.role for recipe in ablation.recipes}
         before = [e for e in ablation.directory.events() if e.get("role") in names]
         search = {"event": EventKind.STAGE.value, "name": "search", "time": time.time()}
         console.replay([*plan, search, *before])
         with console.stage("Retrain, then evaluate on the test set"):
             open_executor = search_stage.retraining_executor(run, should_stop)
-            report = ablation.answer(dataset, sealed, open_executor)
+            report = ablation.perform(dataset, sealed, open_executor)
     console.show(tables.ablation_view(report))
     console.info(f"Ablation: {ablation.directory.root / FILE}")
     console.info(f"In the report: python -m search.report {run.root} --rebuild")

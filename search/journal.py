@@ -63,27 +63,28 @@ class EventKind(StrEnum):
     REFIT_ENDED = "refit_ended"
     """role, seed, folder, kept_epoch, epochs, parameters, seconds, failure."""
     TEST_SCORED = "test_scored"
-    """The test set was opened: scorings [{role, seed (None for an ensemble), accuracy, auc}]; asked
-    and answers (checksums of what was asked and of the file of the answers, see `opening`)."""
+    """The test set was evaluated: scorings [{role, seed (None for an ensemble), accuracy (at 0.5),
+    auc}]."""
     STAGE = "stage"
     """name, seconds: a stage of the run ended."""
     STOPPED = "stopped"
     """The process ended early, in order: reason."""
 
 
-def append(path: Path, event: EventKind, **fields: Any) -> None:
-    """Write one event, durable on return.
+def append(path: Path, kind: EventKind, **fields: Any) -> Event:
+    """Write one event, durable on return; return it, for listeners.
 
     Raises:
         StorageError: The disk is full or read-only; the run can be resumed later.
     """
-    line = json.dumps({"event": event.value, "time": time.time(), **to_json(fields)})
+    event = {"event": kind.value, "time": time.time(), **to_json(fields)}
     with storage_errors(path):
         drop_cut_line(path)
         with open(path, "a", encoding="utf-8") as handle:
-            handle.write(line + "\n")
+            handle.write(json.dumps(event) + "\n")
             handle.flush()
             os.fsync(handle.fileno())
+    return event
 
 
 def read(path: Path) -> list[Event]:

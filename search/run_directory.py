@@ -187,9 +187,9 @@ class RunDirectory:
             "--name"
         )
 
-    def append(self, event: EventKind, **fields: Any) -> None:
-        """Write one event to the journal, see `journal.append`."""
-        journal.append(self.journal_file, event, **fields)
+    def append(self, kind: EventKind, **fields: Any) -> Event:
+        """Write one event to the journal and return it, see `journal.append`."""
+        return journal.append(self.journal_file, kind, **fields)
 
     def events(self) -> list[Event]:
         """Read the journal, see `journal.read`."""

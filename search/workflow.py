@@ -213,9 +213,7 @@ def show_plan(search: Search, console: Console, directory: RunDirectory | None =
     for note in search.limit_notes():
         console.warn(note)
     if directory is not None:
-        fields = to_json(plan)
-        directory.append(EventKind.PLAN, **fields)
-        console.listen({"event": EventKind.PLAN.value, "time": time.time(), **fields})
+        console.listen(directory.append(EventKind.PLAN, **to_json(plan)))
 
 
 def _show_in_tensorboard(directory: RunDirectory, search: Search, console: Console) -> None:

@@ -306,12 +306,11 @@ def test_resumed_with_options_of_the_retraining_only_that_is_done_again(folder, 
     events = RunDirectory(copied).events()
     assert sum(e["event"] == "epoch" for e in events) == before
     evaluation = json.loads((copied / "evaluation.json").read_text())
-    winner, documented = evaluation["winner"], evaluation["documented"]
-    assert winner["ensemble"]["members"] == 2
-    assert winner["ensemble"]["parameters"] == winner["parameters"]
-    assert len(winner["test"]) == len(documented["test"]) == 2
-    assert evaluation["test_scorings"] == 5
-    (ensemble,) = winner["ensemble"]["test"]
+    winner, baseline = evaluation["winner"], evaluation["baseline"]
+    assert evaluation["retraining"]["ensemble"] == 2
+    assert len(winner["test"]) == len(baseline["test"]) == 2
+    assert evaluation["test_evaluations"] == 5
+    (ensemble,) = winner["ensemble_test"]
     assert "without validation images" in ensemble["threshold"]["chosen_on"]
     with open(copied / "predictions.csv") as handle:
         rows = [row for row in csv.DictReader(handle) if row["split"] == "test"]
@@ -323,7 +322,7 @@ def test_resumed_with_options_of_the_retraining_only_that_is_done_again(folder, 
 
 
 @pytest.mark.slow
-def test_an_ablation_of_the_run_answers_and_is_not_done_twice(copied, capsys):
+def test_an_ablation_of_the_run_is_written_and_not_done_twice(copied, capsys):
     from search.ablate import main as ablate
 
     options = [str(copied), "--repeats", "2", "--from", "baseline", "--factors", "flip"]
@@ -331,9 +330,9 @@ def test_an_ablation_of_the_run_answers_and_is_not_done_twice(copied, capsys):
     assert "Do horizontal flips help?" in capsys.readouterr().out
     written = (copied / "ablation" / "ablation.json").read_text()
     ablation = json.loads(written)
-    (answer,) = ablation["answers"]
-    assert (answer["change"]["factor"], answer["change"]["after"]) == ("flip", "on")
-    assert set(answer["scores"]) == {"0", "1"}
+    (effect,) = ablation["effects"]
+    assert (effect["change"]["factor"], effect["change"]["after"]) == ("flip", "on")
+    assert set(effect["scores"]) == {"0", "1"}
     assert ablation["test_evaluations"] == 4
     assert ablation["synthetic"] is True
     events = RunDirectory(copied / "ablation").events()

@@ -44,8 +44,8 @@ from search.reporting.plots.failures import (
 from search.reporting.plots.style import Chart
 from search.reporting.progress import Retraining, RunProgress, ordered
 from search.run_directory import RunDirectory
-from search.scoring.curves import ScoreCurves, score_curves
-from search.scoring.factors import AblationReport, read_report
+from search.scoring.curves import Band, roc_band
+from search.scoring.effects import AblationReport, read_report
 from search.scoring.predictions import PREDICTION_FILES, read_predictions_csv
 
 PARTS = (
@@ -148,16 +148,12 @@ class RunContents:
         return found
 
     @cached_property
-    def curves(self) -> dict[str, ScoreCurves]:
-        """Return the curves of the exported networks, the baseline first."""
-        if self.comparison is None:
-            return {}
-        sides = {"baseline": self.comparison.baseline, "winner": self.comparison.winner}
+    def roc_bands(self) -> dict[str, Band]:
+        """Return the ROC curves of the exported networks, the baseline first."""
         found = {
-            role: score_curves(said, sides[role].exported.threshold.value, seed=self.config.seed)
-            for role, said in self.predictions.items()
+            role: roc_band(said, seed=self.config.seed) for role, said in self.predictions.items()
         }
-        return {role: curves for role, curves in found.items() if curves is not None}
+        return {role: band for role, band in found.items() if band is not None}
 
     @cached_property
     def misses(self) -> list[Miss]:
@@ -193,9 +189,9 @@ class RunContents:
             course.learning_curves(by_id, **ranked),
             course.retraining(self.retrainings, objective=self.objective),
         ]
-        if self.comparison is not None and self.curves:
-            found.append(scores.roc(self.curves, self.comparison))
-            found.append(scores.calibration(self.curves, self.comparison.classes[1]))
+        if self.comparison is not None and self.roc_bands:
+            found.append(scores.roc(self.roc_bands, self.comparison))
+            found.append(scores.calibration(self.predictions, self.comparison.classes[1]))
         return {chart.name: chart for chart in found if chart is not None}
 
     @property

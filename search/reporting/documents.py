@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 from markupsafe import Markup
@@ -23,7 +23,9 @@ from search.reporting import format, sentences, tables
 from search.reporting.contents import RunContents
 from search.reporting.plots import course, failures, hyperparameters, scores, style
 from search.run_directory import RunDirectory, write_text
-from search.scoring.curves import Heatmap
+
+if TYPE_CHECKING:
+    from search.scoring.gradcam import Heatmap  # loads Keras
 
 HERE = Path(__file__).parent
 TEMPLATES = HERE / "templates"

@@ -39,7 +39,7 @@ from search.reporting.format import (
 )
 from search.reporting.progress import ordered
 from search.reporting.sentences import headlines, seeds_sentence, verdict
-from search.scoring.factors import QUESTIONS, AblationReport, sentences
+from search.scoring.effects import QUESTIONS, AblationReport, sentences
 
 GOOD, BAD, DIM, HEAD, BASELINE, RUNNING = "green", "red", "dim", "bold", "yellow", "cyan"
 OUTCOME_STYLES = {"better": GOOD, "worse": BAD}
@@ -234,11 +234,11 @@ def ablation_view(report: AblationReport) -> RenderableType:
 
 
 def ablation_rows(report: AblationReport) -> list[tuple[str, str, list[tuple[str, ...]]]]:
-    """Return (question, answer in words, rows under `ABLATION_COLUMNS`) of an ablation."""
+    """Return (question, what was found in words, rows under `ABLATION_COLUMNS`) of an ablation."""
     found = []
     for name, sentence in sentences(report).items():
         rows: list[tuple[str, ...]] = []
-        for item in (one for one in report.answers if one.change.question == name):
+        for item in (one for one in report.effects if one.change.question == name):
             change = f"{item.change.factor} {item.change.before} → {item.change.after}"
             if item.validation is None:
                 rows.append((item.base, change, f"not trained: {one_line(item.failure)}", ""))

@@ -1,26 +1,22 @@
-"""Trains and judges an ablation: one factor changed at a time, from the baseline and the winner.
+"""Trains and scores an ablation: one factor changed at a time, from the baseline and the winner.
 
 Base and change are retrained in the same way with the same seeds; networks of the run itself are
 used again where they are the same training and unchanged. Every training is journaled, so that a
 killed ablation goes on. The test is evaluated when all of them have ended, and chooses nothing.
-What can be changed, and the report, are in `factors`.
+What can be changed, and the report, are in `effects`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
 
-import numpy as np
-
 from search.config import RunConfig
 from search.data.prepare import SealedTest
-from search.errors import DataError
-from search.journal import EventKind
 from search.records import (
     Comparison,
     Dataset,
@@ -28,50 +24,42 @@ from search.records import (
     Predictions,
     Reporter,
     SeedDifference,
-    Split,
+    Values,
 )
 from search.run_directory import RunDirectory, file_sha256
-from search.scoring.bootstrap import MEAN_METRICS, Outcome, judge, mean_difference, over_seeds
-from search.scoring.factors import (
+from search.scoring.bootstrap import MEAN_METRICS, Outcome, judge, over_seeds
+from search.scoring.effects import (
     FILE,
     AblationReport,
-    Answer,
     BaseResult,
     Change,
-    Request,
+    Effect,
     changed,
     read_report,
 )
 from search.scoring.predictions import BASELINE, WINNER
-from search.scoring.retrain import OpenExecutor, Recipe, Retrained, Trainer, finished
-from search.scoring.verdict import Network
+from search.scoring.retrain import OpenExecutor, Recipe, Trainer, finished
+from search.scoring.verdict import (
+    Network,
+    compare_seeds,
+    journal_test,
+    open_test,
+    times_evaluated,
+)
 from search.tuning import checkpoint
 from search.tuning.model import release_memory
 from search.tuning.search import Search
 
-BASES = (BASELINE, WINNER)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Arm:
-    """A configuration that is trained with every seed.
-
-    Attributes:
-        base: "baseline" or "winner".
-        change: What is changed of it, None for the base itself.
-        recipe: How it is trained.
-    """
-
-    base: str
-    change: Change | None
-    recipe: Recipe
+Tested = dict[str, dict[int, tuple[float, Predictions]]]
+"""Threshold and predictions of the test by role and seed."""
 
 
 class Ablation:
     """The ablation of one finished run.
 
     Attributes:
-        arms: What is trained, each base followed by its changes.
+        bases: How each unchanged configuration is trained, by its role.
+        changes: Role of the base, the change, and how the changed configuration is trained.
         notes: What a reader should know, a sentence each.
     """
 
@@ -82,7 +70,7 @@ class Ablation:
         *,
         run: RunDirectory,
         bases: Sequence[str],
-        requested: Sequence[Request],
+        requested: Sequence[tuple[str, str]],
         repeats: int,
         epochs: int,
         reporter: Reporter,
@@ -93,8 +81,8 @@ class Ablation:
             config: Of the run.
             stage: Gives what to train with.
             run: The finished run.
-            bases: Of `BASES`.
-            requested: The factors to change.
+            bases: "baseline", "winner" or both.
+            requested: The factors to change, see `effects.parse_factors`.
             repeats: Seeds, at least 1.
             epochs: Of each training; a change of the epochs is relative to them.
             reporter: Where a person watches.
@@ -111,29 +99,33 @@ class Ablation:
         self.epochs = epochs
         self.reporter = reporter
         self.notes: list[str] = []
-        self.arms: list[Arm] = []
-        for base in self._bases(bases):
-            self.arms.append(Arm(base=base.role, change=None, recipe=base))
-            self.arms += self._changes(base, requested)
+        self.bases = {base.role: base for base in self._bases(bases)}
+        self.changes: list[tuple[str, Change, Recipe]] = []
+        for base in self.bases.values():
+            self._change(base, requested)
         if repeats < 2:
             self.notes.append("One seed has no interval and decides nothing; give --repeats 3.")
 
     @property
+    def recipes(self) -> list[Recipe]:
+        """Return everything that is trained."""
+        return [*self.bases.values(), *(recipe for _, _, recipe in self.changes)]
+
+    @property
     def total_epochs(self) -> int:
         """Return the epochs of all trainings together."""
-        return self.repeats * sum(arm.recipe.epochs for arm in self.arms)
+        return self.repeats * sum(recipe.epochs for recipe in self.recipes)
 
     def plan(self, seconds_per_epoch: float) -> str:
         """Return what will be done, and about how long it takes, in a sentence."""
-        changes = sum(arm.change is not None for arm in self.arms)
         return (
-            f"{changes} changes and {len(self.arms) - changes} unchanged configuration(s) × "
-            f"{self.repeats} seed(s): {len(self.arms) * self.repeats} trainings, "
+            f"{len(self.changes)} changes and {len(self.bases)} unchanged configuration(s) × "
+            f"{self.repeats} seed(s): {len(self.recipes) * self.repeats} trainings, "
             f"{self.total_epochs:,} epochs, about "
             f"{seconds_per_epoch * self.total_epochs / 60:.0f} min"
         )
 
-    def answer(
+    def perform(
         self, dataset: Dataset, sealed: SealedTest, open_executor: OpenExecutor
     ) -> AblationReport:
         """Train what is missing, evaluate the test, and write `ablation.json`.
@@ -148,8 +140,8 @@ class Ablation:
             StopRequestedError: The user asked to stop; finished epochs are kept.
         """
         stored = read_report(self.run)
-        if stored is not None and _asked(stored) == self._asked():
-            self.reporter.info("nothing is left to train; these are the answers of before")
+        if stored is not None and self._covered_by(stored):
+            self.reporter.info("nothing is left to train; this is the report of before")
             return stored
         trainer = Trainer(
             self.directory,
@@ -159,16 +151,14 @@ class Ablation:
             all_epochs=self.total_epochs,
             known=self._known_folders(),
         )
-        # Arms of equal length are trained together: the schedule of the learning rate spans them.
-        for epochs, group in groupby(sorted(self.arms, key=_length), key=_length):
-            wanted = [(arm.recipe, seed) for arm in group for seed in range(self.repeats)]
+        # What is equally long is trained together: the learning rate's schedule spans the epochs.
+        for epochs, group in groupby(sorted(self.recipes, key=_epochs), key=_epochs):
+            wanted = [(recipe, seed) for recipe in group for seed in range(self.repeats)]
             trainer.train(wanted, self.stage.refit_setting(epochs=epochs))
-        bases = {arm.base: arm for arm in self.arms if arm.change is None}
-        for arm in bases.values():
-            if not trainer.networks(arm.recipe):
-                raise trainer.failed(arm.recipe)
-        scored = self._evaluate_test(trainer, sealed)
-        report = self._report(trainer, bases, scored, dataset)
+        for base in self.bases.values():
+            if not trainer.networks(base):
+                raise trainer.failed(base)
+        report = self._report(trainer, self._evaluate_test(trainer, sealed), dataset)
         self.directory.write_json(FILE, report)
         return report
 
@@ -189,22 +179,29 @@ class Ablation:
             return [baseline]
         return bases
 
-    def _changes(self, base: Recipe, requested: Sequence[Request]) -> list[Arm]:
-        """Return the changes of a base, each once: two factors may ask for the same."""
-        arms: list[Arm] = []
-        for request in requested:
-            change = changed(request, base.values, self.epochs)
-            same = [arm for arm in arms if _length(arm) == change.epochs]
-            if any(arm.recipe.values == change.values for arm in same):
+    def _change(self, base: Recipe, requested: Sequence[tuple[str, str]]) -> None:
+        """Add the changes of a base, each once: two factors may ask for the same."""
+        known: list[tuple[int, Values]] = []
+        for factor, level in requested:
+            change = changed(factor, level, base.values, self.epochs)
+            if (change.epochs, change.values) in known:
                 continue
+            known.append((change.epochs, change.values))
+            role = f"{base.role}.{change.name}"
             recipe = dataclasses.replace(
-                base,
-                role=f"{base.role}.{change.name}",
-                values=change.values,
-                epochs=change.epochs,
+                base, role=role, values=change.values, epochs=change.epochs
             )
-            arms.append(Arm(base=base.role, change=change, recipe=recipe))
-        return arms
+            self.changes.append((base.role, change, recipe))
+
+    def _covered_by(self, report: AblationReport) -> bool:
+        """Return whether a report says what this ablation would; what failed may be tried again."""
+        if (report.objective, report.repeats) != (self.config.choice, self.repeats):
+            return False
+        told = {base.base: (base.epochs, base.values) for base in report.bases}
+        for one in report.effects:
+            if not one.failure:
+                told[f"{one.base}.{one.change.name}"] = (one.change.epochs, one.change.values)
+        return told == {recipe.role: (recipe.epochs, recipe.values) for recipe in self.recipes}
 
     def _known_folders(self) -> Callable[[Path], Path]:
         """Return what finds the run's own network, where it is the same training, unchanged."""
@@ -226,44 +223,37 @@ class Ablation:
 
         return known
 
-    def _evaluate_test(
-        self, trainer: Trainer, sealed: SealedTest
-    ) -> dict[str, dict[int, tuple[float, Predictions]]]:
-        """Open the test; return threshold and predictions of every network by role and seed."""
-        try:
-            test = sealed.open()
-        except DataError as error:
-            self.reporter.warn(f"{error}. Answers are given on validation only")
+    def _evaluate_test(self, trainer: Trainer, sealed: SealedTest) -> Tested:
+        """Evaluate every network on the test."""
+        test = open_test(sealed, self.reporter)
+        if test is None:
             return {}
-        scored: dict[str, dict[int, tuple[float, Predictions]]] = {}
+        tested: Tested = defaultdict(dict)
         networks = [
-            (arm.recipe.role, one) for arm in self.arms for one in trainer.networks(arm.recipe)
+            (recipe.role, one) for recipe in self.recipes for one in trainer.networks(recipe)
         ]
         setting = self.stage.refit_setting()
-        for done, (role, trained) in enumerate(networks):
-            self.reporter.progress("Evaluating the test set", done, len(networks))
+        for done, (role, trained) in enumerate(networks, 1):
             network = Network(trained, config=self.config, setting=setting, calibrate=False)
-            found = network.predict(test, Split.TEST)
-            scored.setdefault(role, {})[trained.seed or 0] = (network.threshold.value, found)
+            found = network.evaluate_test(test)
+            tested[role][trained.seed or 0] = (network.threshold.value, found)
             release_memory()
-        self.reporter.progress("Evaluating the test set", len(networks), len(networks))
-        self.directory.append(EventKind.TEST_SCORED, networks=len(networks))
-        return scored
-
-    def _report(
-        self,
-        trainer: Trainer,
-        bases: dict[str, Arm],
-        scored: dict[str, dict[int, tuple[float, Predictions]]],
-        dataset: Dataset,
-    ) -> AblationReport:
-        answers = tuple(
-            self._answer(trainer, arm, arm.change, bases[arm.base], scored)
-            for arm in self.arms
-            if arm.change is not None
+            self.reporter.progress("Evaluating the test set", done, len(networks))
+        journal_test(
+            self.directory,
+            {(role, s): one for role, by in tested.items() for s, (_, one) in by.items()},
+            self.reporter,
         )
-        tested = next((found for by in scored.values() for _, found in by.values()), None)
+        return tested
+
+    def _report(self, trainer: Trainer, tested: Tested, dataset: Dataset) -> AblationReport:
+        effects = tuple(
+            self._effect(trainer, base, change, recipe, tested)
+            for base, change, recipe in self.changes
+        )
+        predicted = next((found for by in tested.values() for _, found in by.values()), None)
         images = {"val": len(dataset.val), "perturbed": len(dataset.views)}
+        bases = {role: trainer.finalist(recipe) for role, recipe in self.bases.items()}
         return AblationReport(
             run=self.run.name,
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -271,104 +261,61 @@ class Ablation:
             objective=self.config.choice,
             epochs=self.epochs,
             repeats=self.repeats,
-            images=images if tested is None else {**images, "test": len(tested.labels)},
-            test_evaluations=sum(len(by) for by in scored.values()),
-            times_evaluated=sum(
-                event["event"] == EventKind.TEST_SCORED for event in self.directory.events()
-            ),
-            notes=(*self.notes, *_cautions(answers)),
+            images=images if predicted is None else {**images, "test": len(predicted.labels)},
+            test_evaluations=sum(len(by) for by in tested.values()),
+            times_evaluated=times_evaluated(self.directory),
+            notes=(*self.notes, *_cautions(effects)),
             bases=tuple(
                 BaseResult(
-                    base=base,
-                    values=arm.recipe.values,
-                    epochs=arm.recipe.epochs,
-                    parameters=trainer.finalist(arm.recipe).parameters,
-                    scores=trainer.finalist(arm.recipe).scores,
+                    base=role,
+                    values=about.values,
+                    epochs=self.epochs,
+                    parameters=about.parameters,
+                    scores=about.scores,
                 )
-                for base, arm in bases.items()
+                for role, about in bases.items()
             ),
-            answers=answers,
+            effects=effects,
         )
 
-    def _answer(
-        self,
-        trainer: Trainer,
-        arm: Arm,
-        change: Change,
-        base: Arm,
-        scored: dict[str, dict[int, tuple[float, Predictions]]],
-    ) -> Answer:
-        unchanged = {one.seed: one for one in trainer.networks(base.recipe)}
-        networks = trainer.networks(arm.recipe)
+    def _effect(
+        self, trainer: Trainer, base: str, change: Change, recipe: Recipe, tested: Tested
+    ) -> Effect:
+        """Return what one change did, from the seeds that have both networks."""
+        unchanged = {one.seed: one for one in trainer.networks(self.bases[base])}
+        networks = trainer.networks(recipe)
         pairs = [(one, unchanged[one.seed]) for one in networks if one.seed in unchanged]
-        about = trainer.finalist(arm.recipe)
+        about = trainer.finalist(recipe)
         if not pairs:
             failure = about.failure or "no seed was trained both with and without the change"
-            return Answer(base=arm.base, change=change, failure=failure)
+            return Effect(base=base, change=change, failure=failure)
         validation = over_seeds([one.score - other.score for one, other in pairs])
-        test = self._on_test(pairs, arm, base, scored)
-        first = MEAN_METRICS[0]
-        return Answer(
-            base=arm.base,
+        test: dict[str, SeedDifference] = {}
+        outcome = Outcome.UNDECIDED
+        if tested:
+            seeds = [one.seed or 0 for one, _ in pairs]
+            ours, theirs = ([tested[role][seed] for seed in seeds] for role in (recipe.role, base))
+            test = compare_seeds(ours, theirs, seed=self.config.seed)
+            first = test[MEAN_METRICS[0]]
+            outcome = judge(MEAN_METRICS[0], first.over_patients, first.over_seeds)
+        return Effect(
+            base=base,
             change=change,
             parameters=about.parameters,
             scores={one.seed or 0: one.score for one, _ in pairs},
             validation=validation,
             validation_outcome=judge(self.config.choice, validation),
             test=test,
-            test_outcome=judge(first, test[first].over_patients, test[first].over_seeds)
-            if test
-            else Outcome.UNDECIDED,
+            test_outcome=outcome,
         )
 
-    def _on_test(
-        self,
-        pairs: Sequence[tuple[Retrained, Retrained]],
-        arm: Arm,
-        base: Arm,
-        scored: dict[str, dict[int, tuple[float, Predictions]]],
-    ) -> dict[str, SeedDifference]:
-        if not scored:
-            return {}
-        seeds = [one.seed or 0 for one, _ in pairs]
-        ours = [scored[arm.recipe.role][seed] for seed in seeds]
-        theirs = [scored[base.recipe.role][seed] for seed in seeds]
-        images = ours[0][1]
-        return mean_difference(
-            images.labels,
-            np.stack([found.probabilities for _, found in ours]),
-            np.stack([found.probabilities for _, found in theirs]),
-            images.patients,
-            thresholds=([cut for cut, _ in ours], [cut for cut, _ in theirs]),
-            seed=self.config.seed,
-        )
 
-    def _asked(self) -> set[str]:
-        return {
-            repr((arm.recipe.role, arm.recipe.epochs, sorted(arm.recipe.values.items())))
-            for arm in self.arms
-        } | {repr((self.config.choice, self.repeats))}
-
-
-def _asked(report: AblationReport) -> set[str]:
-    """Return what a report answers, as `Ablation._asked` does; what failed may be tried again."""
-    answered = [
-        (f"{one.base}.{one.change.name}", one.change.epochs, one.change.values)
-        for one in report.answers
-        if not one.failure
-    ]
-    trained = [*((one.base, one.epochs, one.values) for one in report.bases), *answered]
-    return {repr((role, epochs, sorted(values.items()))) for role, epochs, values in trained} | {
-        repr((report.objective, report.repeats))
-    }
-
-
-def _cautions(answers: Sequence[Answer]) -> list[str]:
+def _cautions(effects: Sequence[Effect]) -> list[str]:
     notes = [
-        f"Each of the {len(answers)} changes is judged at 95%: if none of them had an effect, "
+        f"Each of the {len(effects)} changes is judged at 95%: if none of them had an effect, "
         "about one in twenty would be called better or worse on validation all the same."
     ]
-    if any(one.change.factor == "epochs" for one in answers):
+    if any(one.change.factor == "epochs" for one in effects):
         notes.append(
             "The epoch with the best objective on validation is kept, and more epochs are more to "
             "choose from: on validation they look a little better than they are."
@@ -376,5 +323,5 @@ def _cautions(answers: Sequence[Answer]) -> list[str]:
     return notes
 
 
-def _length(arm: Arm) -> int:
-    return arm.recipe.epochs
+def _epochs(recipe: Recipe) -> int:
+    return recipe.epochs

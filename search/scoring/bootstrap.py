@@ -31,6 +31,9 @@ from search.scoring.metrics import (
 REPEATS = 1000
 """Resamples where the caller does not say otherwise."""
 
+AT_THRESHOLD = "_at_threshold"
+"""What the names of metrics at the stored threshold end in; without it they are at 0.5."""
+
 MEAN_METRICS = (
     "loss",
     "auc",
@@ -39,8 +42,7 @@ MEAN_METRICS = (
     "recall_at_threshold",
     "specificity_at_threshold",
 )
-"""Metrics whose difference is given over several seeds; those without "_at_threshold" are at 0.5 or
-need none. The first decides."""
+"""Metrics whose difference is given over several seeds. The first decides."""
 
 
 class Outcome(StrEnum):
@@ -82,84 +84,44 @@ def bootstrap_intervals(
         seed: Seed of the resampling; the same one gives the same resamples for any probabilities.
 
     Returns:
-        Estimates by name, `THRESHOLD_METRICS` and `RANKING_METRICS`. Resamples in which a metric
-        is undefined are left out of its interval; where all are, it is NaN.
+        Estimates by name: `RANKING_METRICS`, `THRESHOLD_METRICS` at 0.5, and the latter with
+        "_at_threshold" at the threshold. Resamples in which a metric is undefined are left out of
+        its interval; where all are, it is NaN.
 
     Raises:
         ValueError: The lengths differ, or see `metrics.check_images`.
     """
     labels, probabilities = check_images(labels, probabilities)
     codes = _codes(patients, labels.size)
-    values = _values(labels, probabilities, threshold, np.ones((1, labels.size)))
+    values = _metrics(labels, probabilities, threshold, np.ones((1, labels.size)))
     blocks = [
-        _values(labels, probabilities, threshold, weights)
+        _metrics(labels, probabilities, threshold, weights)
         for weights in _resamples(codes, repeats=repeats, seed=seed)
     ]
     found = {
         name: estimate(value[0], np.concatenate([block[name] for block in blocks]))
         for name, value in values.items()
     }
-    for name, counted in _shares(labels, probabilities >= threshold).items():
-        if found[name].value in (0.0, 1.0):
-            found[name] = exact_at_bound(found[name].value, len(np.unique(codes[counted])))
+    for suffix, cut in (("", 0.5), (AT_THRESHOLD, threshold)):
+        for name, counted in _shares(labels, probabilities >= cut).items():
+            share = found[name + suffix].value
+            if share in (0.0, 1.0):
+                found[name + suffix] = exact_at_bound(share, len(np.unique(codes[counted])))
     return found
 
 
-def paired_difference(
-    labels: np.ndarray,
-    first: np.ndarray,
-    second: np.ndarray,
-    patients: Sequence[str],
-    *,
-    thresholds: tuple[float, float] = (0.5, 0.5),
-    repeats: int = REPEATS,
-    seed: int,
-) -> dict[str, Estimate]:
-    """Return first − second of every metric, with its 95% interval over the same resamples.
-
-    Args:
-        labels: (n,), 0 or 1.
-        first: (n,) probabilities in [0, 1].
-        second: (n,) probabilities in [0, 1], of the same images.
-        patients: n identifiers.
-        thresholds: Of the first and of the second.
-        repeats: Number of resamples.
-        seed: Seed of the resampling.
-
-    Returns:
-        Estimates by name, as `bootstrap_intervals`.
-
-    Raises:
-        ValueError: The lengths differ, or see `metrics.check_images`.
-    """
-    labels, first = check_images(labels, first)
-    labels, second = check_images(labels, second)
-    codes = _codes(patients, labels.size)
-
-    def differences(weights: np.ndarray) -> dict[str, np.ndarray]:
-        ours = _values(labels, first, thresholds[0], weights)
-        theirs = _values(labels, second, thresholds[1], weights)
-        return {name: ours[name] - theirs[name] for name in ours}
-
-    values = differences(np.ones((1, labels.size)))
-    blocks = [differences(weights) for weights in _resamples(codes, repeats=repeats, seed=seed)]
-    return {
-        name: estimate(value[0], np.concatenate([block[name] for block in blocks]))
-        for name, value in values.items()
-    }
-
-
-def mean_difference(
+def paired_differences(
     labels: np.ndarray,
     first: np.ndarray,
     second: np.ndarray,
     patients: Sequence[str],
     *,
     thresholds: tuple[Sequence[float], Sequence[float]],
+    names: Sequence[str] = MEAN_METRICS,
     repeats: int = REPEATS,
     seed: int,
 ) -> dict[str, SeedDifference]:
-    """Return first − second of `MEAN_METRICS`, the means over seeds, with two intervals.
+    """Return first − second of metrics, the means over seeds, with two intervals.
 
     One seed's metrics are half chance; the mean is what the next training may be expected to give.
 
@@ -169,7 +131,8 @@ def mean_difference(
         second: (s, n) probabilities of the same seeds and images.
         patients: n identifiers.
         thresholds: Of the s first and of the s second networks.
-        repeats: Number of resamples.
+        names: Metrics, named as by `bootstrap_intervals`.
+        repeats: Number of resamples, the same ones for both.
         seed: Seed of the resampling.
 
     Raises:
@@ -186,9 +149,9 @@ def mean_difference(
     def differences(weights: np.ndarray) -> list[dict[str, np.ndarray]]:
         found = []
         for one, other, cut, other_cut in pairs:
-            ours = _mean_metrics(labels, one, cut, weights)
-            theirs = _mean_metrics(labels, other, other_cut, weights)
-            found.append({name: ours[name] - theirs[name] for name in MEAN_METRICS})
+            ours = _metrics(labels, one, cut, weights)
+            theirs = _metrics(labels, other, other_cut, weights)
+            found.append({name: ours[name] - theirs[name] for name in names})
         return found
 
     plain = differences(np.ones((1, labels.size)))
@@ -196,7 +159,7 @@ def mean_difference(
         differences(weights) for weights in patient_resamples(patients, repeats=repeats, seed=seed)
     ]
     result = {}
-    for name in MEAN_METRICS:
+    for name in names:
         single = [float(one[name][0]) for one in plain]
         resampled = np.concatenate([np.mean([one[name] for one in b], axis=0) for b in blocks])
         result[name] = SeedDifference(
@@ -274,7 +237,7 @@ def subtype_recall(
             threshold,
             repeats=repeats,
             seed=seed,
-        )["recall"]
+        )["recall_at_threshold"]
     return found
 
 
@@ -319,25 +282,18 @@ def _shares(labels: np.ndarray, called: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def _values(
+def _metrics(
     labels: np.ndarray, probabilities: np.ndarray, threshold: float, weights: np.ndarray
 ) -> dict[str, np.ndarray]:
+    """Return every metric for each set of weights, named as by `bootstrap_intervals`."""
+    at_half = weighted_threshold_metrics(labels, probabilities, 0.5, weights)
+    at_threshold = at_half
+    if threshold != 0.5:
+        at_threshold = weighted_threshold_metrics(labels, probabilities, threshold, weights)
     return {
-        **weighted_threshold_metrics(labels, probabilities, threshold, weights),
         **weighted_ranking_metrics(labels, probabilities, weights),
-    }
-
-
-def _mean_metrics(
-    labels: np.ndarray, probabilities: np.ndarray, threshold: float, weights: np.ndarray
-) -> dict[str, np.ndarray]:
-    """Return `MEAN_METRICS`."""
-    at_half = _values(labels, probabilities, 0.5, weights)
-    at_threshold = weighted_threshold_metrics(labels, probabilities, threshold, weights)
-    names = {name: name.removesuffix("_at_threshold") for name in MEAN_METRICS}
-    return {
-        name: at_half[plain] if plain == name else at_threshold[plain]
-        for name, plain in names.items()
+        **at_half,
+        **{f"{name}{AT_THRESHOLD}": values for name, values in at_threshold.items()},
     }
 
 

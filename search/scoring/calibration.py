@@ -12,8 +12,6 @@ class. NumPy and SciPy; knows no Keras.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from search.scoring.metrics import check_images, ranking_metrics
@@ -29,22 +27,6 @@ REPORTED = ("expected_calibration_error", "loss", "brier")
 """Metrics that are reported before and after."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Calibration:
-    """A fitted temperature.
-
-    Attributes:
-        temperature: The logit's divisor; above 1 for a network too sure of itself, 1 where no
-            temperature could be fitted.
-        images: How many validation images it was fitted on.
-        note: Why none could be fitted, or "".
-    """
-
-    temperature: float = 1.0
-    images: int = 0
-    note: str = ""
-
-
 def scaled(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     """Return the probabilities whose logits are the given ones' divided by a temperature.
 
@@ -56,7 +38,7 @@ def scaled(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     return _sigmoid(_logits(probabilities) / temperature)
 
 
-def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> Calibration:
+def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> tuple[float, str]:
     """Fit the temperature on validation images.
 
     Args:
@@ -64,8 +46,9 @@ def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> Calibratio
         probabilities: (n,), uncalibrated.
 
     Returns:
-        Temperature 1 and a note where there is no best one: a class is missing, the network is
-        right at 0.5 on every image (colder is always better), or worse than a coin (hotter is).
+        The logit's divisor, above 1 for a network that is too sure of itself, and "". Or 1 and the
+        reason why there is no best one: a class is missing, the network is right at 0.5 on every
+        image (colder is always better), or worse than a coin (hotter is).
 
     Raises:
         ValueError: See `metrics.check_images`.
@@ -74,7 +57,7 @@ def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> Calibratio
 
     labels, probabilities = check_images(labels, probabilities)
     if len(np.unique(labels)) < 2:
-        return Calibration(images=len(labels), note="validation lacks a class; not calibrated")
+        return 1.0, "validation lacks a class; not calibrated"
     # Signed so that a positive logit is right: the loss is then log(1 + exp(−logit / T)).
     signed = np.where(labels == 1, 1, -1) * _logits(probabilities)
 
@@ -85,12 +68,11 @@ def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> Calibratio
     low, high = 1 / LIMITS[1], 1 / LIMITS[0]
     found = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-6})
     if found.x > 0.99 * high:
-        note = f"every validation image is on its side of 0.5 (n = {len(labels)}); not calibrated"
-        return Calibration(images=len(labels), note=note)
+        count = len(labels)
+        return 1.0, f"every validation image is on its side of 0.5 (n = {count}); not calibrated"
     if found.x < 1.01 * low:
-        note = "the network is no better than a coin on validation; not calibrated"
-        return Calibration(images=len(labels), note=note)
-    return Calibration(temperature=float(1 / found.x), images=len(labels))
+        return 1.0, "the network is no better than a coin on validation; not calibrated"
+    return float(1 / found.x), ""
 
 
 def before_and_after(

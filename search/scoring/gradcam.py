@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -33,7 +33,6 @@ from search.data.decode import load_image
 from search.errors import DataError, ModelError
 from search.records import Comparison, DatasetReport, Predictions, Split
 from search.run_directory import RunDirectory
-from search.scoring.curves import Heatmap
 from search.scoring.formats import KERAS
 from search.scoring.loading import load_model
 from search.scoring.predictions import PREDICTION_FILES, WINNER, read_predictions_csv
@@ -53,6 +52,26 @@ PER_GROUP = 4
 
 GROUPS = ((1, False), (0, True), (1, True), (0, False))
 """(label, called positive) in that order."""
+
+
+class Heatmap(NamedTuple):
+    """Where in one image a network found the reason for its decision.
+
+    Attributes:
+        path: The image, relative to the data folder.
+        label: 0 or 1.
+        called: 0 or 1, the decision at the stored threshold.
+        probability: Of the positive class.
+        image: `uint8` (S, S), gray.
+        heat: `float32` (S, S) in [0, 1].
+    """
+
+    path: str
+    label: int
+    called: int
+    probability: float
+    image: np.ndarray
+    heat: np.ndarray
 
 
 def look(run: RunDirectory, *, warn: Callable[[str], None]) -> list[Heatmap]:

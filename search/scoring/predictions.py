@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from search.errors import ModelError, RunDirectoryError
-from search.records import Estimate, Evaluation, Predictions, Split, Subset, Threshold
+from search.records import Evaluation, Predictions, Split, Subset, Threshold
 from search.run_directory import write_text
-from search.scoring.bootstrap import REPEATS, bootstrap_intervals
+from search.scoring.bootstrap import AT_THRESHOLD, REPEATS, bootstrap_intervals
 from search.scoring.formats import Predictor
 from search.scoring.metrics import RANKING_METRICS, THRESHOLD_METRICS, check_images, confusion
 
@@ -122,27 +122,22 @@ def evaluate(
         repeats: Number of resamples.
     """
     labels, probabilities = predictions.labels, predictions.probabilities
-
-    def estimates(value: float) -> dict[str, Estimate]:
-        return bootstrap_intervals(
-            labels,
-            probabilities,
-            predictions.patients,
-            value,
-            repeats=repeats,
-            seed=bootstrap_seed,
-        )
-
-    at_half = estimates(0.5)
-    at_threshold = at_half if threshold.value == 0.5 else estimates(threshold.value)
+    found = bootstrap_intervals(
+        labels,
+        probabilities,
+        predictions.patients,
+        threshold.value,
+        repeats=repeats,
+        seed=bootstrap_seed,
+    )
     return Evaluation(
         role=role,
         seed=seed,
         split=predictions.split,
         count=len(labels),
-        ranking={name: at_half[name] for name in RANKING_METRICS},
-        at_half={name: at_half[name] for name in THRESHOLD_METRICS},
-        at_threshold={name: at_threshold[name] for name in THRESHOLD_METRICS},
+        ranking={name: found[name] for name in RANKING_METRICS},
+        at_half={name: found[name] for name in THRESHOLD_METRICS},
+        at_threshold={name: found[f"{name}{AT_THRESHOLD}"] for name in THRESHOLD_METRICS},
         threshold=threshold,
         confusion_at_half=confusion(labels, probabilities, 0.5),
         confusion_at_threshold=confusion(labels, probabilities, threshold.value),

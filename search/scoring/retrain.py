@@ -17,18 +17,18 @@ import hashlib
 import json
 import math
 import statistics
-import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from search.config import RefitOn, RunConfig, direction
 from search.errors import SearchFailedError
 from search.journal import Event, EventKind
 from search.records import (
+    BestHyperparameters,
     EpochRecord,
     Failure,
     Finalist,
@@ -37,7 +37,6 @@ from search.records import (
     TrialResult,
     TrialSpec,
     Values,
-    to_json,
 )
 from search.run_directory import RunDirectory
 from search.scoring.predictions import BASELINE, WINNER
@@ -108,8 +107,7 @@ class Retrained:
     members: tuple[Retrained, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Retraining:
+class Retraining(NamedTuple):
     """What the retraining stage gave.
 
     Attributes:
@@ -163,13 +161,18 @@ def retrain(
     )
     trials = {f"finalist_{place}": record for place, record in enumerate(chosen, 1)}
     baseline = Recipe(role=BASELINE, values=defaults, epochs=config.refit_epochs)
-    finalists = [
-        finalist
+    recipes = [
+        Recipe(
+            role=role,
+            values=record.values,
+            epochs=config.refit_epochs,
+            patience=config.refit_patience,
+            # Configuration 0, the defaults, was searched in float32 and stays there.
+            precision=precision if record.configuration else "float32",
+        )
         for role, record in trials.items()
-        if not (
-            finalist := finalist_recipe(config, role, record, precision=precision)
-        ).same_training(baseline)
     ]
+    finalists = [recipe for recipe in recipes if not recipe.same_training(baseline)]
     trainer = Trainer(
         directory,
         config,
@@ -179,7 +182,13 @@ def retrain(
     )
     _race(trainer, finalists, baseline, setting, seeds=config.refit_seeds)
     best = trainer.best(baseline, finalists)
-    _write_best(directory, trials.get(best.role) or _trial_of(records, defaults), best)
+    # Where the baseline won: the furthest trial of the defaults, which every search tries first.
+    mine = [record for record in records if record.values == defaults]
+    trial = trials.get(best.role) or max(mine, key=lambda record: record.epochs, default=None)
+    directory.write_json(
+        "best_hyperparameters.json",
+        BestHyperparameters(trial_id=trial.trial_id if trial else "", values=best.values),
+    )
     won = trainer.networks(best)
     if config.refit_on is RefitOn.TRAIN_AND_VALIDATION:
         won = trainer.train_finally(best, won, final_setting)
@@ -195,13 +204,19 @@ def retrain(
 
 def trainings(config: RunConfig, *, finalists: int) -> int:
     """Return how many trainings a retraining takes."""
-    count, alive = config.refit_seeds, finalists
-    for rest in range(config.refit_seeds, 0, -1):
-        count += alive if alive > 1 else alive * rest
-        if alive <= 1:
-            break
-        alive = math.ceil(alive / 2)
-    return count + config.refit_seeds * (config.refit_on is RefitOn.TRAIN_AND_VALIDATION)
+    count = sum(alive * len(seeds) for alive, seeds in _rounds(finalists, config.refit_seeds))
+    again = config.refit_seeds * (config.refit_on is RefitOn.TRAIN_AND_VALIDATION)
+    return config.refit_seeds + count + again
+
+
+def _rounds(finalists: int, seeds: int) -> Iterator[tuple[int, range]]:
+    """Yield how many finalists each round of the race trains, the best ones, and which seeds."""
+    for seed in range(seeds):
+        last = finalists <= 1
+        yield finalists, range(seed, seeds if last else seed + 1)
+        if last:
+            return
+        finalists = math.ceil(finalists / 2)
 
 
 def _race(
@@ -215,38 +230,15 @@ def _race(
     """Train the baseline with every seed and the finalists in rounds, a seed and half as many."""
     wanted = [(baseline, seed) for seed in range(seeds)]
     alive = list(finalists)
-    for seed in range(seeds):
-        last = len(alive) <= 1
-        wanted += [
-            (one, number) for one in alive for number in range(seed, seeds if last else seed + 1)
-        ]
+    for count, numbers in _rounds(len(finalists), seeds):
+        alive = trainer.ranked(alive)[:count]
+        wanted += [(one, seed) for one in alive for seed in numbers]
         trainer.train(wanted, setting)
         wanted = []
-        if last:
-            break
-        alive = trainer.ranked(alive)[: math.ceil(len(alive) / 2)]
     if finalists and not any(trainer.networks(one) for one in finalists):
         raise trainer.failed(finalists[0])
     if not trainer.networks(baseline):
         raise trainer.failed(baseline)
-
-
-def finalist_recipe(config: RunConfig, role: str, record: TrialRecord, *, precision: str) -> Recipe:
-    """Return how a finalist is retrained.
-
-    Args:
-        config: What was asked for.
-        role: Its role.
-        record: Its trial; configuration 0, the defaults, was searched in float32 and stays there.
-        precision: Keras dtype policy of the search.
-    """
-    return Recipe(
-        role=role,
-        values=record.values,
-        epochs=config.refit_epochs,
-        patience=config.refit_patience,
-        precision=precision if record.configuration else "float32",
-    )
 
 
 class Trainer:
@@ -273,7 +265,7 @@ class Trainer:
             config: Gives the seed and the objective.
             listener: Called with every event.
             open_executor: Gives workers.
-            all_epochs: Epochs of all trainings together, at most; for the time left.
+            all_epochs: Of all trainings together, at most; for the time left.
             known: Gives the folder of a training, where it may lie elsewhere.
         """
         self._directory = directory
@@ -473,8 +465,7 @@ class Trainer:
         )
 
     def _report(self, kind: EventKind, **fields: Any) -> None:
-        self._directory.append(kind, **fields)
-        self._listener({"event": kind.value, "time": time.time(), **to_json(fields)})
+        self._listener(self._directory.append(kind, **fields))
 
 
 def finished(events: Sequence[Event]) -> set[str]:
@@ -517,31 +508,13 @@ def best_of(networks: Sequence[Retrained], direction: str) -> Retrained:
 
 
 def ensemble(members: Sequence[Retrained], direction: str) -> Retrained:
-    """Return the ensemble of a configuration's networks.
-
-    Args:
-        members: Networks of one recipe.
-        direction: Whether a small score is better, "min", or a large one, "max".
-    """
+    """Return the ensemble of the networks of one recipe; `direction` is "min" or "max"."""
     return dataclasses.replace(
         best_of(members, direction),
         seed=None,
         parameters=sum(member.parameters for member in members),
         score=statistics.fmean(member.score for member in members),
         members=tuple(members),
-    )
-
-
-def _trial_of(records: Sequence[TrialRecord], defaults: Values) -> TrialRecord | None:
-    """Return the furthest trial of the defaults, which every search tries first."""
-    mine = [record for record in records if record.values == defaults]
-    return max(mine, key=lambda record: record.epochs, default=None)
-
-
-def _write_best(directory: RunDirectory, trial: TrialRecord | None, best: Recipe) -> None:
-    directory.write_json(
-        "best_hyperparameters.json",
-        {"trial_id": trial.trial_id if trial else "", "values": best.values},
     )
 
 

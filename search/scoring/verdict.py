@@ -1,16 +1,18 @@
 """The last stage before the report: thresholds, the test set evaluated once, exports.
 
-Everything is fixed before the test is opened: networks, temperatures and thresholds, the latter on
+Everything is fixed before the test is read: networks, temperatures and thresholds, the latter on
 perturbed validation images. The winner is then set beside the baseline; both are scored with every
-seed. Each opening of the test is journaled, and `Comparison` says how many there were.
+seed. Each evaluation of the test is journaled, and `Comparison` says how many there were.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -38,11 +40,17 @@ from search.records import (
     Threshold,
 )
 from search.run_directory import RunDirectory
-from search.scoring.bootstrap import mean_difference, paired_difference, subtype_recall
-from search.scoring.calibration import Calibration, before_and_after, fit_temperature, scaled
+from search.scoring.bootstrap import AT_THRESHOLD, paired_differences, subtype_recall
+from search.scoring.calibration import before_and_after, fit_temperature, scaled
 from search.scoring.export import ensemble_of, export_all
 from search.scoring.formats import ModelMetadata
-from search.scoring.metrics import RANKING_METRICS, THRESHOLD_METRICS, mcnemar
+from search.scoring.metrics import (
+    RANKING_METRICS,
+    THRESHOLD_METRICS,
+    mcnemar,
+    ranking_metrics,
+    threshold_metrics,
+)
 from search.scoring.predictions import (
     BASELINE,
     PREDICTION_FILES,
@@ -58,10 +66,8 @@ from search.tuning import checkpoint
 from search.tuning.model import Setting, build_model
 
 FIRST = ("accuracy", "auc", "specificity", "recall", "loss")
-COMPARED = (
-    *FIRST,
-    *(name for name in (*THRESHOLD_METRICS, *RANKING_METRICS) if name not in FIRST),
-)
+ORDERED = (*FIRST, *(n for n in (*THRESHOLD_METRICS, *RANKING_METRICS) if n not in FIRST))
+COMPARED = (*ORDERED, *(f"{n}{AT_THRESHOLD}" for n in ORDERED if n in THRESHOLD_METRICS))
 """Metrics whose difference is reported, the ones most asked for first."""
 
 
@@ -70,8 +76,11 @@ class Network:
 
     Attributes:
         trained: What it is.
-        calibration: The temperature of its probabilities.
+        model: The Keras model that is tested and exported, uncalibrated.
+        temperature: By which its logits are divided, see `calibration`.
+        note: Why no temperature could be fitted, or "".
         threshold: Its decision threshold.
+        test: What it predicts of the test, once that was evaluated.
     """
 
     def __init__(
@@ -91,6 +100,8 @@ class Network:
             calibrate: Whether to fit a temperature.
         """
         self.trained = trained
+        self.test: Predictions | None = None
+        self._dataset = setting.dataset
         self._validated = _load(trained, config, setting)
         # The same object where nothing was trained on train + val.
         self.model = (
@@ -98,40 +109,42 @@ class Network:
             if trained.final_weights
             else self._validated
         )
-        self.calibration = Calibration()
+        self.temperature, self.note = 1.0, ""
         if calibrate:
-            clean = self.predict(setting.dataset.val, Split.VALIDATION)
-            self.calibration = fit_temperature(clean.labels, clean.probabilities)
-        self.threshold = self._choose_threshold(config.threshold_rule, setting.dataset)
+            clean = self._clean
+            self.temperature, self.note = fit_temperature(clean.labels, clean.probabilities)
+        self.threshold = self._choose_threshold(config.threshold_rule)
 
-    def predict(self, subset: Subset, split: Split) -> Predictions:
-        """Return the calibrated probabilities of a split.
+    @cached_property
+    def _clean(self) -> Predictions:
+        """Uncalibrated, by the network that was trained without these images."""
+        return predict_subset(self._validated, self._dataset.val, Split.VALIDATION)
 
-        Validation is predicted by the network trained without its images, all else by the one that
-        is exported.
-        """
-        model = self._validated if split is Split.VALIDATION else self.model
-        found = predict_subset(model, subset, split)
-        return Predictions(
-            split=split,
-            paths=found.paths,
-            patients=found.patients,
-            subtypes=found.subtypes,
-            labels=found.labels,
-            probabilities=scaled(found.probabilities, self.calibration.temperature),
-        )
+    @property
+    def validation(self) -> Predictions:
+        """Return the calibrated probabilities of validation."""
+        return self._calibrated(self._clean)
 
-    def _choose_threshold(self, rule: str, dataset: Dataset) -> Threshold:
-        views = dataset.views
+    def evaluate_test(self, test: Subset) -> Predictions:
+        """Return, and keep as `test`, the calibrated probabilities of the test images."""
+        self.test = self._calibrated(predict_subset(self.model, test, Split.TEST))
+        return self.test
+
+    def _calibrated(self, found: Predictions) -> Predictions:
+        probabilities = scaled(found.probabilities, self.temperature)
+        return dataclasses.replace(found, probabilities=probabilities)
+
+    def _choose_threshold(self, rule: str) -> Threshold:
+        views = self._dataset.views
         twin = ", by the network trained without validation images"
         found = predict_images(self._validated, views.open_array())
         return choose_threshold(
             views.labels,
-            scaled(found, self.calibration.temperature),
+            scaled(found, self.temperature),
             rule,
             chosen_on=f"perturbed validation images (n = {len(views)})"
             + (twin if self.trained.final_weights else ""),
-            classes=dataset.classes,
+            classes=self._dataset.classes,
         )
 
 
@@ -147,21 +160,17 @@ def _load(trained: Retrained, config: RunConfig, setting: Setting, *, final: boo
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """The networks of one role, and their predictions.
+    """The networks of one role.
 
     Attributes:
         role: "baseline" or "winner".
         networks: One per seed.
-        exported: The network that is exported, or compared with the exported one.
-        validation: Predictions of validation, in the order of `networks`, the ensemble's last.
-        test: The same of the test, () without one.
+        exported: The one that is exported, or compared with the exported one; maybe an ensemble.
     """
 
     role: str
     networks: tuple[Network, ...]
     exported: Network
-    validation: tuple[Predictions, ...]
-    test: tuple[Predictions, ...] = ()
 
     @property
     def everything(self) -> tuple[Network, ...]:
@@ -170,14 +179,9 @@ class Side:
         return self.networks + more
 
     @property
-    def position(self) -> int:
-        """Return where the predictions of the exported network are."""
-        return self.everything.index(self.exported)
-
-    @property
-    def predictions(self) -> Predictions:
-        """Return those of the exported network, on test or without one on validation."""
-        return (self.test or self.validation)[self.position]
+    def tested(self) -> list[tuple[float, Predictions]]:
+        """Return threshold and predictions of the test of one network per seed."""
+        return [(one.threshold.value, one.test) for one in self.networks if one.test]
 
 
 def decide(
@@ -204,27 +208,31 @@ def decide(
     Raises:
         StorageError: The disk is full or read-only.
     """
-    ready = {
-        role: _side(role, networks, combined, config, setting)
-        for role, networks, combined in (
-            (BASELINE, retraining.baseline, None),
-            (WINNER, retraining.winner, retraining.ensemble),
-        )
-    }
-    for note in dict.fromkeys(
-        network.calibration.note
-        for side in ready.values()
+    baseline = _side(BASELINE, retraining.baseline, None, config, setting)
+    winner = _side(WINNER, retraining.winner, retraining.ensemble, config, setting)
+    networks = {
+        (side.role, network.trained.seed): network
+        for side in (winner, baseline)
         for network in side.everything
-        if network.calibration.note
-    ):
+    }
+    for note in dict.fromkeys(network.note for network in networks.values() if network.note):
         reporter.warn(f"--calibrate {config.calibrate.value}: {note}")
-    sides = _evaluate_test(ready, sealed, directory, reporter)
-    comparison = _compare(config, dataset, sides, retraining, times=_times(directory))
+    test = open_test(sealed, reporter)
+    if test is not None:
+        found = {}
+        for done, (key, network) in enumerate(networks.items(), 1):
+            found[key] = network.evaluate_test(test)
+            reporter.progress("Evaluating the test set", done, len(networks))
+        journal_test(directory, found, reporter)
+    comparison = _compare(
+        config, dataset, winner, baseline, retraining, times=times_evaluated(directory)
+    )
     directory.write_json("evaluation.json", comparison)
-    for role, side in sides.items():
-        parts = [one[side.position] for one in (side.validation, side.test) if one]
-        write_predictions_csv(directory.root / PREDICTION_FILES[role], parts)
-    best = sides[WINNER].exported
+    for side in (baseline, winner):
+        network = side.exported
+        parts = [one for one in (network.validation, network.test) if one is not None]
+        write_predictions_csv(directory.root / PREDICTION_FILES[side.role], parts)
+    best = winner.exported
     export_all(
         best.model,
         directory,
@@ -243,7 +251,7 @@ def decide(
             values=best.trained.recipe.values,
             fingerprint=dataset.fingerprint,
         ),
-        temperature=best.calibration.temperature,
+        temperature=best.temperature,
         val=dataset.val,
         reporter=reporter,
     )
@@ -257,60 +265,60 @@ def _side(
     config: RunConfig,
     setting: Setting,
 ) -> Side:
+    calibrate = config.calibrate is not CalibrationKind.NONE
+
     def ready(one: Retrained) -> Network:
-        calibrate = config.calibrate is not CalibrationKind.NONE
         return Network(one, config=config, setting=setting, calibrate=calibrate)
 
     networks = tuple(ready(one) for one in trained)
-    best = best_of(trained, direction(config.choice))
-    exported = ready(combined) if combined else networks[list(trained).index(best)]
-    everything = (*networks, exported) if combined else networks
-    val = setting.dataset.val
-    return Side(
-        role=role,
-        networks=networks,
-        exported=exported,
-        validation=tuple(one.predict(val, Split.VALIDATION) for one in everything),
-    )
+    best = list(trained).index(best_of(trained, direction(config.choice)))
+    exported = ready(combined) if combined else networks[best]
+    return Side(role=role, networks=networks, exported=exported)
 
 
-def _evaluate_test(
-    sides: dict[str, Side], sealed: SealedTest, directory: RunDirectory, reporter: Reporter
-) -> dict[str, Side]:
-    """Open the test and let every network predict it, each once."""
+def open_test(sealed: SealedTest, reporter: Reporter) -> Subset | None:
+    """Open the test; where it cannot be used, say why and return None."""
     try:
-        test = sealed.open()
+        return sealed.open()
     except DataError as error:
-        reporter.warn(f"{error}. The model is scored on validation only")
-        return sides
-    networks = [network for side in sides.values() for network in side.everything]
-    found = {}
-    for done, network in enumerate(networks):
-        reporter.progress("Evaluating the test set", done, len(networks))
-        found[network] = network.predict(test, Split.TEST)
-    reporter.progress("Evaluating the test set", len(networks), len(networks))
-    directory.append(EventKind.TEST_SCORED, networks=len(networks))
-    return {
-        role: Side(
-            role=role,
-            networks=side.networks,
-            exported=side.exported,
-            validation=side.validation,
-            test=tuple(found[network] for network in side.everything),
-        )
-        for role, side in sides.items()
-    }
+        reporter.warn(f"{error}. Networks are scored on validation only")
+        return None
 
 
-def _times(directory: RunDirectory) -> int:
-    """Return how often the test was evaluated in this run."""
+def journal_test(
+    directory: RunDirectory,
+    found: dict[tuple[str, int | None], Predictions],
+    reporter: Reporter,
+) -> None:
+    """Journal that the test was evaluated.
+
+    Args:
+        directory: Whose journal gets it.
+        found: Predictions by role and seed.
+        reporter: Where a person watches.
+    """
+    scorings = [
+        {
+            "role": role,
+            "seed": seed,
+            "accuracy": threshold_metrics(one.labels, one.probabilities, 0.5)["accuracy"],
+            "auc": ranking_metrics(one.labels, one.probabilities)["auc"],
+        }
+        for (role, seed), one in found.items()
+    ]
+    reporter.listen(directory.append(EventKind.TEST_SCORED, scorings=scorings))
+
+
+def times_evaluated(directory: RunDirectory) -> int:
+    """Return how often the test was evaluated, as the journal has it."""
     return sum(event["event"] == EventKind.TEST_SCORED for event in directory.events())
 
 
 def _compare(
     config: RunConfig,
     dataset: Dataset,
-    sides: dict[str, Side],
+    winner: Side,
+    baseline: Side,
     retraining: Retraining,
     *,
     times: int,
@@ -320,21 +328,24 @@ def _compare(
     Without a test set there is no difference: validation chose the winner, so that on validation it
     would look too good.
     """
-    winner, baseline = sides[WINNER], sides[BASELINE]
+    sides = (baseline, winner)
     difference: dict[str, Estimate] = {}
     tests: dict[str, McNemar] = {}
     means: dict[str, SeedDifference] = {}
-    if winner.test:
+    ours, theirs = winner.exported, baseline.exported
+    if ours.test and theirs.test:
         difference, tests = compare(
-            winner.predictions,
-            baseline.predictions,
-            thresholds=(winner.exported.threshold.value, baseline.exported.threshold.value),
+            ours.test,
+            theirs.test,
+            thresholds=(ours.threshold.value, theirs.threshold.value),
             seed=config.seed,
         )
-        means = _compare_means(winner, baseline, seed=config.seed)
+        seeds, others = ([one.trained.seed for one in side.networks] for side in (winner, baseline))
+        if len(seeds) > 1 and seeds == others:
+            means = compare_seeds(winner.tested, baseline.tested, seed=config.seed)
     return Comparison(
         classes=dataset.classes,
-        split=winner.predictions.split,
+        split=Split.TEST if ours.test else Split.VALIDATION,
         objective=config.choice,
         synthetic=dataset.synthetic,
         baseline=_scored(baseline, seed=config.seed),
@@ -343,11 +354,11 @@ def _compare(
         mean_difference=means,
         mcnemar=tests,
         subgroups=_subgroups(sides, seed=config.seed),
-        calibration={role: _calibration(side, config.calibrate) for role, side in sides.items()},
+        calibration={side.role: _calibration(side.exported, config.calibrate) for side in sides},
         retraining=retraining.recipe,
         finalists=retraining.finalists,
-        test_evaluations=sum(len(side.test) for side in sides.values()),
-        times_evaluated=times if winner.test else 0,
+        test_evaluations=sum(len(side.everything) for side in sides) if ours.test else 0,
+        times_evaluated=times if ours.test else 0,
     )
 
 
@@ -375,35 +386,45 @@ def compare(
     """
     if winner.paths != baseline.paths or not np.array_equal(winner.labels, baseline.labels):
         raise ValueError("the two sets of predictions are not of the same images")
-    labels = winner.labels
     ours, theirs = winner.probabilities, baseline.probabilities
-    difference: dict[str, Estimate] = {}
-    tests = {}
-    for suffix, pair in (("", (0.5, 0.5)), ("_at_threshold", thresholds)):
-        found = paired_difference(labels, ours, theirs, winner.patients, thresholds=pair, seed=seed)
-        names = [name for name in COMPARED if not suffix or name in THRESHOLD_METRICS]
-        difference |= {f"{name}{suffix}": found[name] for name in names}
-        tests[suffix.removeprefix("_") or "at_half"] = mcnemar(
-            labels, ours, theirs, thresholds=pair
-        )
+    found = paired_differences(
+        winner.labels,
+        ours[np.newaxis],
+        theirs[np.newaxis],
+        winner.patients,
+        thresholds=(thresholds[:1], thresholds[1:]),
+        names=COMPARED,
+        seed=seed,
+    )
+    difference = {name: one.over_patients for name, one in found.items()}
+    tests = {
+        name: mcnemar(winner.labels, ours, theirs, thresholds=pair)
+        for name, pair in (("at_half", (0.5, 0.5)), ("at_threshold", thresholds))
+    }
     return difference, tests
 
 
-def _compare_means(winner: Side, baseline: Side, *, seed: int) -> dict[str, SeedDifference]:
-    seeds = [[network.trained.seed for network in side.networks] for side in (winner, baseline)]
-    if len(seeds[0]) < 2 or seeds[0] != seeds[1]:
-        return {}
-    count = len(seeds[0])
-    first, second = (
-        np.stack([one.probabilities for one in side.test[:count]]) for side in (winner, baseline)
-    )
-    cuts = [[one.threshold.value for one in side.networks] for side in (winner, baseline)]
-    return mean_difference(
-        winner.test[0].labels,
-        first,
-        second,
-        winner.test[0].patients,
-        thresholds=(cuts[0], cuts[1]),
+def compare_seeds(
+    first: Sequence[tuple[float, Predictions]],
+    second: Sequence[tuple[float, Predictions]],
+    *,
+    seed: int,
+) -> dict[str, SeedDifference]:
+    """Return first − second, the means over seeds, of networks trained with equal seeds.
+
+    Args:
+        first: Threshold and predictions of one network per seed.
+        second: The same, in the same order of seeds, of the same images.
+        seed: Seed of the resampling.
+    """
+    ours, theirs = ([found.probabilities for _, found in side] for side in (first, second))
+    images = first[0][1]
+    return paired_differences(
+        images.labels,
+        np.stack(ours),
+        np.stack(theirs),
+        images.patients,
+        thresholds=([cut for cut, _ in first], [cut for cut, _ in second]),
         seed=seed,
     )
 
@@ -411,8 +432,9 @@ def _compare_means(winner: Side, baseline: Side, *, seed: int) -> dict[str, Seed
 def _scored(side: Side, *, seed: int) -> Scored:
     """Score every network of a role on validation and, if there is one, on test."""
 
-    def evaluations(predictions: Sequence[Predictions]) -> list[Evaluation]:
-        return [
+    def evaluations(networks: Sequence[Network], split: Split) -> tuple[Evaluation, ...]:
+        pairs = [(one, one.test if split is Split.TEST else one.validation) for one in networks]
+        return tuple(
             evaluate(
                 found,
                 network.threshold,
@@ -420,22 +442,25 @@ def _scored(side: Side, *, seed: int) -> Scored:
                 seed=network.trained.seed,
                 bootstrap_seed=seed,
             )
-            for network, found in zip(side.everything, predictions, strict=bool(predictions))
-        ]
+            for network, found in pairs
+            if found is not None
+        )
 
     count = len(side.networks)
-    test, validation = evaluations(side.test), evaluations(side.validation)
+    ensemble = side.everything[count:]
+    test = evaluations(side.networks, Split.TEST)
+    validation = evaluations(side.networks, Split.VALIDATION)
     exported = side.exported.trained
     return Scored(
         role=side.role,
         values=exported.recipe.values,
         parameters=exported.parameters,
         exported_seed=exported.seed,
-        test=tuple(test[:count]),
-        validation=tuple(validation[:count]),
-        ensemble_test=tuple(test[count:]),
-        ensemble_validation=tuple(validation[count:]),
-        spread=_spread((test or validation)[:count]),
+        test=test,
+        validation=validation,
+        ensemble_test=evaluations(ensemble, Split.TEST),
+        ensemble_validation=evaluations(ensemble, Split.VALIDATION),
+        spread=_spread(test or validation),
     )
 
 
@@ -462,30 +487,29 @@ def _spread_of(values: Sequence[float]) -> Spread:
     )
 
 
-def _subgroups(sides: dict[str, Side], *, seed: int) -> dict[str, dict[str, Estimate]]:
+def _subgroups(sides: Sequence[Side], *, seed: int) -> dict[str, dict[str, Estimate]]:
     """Return the sensitivity at each network's threshold, by subtype and role."""
     found: dict[str, dict[str, Estimate]] = {}
-    for role, side in sides.items():
-        recall = subtype_recall(side.predictions, side.exported.threshold.value, seed=seed)
+    for side in sides:
+        network = side.exported
+        predictions = network.test or network.validation
+        recall = subtype_recall(predictions, network.threshold.value, seed=seed)
         for subtype, estimate in recall.items():
-            found.setdefault(subtype, {})[role] = estimate
+            found.setdefault(subtype, {})[side.role] = estimate
     return found
 
 
-def _calibration(side: Side, kind: CalibrationKind) -> CalibrationReport:
-    fitted = side.exported.calibration
+def _calibration(network: Network, kind: CalibrationKind) -> CalibrationReport:
     found = {
-        one[side.position].split: before_and_after(
-            one[side.position].labels, one[side.position].probabilities, fitted.temperature
-        )
-        for one in (side.validation, side.test)
-        if one
+        one.split: before_and_after(one.labels, one.probabilities, network.temperature)
+        for one in (network.validation, network.test)
+        if one is not None
     }
     return CalibrationReport(
         method=kind.value,
-        temperature=fitted.temperature,
-        images=fitted.images,
-        note=fitted.note,
+        temperature=network.temperature,
+        images=0 if kind is CalibrationKind.NONE else len(network.validation.labels),
+        note=network.note,
         before={split: values[0] for split, values in found.items()},
         after={split: values[1] for split, values in found.items()},
     )

@@ -24,7 +24,6 @@ from search.records import (
     TrialSpec,
     TrialStatus,
     from_json,
-    to_json,
 )
 from search.run_directory import RunDirectory
 from search.tuning import checkpoint
@@ -299,7 +298,6 @@ class SearchLoop:
                     self._removed.add(name)
 
     def _emit(self, kind: EventKind, **fields: Any) -> Event:
-        self.run.append(kind, **fields)
-        event: Event = {"event": kind.value, "time": time.time(), **to_json(fields)}
+        event = self.run.append(kind, **fields)
         self.listener(event)
         return event

@@ -98,7 +98,7 @@ def test_learning_curves_go_on_from_their_parents(made):
 
 
 def test_roc_marks_where_each_network_decides(made):
-    chart = scores.roc(made.curves, made.comparison)
+    chart = scores.roc(made.roc_bands, made.comparison)
     dots = [one for one in chart.panels[0].series if one.kind == "points"]
     winner = made.charts["roc"].panels[0].series[-1]
     assert len(dots) == 2

@@ -12,17 +12,11 @@ from search.scoring.bootstrap import (
     Outcome,
     bootstrap_intervals,
     judge,
-    mean_difference,
     over_seeds,
-    paired_difference,
+    paired_differences,
     subtype_recall,
 )
-from search.scoring.metrics import (
-    RANKING_METRICS,
-    THRESHOLD_METRICS,
-    ranking_metrics,
-    threshold_metrics,
-)
+from search.scoring.metrics import ranking_metrics, threshold_metrics
 
 
 def case(seed, patients=200, films=1):
@@ -34,15 +28,26 @@ def case(seed, patients=200, films=1):
     return np.repeat(labels, films).astype(int), np.repeat(said, films), names
 
 
+def one_pair(labels, first, second, patients, **options):
+    pair = (np.stack([first]), np.stack([second]))
+    cuts = ([0.5], [0.5])
+    return paired_differences(labels, *pair, patients, thresholds=cuts, seed=0, **options)
+
+
 def width(estimate):
     return estimate.high - estimate.low
 
 
 def test_every_metric_has_its_plain_value_inside_its_interval():
     labels, said, patients = case(0)
-    found = bootstrap_intervals(labels, said, patients, 0.5, repeats=300, seed=1)
-    plain = {**threshold_metrics(labels, said, 0.5), **ranking_metrics(labels, said)}
-    assert found.keys() == {*THRESHOLD_METRICS, *RANKING_METRICS}
+    found = bootstrap_intervals(labels, said, patients, 0.4, repeats=300, seed=1)
+    at_threshold = {f"{n}_at_threshold": v for n, v in threshold_metrics(labels, said, 0.4).items()}
+    plain = {
+        **threshold_metrics(labels, said, 0.5),
+        **ranking_metrics(labels, said),
+        **at_threshold,
+    }
+    assert found.keys() == plain.keys()
     for name, estimate in found.items():
         assert estimate.value == pytest.approx(plain[name])
         if name != "expected_calibration_error":  # resampling inflates it
@@ -99,14 +104,17 @@ def test_an_absent_class_gives_nan_and_leaves_the_other_metrics():
 
 def test_a_model_compared_with_itself_differs_by_exactly_nothing():
     labels, said, patients = case(6)
-    for estimate in paired_difference(labels, said, said, patients, repeats=50, seed=0).values():
-        assert (estimate.value, estimate.low, estimate.high) == (0, 0, 0)
+    for found in one_pair(labels, said, said, patients, repeats=50).values():
+        over = found.over_patients
+        assert (over.value, over.low, over.high) == (0, 0, 0)
 
 
 def test_the_paired_interval_is_narrower_than_two_separate_ones():
     labels, said, patients = case(7)
     better = np.clip(said + 0.05 * (2 * labels - 1), 0, 1)
-    difference = paired_difference(labels, better, said, patients, repeats=300, seed=0)["brier"]
+    difference = one_pair(labels, better, said, patients, repeats=300, names=("brier",))[
+        "brier"
+    ].over_patients
     apart = bootstrap_intervals(labels, said, patients, 0.5, repeats=300, seed=0)["brier"]
     assert difference.high < 0
     assert width(difference) < width(apart) / 2
@@ -137,7 +145,7 @@ def two_seeds(shift):
 def test_the_difference_over_seeds_is_the_mean_of_the_seeds_own():
     labels, better, worse, patients = two_seeds(0.05)
     cuts = ((0.5, 0.4), (0.6, 0.5))
-    found = mean_difference(labels, better, worse, patients, thresholds=cuts, repeats=50, seed=0)
+    found = paired_differences(labels, better, worse, patients, thresholds=cuts, repeats=50, seed=0)
     assert found.keys() == set(MEAN_METRICS)
     single = [
         threshold_metrics(labels, one, cut)["recall"]

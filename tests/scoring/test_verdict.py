@@ -1,6 +1,7 @@
 """The verdict: thresholds before the test, both sides scored with every seed, exports."""
 
 import dataclasses
+import io
 import json
 from types import SimpleNamespace
 
@@ -11,6 +12,8 @@ from tiny import make_network, make_predictions
 from search.config import CalibrationKind, RunConfig
 from search.data.prepare import SealedTest
 from search.records import Comparison, ExportRecord, RetrainingRecipe, Split, to_json
+from search.reporting.console import Console
+from search.reporting.tensorboard import TensorBoardLog
 from search.run_directory import RunDirectory
 from search.scoring import verdict
 from search.scoring.bootstrap import MEAN_METRICS
@@ -25,8 +28,10 @@ class Said:
     """A reporter that keeps what it is told."""
 
     def __init__(self):
-        self.infos, self.warnings = [], []
-        self.info, self.warn = self.infos.append, self.warnings.append
+        self.infos, self.warnings, self.events = [], [], []
+        self.info, self.warn, self.listen = (
+            self.infos.append, self.warnings.append, self.events.append
+        )  # fmt: skip
 
     def progress(self, text, done, total):
         pass
@@ -112,6 +117,32 @@ def test_both_sides_are_scored_with_every_seed_and_written_as_they_are_read(deci
     assert said.warnings == []
 
 
+def test_the_evaluation_of_the_test_is_journaled_and_told_as_the_readers_of_the_journal_expect(
+    decided, tmp_path
+):
+    comparison, directory, said = decided()
+    assert said.events == directory.events()
+    (event,) = said.events
+    told = {(one["role"], one["seed"]): (one["accuracy"], one["auc"]) for one in event["scorings"]}
+    assert told == {
+        (one.role, one.seed): (
+            pytest.approx(one.at_half["accuracy"].value),
+            pytest.approx(one.ranking["auc"].value),
+        )
+        for one in (*comparison.winner.test, *comparison.baseline.test)
+    }
+    file = io.StringIO()
+    console = Console(live=False, file=file)
+    console.listen(event)
+    assert "evaluated on the test set: 4 networks" in file.getvalue()
+    pytest.importorskip("tensorboard")
+    warnings = []
+    log = TensorBoardLog(tmp_path / "log", space=[], objective="auc", warn=warnings.append)
+    log.listen(event)
+    assert warnings == []
+    assert (tmp_path / "log" / "retraining" / "winner, seed 0").is_dir()
+
+
 def test_what_is_exported_carries_what_its_answers_need(decided):
     comparison, directory, said = decided()
     about = load_model(directory.root / "model.keras").metadata
@@ -123,7 +154,7 @@ def test_what_is_exported_carries_what_its_answers_need(decided):
     assert "gives the same probabilities" in said.infos[0]
 
 
-def test_every_opening_of_the_test_counts(decided):
+def test_every_evaluation_of_the_test_counts(decided):
     decided()
     comparison, *_ = decided()
     assert comparison.times_evaluated == 2

@@ -7,13 +7,16 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from search.records import Predictions, Split, from_json
 from search.reporting.format import metric
 from search.run_directory import write_json, write_text
-from search.scoring.curves import Heatmap
+
+if TYPE_CHECKING:
+    from search.scoring.gradcam import Heatmap  # loads Keras
 
 LOCAL = Path("plots") / "local"
 """Folder of a run with what shows images of its data."""

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from search.records import Comparison
+from search.records import Comparison, Predictions
 from search.reporting.format import metric
 from search.reporting.plots.style import Chart, Panel, Series
 from search.reporting.sentences import value
-from search.scoring.curves import ScoreCurves
+from search.scoring.curves import GRID, Band, calibration_bins
 
 DIAGONAL = Series(name="", x=(0.0, 1.0), y=(0.0, 1.0), kind="diagonal", colour="dim")
 
 
-def roc(curves: Mapping[str, ScoreCurves], comparison: Comparison) -> Chart:
+def roc(bands: Mapping[str, Band], comparison: Comparison) -> Chart:
     """Return the ROC curves with their bands, and where each network decides."""
     series = [DIAGONAL]
-    for role, found in curves.items():
+    for role, band in bands.items():
         side = comparison.winner if role == "winner" else comparison.baseline
         network = side.exported
         auc = value(network, "auc")
         series.append(
             Series(
                 name=f"{role}, AUC {metric(auc.value)}",
-                x=found.roc.x,
-                y=found.roc.value,
-                low=found.roc.low,
-                high=found.roc.high,
+                x=tuple(GRID.tolist()),
+                y=band.value,
+                low=band.low,
+                high=band.high,
                 colour=role,
                 dashed=role == "baseline",
             )
@@ -54,20 +54,21 @@ def roc(curves: Mapping[str, ScoreCurves], comparison: Comparison) -> Chart:
     )  # fmt: skip
 
 
-def calibration(curves: Mapping[str, ScoreCurves], positive: str) -> Chart:
+def calibration(predictions: Mapping[str, Predictions], positive: str) -> Chart:
     """Return the reliability diagrams: observed share by predicted probability."""
     series = [DIAGONAL]
-    for role, found in curves.items():
-        bins = [one for one in found.calibration if one.count]
+    for role, said in predictions.items():
+        bins = calibration_bins(said)
         series.append(
             Series(
                 name=role,
-                x=tuple(one.probability for one in bins),
-                y=tuple(one.share.value for one in bins),
-                low=tuple(one.share.low for one in bins),
-                high=tuple(one.share.high for one in bins),
+                x=tuple(probability for _, probability, _ in bins),
+                y=tuple(share.value for _, _, share in bins),
+                low=tuple(share.low for _, _, share in bins),
+                high=tuple(share.high for _, _, share in bins),
                 labels=tuple(
-                    f"{role}, {one.count} images at {metric(one.probability)}" for one in bins
+                    f"{role}, {count} images at {metric(probability)}"
+                    for count, probability, _ in bins
                 ),
                 kind="points",
                 colour=role,

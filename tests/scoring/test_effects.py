@@ -6,13 +6,12 @@ from search.errors import ConfigurationError, RunDirectoryError
 from search.records import Estimate, SeedDifference
 from search.run_directory import RunDirectory
 from search.scoring.bootstrap import Outcome
-from search.scoring.factors import (
+from search.scoring.effects import (
     FACTORS,
     FILE,
     QUESTIONS,
     AblationReport,
-    Answer,
-    Request,
+    Effect,
     changed,
     parse_factors,
     read_report,
@@ -46,7 +45,7 @@ def test_every_factor_changes_only_its_own_values_and_every_question_has_one():
         "activation": {"activation"},
     }
     assert set(own) == set(FACTORS)
-    found = [changed(request, BASE, 10) for request in parse_factors("all")]
+    found = [changed(*request, BASE, 10) for request in parse_factors("all")]
     assert {change.question for change in found} == set(QUESTIONS)
     for change in found:
         assert change.values.keys() == BASE.keys()
@@ -74,13 +73,13 @@ def test_every_factor_changes_only_its_own_values_and_every_question_has_one():
     ],
 )
 def test_what_the_base_has_already_is_turned_round(factor, base, before, after):
-    change = changed(Request(factor=factor), {**BASE, **base}, 10)
+    change = changed(factor, "", {**BASE, **base}, 10)
     assert (change.before, change.after) == (before, after)
 
 
 def test_levels_are_read():
     requested = parse_factors("epochs=25, filters=8,filters=32,activation=silu")
-    found = [changed(request, BASE, 10) for request in requested]
+    found = [changed(*request, BASE, 10) for request in requested]
     assert [c.name for c in found] == [
         "epochs=25",
         "filters=8",
@@ -105,37 +104,37 @@ def test_levels_are_read():
 )
 def test_a_wrong_factor_is_one_clear_message(text, said):
     with pytest.raises(ConfigurationError, match=said):
-        [changed(request, BASE, 10) for request in parse_factors(text)]
+        [changed(*request, BASE, 10) for request in parse_factors(text)]
 
 
 def test_what_is_inactive_is_changed_by_its_own_factor_only():
     base = {name: v for name, v in BASE.items() if name not in ("batch_norm", "activation")}
-    off = changed(Request(factor="batch_norm"), base, 10)
+    off = changed("batch_norm", "", base, 10)
     assert (off.before, off.after, off.values) == ("on", "off", {**base, "batch_norm": False})
-    assert changed(Request(factor="flip"), base, 10).values == {**base, "flip": True}
+    assert changed("flip", "", base, 10).values == {**base, "flip": True}
 
 
 def test_a_network_without_the_hyperparameter_is_told():
     with pytest.raises(ConfigurationError, match="no hyperparameter 'base_filters'"):
-        changed(Request(factor="filters"), {"batch_size": 16}, 10)
+        changed("filters", "", {"batch_size": 16}, 10)
 
 
 def test_each_question_is_answered_in_a_sentence():
-    flip, dropout = (changed(Request(factor=name), BASE, 10) for name in ("flip", "dropout"))
+    flip, dropout = (changed(name, "", BASE, 10) for name in ("flip", "dropout"))
     estimate = Estimate(value=-0.1, low=-0.2, high=-0.05)
-    answers = (
-        Answer(
+    effects = (
+        Effect(
             base="baseline",
             change=flip,
             validation=estimate,
             validation_outcome=Outcome.BETTER,
             test={"loss": SeedDifference(over_patients=estimate, over_seeds=estimate)},
         ),
-        Answer(base="winner", change=dropout, failure="out of memory"),
+        Effect(base="winner", change=dropout, failure="out of memory"),
     )
     report = AblationReport(
         run="r", finished="", synthetic=False, objective="val_auc", epochs=3, repeats=2,
-        images={}, test_evaluations=0, times_evaluated=0, notes=(), bases=(), answers=answers,
+        images={}, test_evaluations=0, times_evaluated=0, notes=(), bases=(), effects=effects,
     )  # fmt: skip
     assert sentences(report) == {
         "dropout": "dropout on → off (winner) could not be trained.",

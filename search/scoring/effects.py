@@ -1,4 +1,4 @@
-"""The factors of an ablation, and its report: what is changed, one at a time, and what that did.
+"""What an ablation changes, one factor at a time, and its report: the effect of each change.
 
 The notebook's author reports that more epochs or another batch size, no batch normalization, no
 dropout, horizontal flips, and other filters or activations did not help: five questions, and a few
@@ -34,19 +34,6 @@ DROPOUT = ("conv_dropout", "dense_dropout_1", "dense_dropout_2", "dense_dropout_
 
 INACTIVE: Values = {"base_filters": 16, "batch_norm": True, "activation": "relu"}
 """What holds where the initialization excludes these hyperparameters from the values."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """A factor as asked for.
-
-    Attributes:
-        factor: A key of `FACTORS`.
-        level: What to change it to; "" leaves that to the factor.
-    """
-
-    factor: str
-    level: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +79,7 @@ class BaseResult:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class Effect:
     """What one change did. Differences are changed − base: of a loss, below 0 is better.
 
     Attributes:
@@ -134,7 +121,7 @@ class AblationReport:
         times_evaluated: How often ablations of this run evaluated the test, this one included.
         notes: What a reader should know, a sentence each.
         bases: The unchanged configurations.
-        answers: One per change.
+        effects: One per change.
     """
 
     run: str
@@ -148,20 +135,23 @@ class AblationReport:
     times_evaluated: int
     notes: tuple[str, ...]
     bases: tuple[BaseResult, ...]
-    answers: tuple[Answer, ...]
+    effects: tuple[Effect, ...]
 
 
-def parse_factors(text: str) -> list[Request]:
+def parse_factors(text: str) -> list[tuple[str, str]]:
     """Read `--factors`.
 
     Args:
         text: "epochs,filters=8,filters=32"; "" or "all" for every factor at its own level.
 
+    Returns:
+        A key of `FACTORS` and what to change it to, "" to leave that to the factor, for each.
+
     Raises:
         ConfigurationError: There is no such factor.
     """
     if text in ("", "all"):
-        return [Request(factor=name) for name in FACTORS]
+        return [(name, "") for name in FACTORS]
     requested = []
     for part in text.split(","):
         name, _, level = part.strip().partition("=")
@@ -170,15 +160,16 @@ def parse_factors(text: str) -> list[Request]:
                 f"--factors {part.strip()}: no such factor; choose of {', '.join(FACTORS)}, each "
                 "as NAME or NAME=VALUE"
             )
-        requested.append(Request(factor=name, level=level.strip()))
+        requested.append((name, level.strip()))
     return requested
 
 
-def changed(request: Request, base: Values, epochs: int) -> Change:
+def changed(factor: str, level: str, base: Values, epochs: int) -> Change:
     """Change one factor of a configuration and nothing else.
 
     Args:
-        request: Which, and to what.
+        factor: A key of `FACTORS`.
+        level: What to change it to, or "".
         base: The configuration.
         epochs: Epochs it is trained.
 
@@ -186,28 +177,26 @@ def changed(request: Request, base: Values, epochs: int) -> Change:
         ConfigurationError: The level cannot be read, is what the configuration has already, or the
             configuration has no such hyperparameter.
     """
-    question, change = FACTORS[request.factor]
+    question, change = FACTORS[factor]
     inactive = INACTIVE if "initializer" in base else {}
     try:
-        before, after, values, longer = change(request.level, {**inactive, **base}, epochs)
+        before, after, values, longer = change(level, {**inactive, **base}, epochs)
     except ValueError:
         raise ConfigurationError(
-            f"--factors {request.factor}={request.level}: write a whole number above 0"
+            f"--factors {factor}={level}: write a whole number above 0"
         ) from None
     except KeyError as error:
         raise ConfigurationError(
-            f"--factors {request.factor}: the network has no hyperparameter {error}"
+            f"--factors {factor}: the network has no hyperparameter {error}"
         ) from None
     # What holds anyway is not said again: it would look like another configuration.
     values = {name: v for name, v in values.items() if name in base or v != inactive.get(name)}
     if (values, longer) == (base, epochs):
-        raise ConfigurationError(
-            f"--factors {request.factor}={request.level}: that is what the configuration has"
-        )
+        raise ConfigurationError(f"--factors {factor}={level}: that is what the configuration has")
     return Change(
-        factor=request.factor,
+        factor=factor,
         question=question,
-        name=f"{request.factor}={after.replace(' ', '_')}",
+        name=f"{factor}={after.replace(' ', '_')}",
         before=before,
         after=after,
         values=values,
@@ -317,7 +306,7 @@ def sentences(report: AblationReport) -> dict[str, str]:
     found = {}
     for name in QUESTIONS:
         parts = []
-        for one in (answer for answer in report.answers if answer.change.question == name):
+        for one in (effect for effect in report.effects if effect.change.question == name):
             what = f"{one.change.factor} {one.change.before} → {one.change.after} ({one.base})"
             if one.failure:
                 parts.append(f"{what} could not be trained")
