@@ -652,6 +652,16 @@ class RunConfig:
         "write the run for TensorBoard too (needs the extra tensorboard)",
         on_resume=FREE,
     )
+    tracker: str = option(
+        "",
+        RUN,
+        "mlflow or wandb: send parameters, every epoch's metrics and the model there too, no "
+        "images (needs the extra of that name)",
+        metavar="NAME",
+        known=("", "mlflow", "wandb"),
+        on_resume=FREE,
+        shown="none",
+    )
 
     def __post_init__(self) -> None:
         """Check every value, then those that contradict each other.

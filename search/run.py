@@ -13,6 +13,7 @@ from search.config import RunConfig, with_options, with_preset
 from search.errors import ConfigurationError, SearchError
 from search.reporting.console import Console
 from search.reporting.tensorboard import require_tensorboard
+from search.reporting.tracking import require_tracker
 from search.run_directory import RunDirectory, locate
 from search.scoring.formats import require
 
@@ -110,6 +111,7 @@ def start(
     require(config.export)
     if config.tensorboard:
         require_tensorboard()
+    require_tracker(config.tracker)
     from search.data.prepare import default_cache_dir
     from search.data.sources import find_source
 

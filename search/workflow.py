@@ -29,6 +29,7 @@ from search.records import SYNTHETIC_NOTICE, Dataset, Manifest, to_json
 from search.reporting import documents
 from search.reporting.console import Console
 from search.reporting.tensorboard import TensorBoardLog
+from search.reporting.tracking import tracking
 from search.run_directory import RunDirectory, new_run
 from search.scoring import gradcam
 from search.scoring.retrain import retrain, trainings
@@ -99,7 +100,8 @@ def run(job: Job, console: Console, *, should_stop: ShouldStop) -> RunDirectory 
         console.info(f"{directory.root}: the run had not begun; it starts afresh")
     with directory.lock():
         try:
-            _run_locked(job, directory, console, should_stop, resumed=resumed)
+            with tracking(job.config, directory, console):
+                _run_locked(job, directory, console, should_stop, resumed=resumed)
         except (ConfigurationError, DataError):
             # Nothing was trained: the name is free for the corrected command.
             if not trial_records(directory.events()):
