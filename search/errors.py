@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,6 +66,22 @@ RESULTS_DIR = "--results-dir"
 
 ONE_FILE = ("--json", "--share", "--light")
 """Options that name what is made from a finished run; nothing is to be resumed."""
+
+
+@contextlib.contextmanager
+def read_errors(place: Path) -> Iterator[None]:
+    """Turn the operating system's refusals to read into RunDirectoryError.
+
+    Raises:
+        RunDirectoryError: Names what could not be read, and why.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise RunDirectoryError(
+            f"{os.fsdecode(error.filename or place)}: cannot be read "
+            f"({error.strerror or error}); check its name and permissions"
+        ) from error
 
 
 @contextlib.contextmanager

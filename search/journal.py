@@ -15,7 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from search.errors import RunDirectoryError, storage_errors
+from search.errors import RunDirectoryError, read_errors, storage_errors
 from search.records import EpochRecord, TrialRecord, TrialStatus, fields_from_json, to_json
 
 Event = dict[str, Any]
@@ -95,9 +95,9 @@ def read(path: Path) -> list[Event]:
     Raises:
         RunDirectoryError: A line is no event of this version; names file, line and remedy.
     """
-    if not path.exists() and not path.is_symlink():
-        return []
-    with storage_errors(path):
+    with read_errors(path):
+        if not path.exists() and not path.is_symlink():
+            return []
         lines = path.read_bytes().split(b"\n")
     return [_event(line, f"{path}, line {number}") for number, line in enumerate(lines[:-1], 1)]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from search import cli
 from search.config import RunConfig, with_options, with_preset
-from search.errors import ConfigurationError, SearchError
+from search.errors import ConfigurationError, SearchError, read_errors
 from search.reporting.console import Console
 from search.reporting.tensorboard import require_tensorboard
 from search.reporting.tracking import require_tracker
@@ -148,9 +148,10 @@ def _stored(given: dict[str, Any], resume: str) -> RunConfig:
     if not name:
         raise ConfigurationError("--resume: name the run, e.g. --resume first")
     results = Path(given.get("results_dir", RunConfig().results_dir))
-    if (results / name).is_dir() and not RunDirectory(results / name).exists:
-        # Killed before it wrote anything, it has no options yet.
-        return _fresh({**given, "name": name})
+    with read_errors(results / name):
+        if (results / name).is_dir() and not RunDirectory(results / name).exists:
+            # Killed before it wrote anything, it has no options yet.
+            return _fresh({**given, "name": name})
     directory = locate(name, results)
     place = {"name": directory.name, "results_dir": directory.root.parent.as_posix()}
     if not directory.journal_file.exists() and not (directory.root / "config.json").exists():

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
 from search import journal
-from search.errors import RESULTS_DIR, RunDirectoryError, storage_errors
+from search.errors import RESULTS_DIR, RunDirectoryError, read_errors, storage_errors
 from search.journal import Event, EventKind, trial_records
 from search.records import TrialRecord, from_json, to_json
 
@@ -223,12 +223,13 @@ class RunDirectory:
         """
         path = self.root / name
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            state = "the run has not got that far" if self.exists else "there is no run here"
-            raise RunDirectoryError(f"{path}: no such file; {state}") from None
-        except OSError as error:
-            raise RunDirectoryError(f"{path}: cannot be read ({error.strerror})") from None
+            with read_errors(path):
+                if not path.exists() and not path.is_symlink():
+                    state = (
+                        "the run has not got that far" if self.exists else "there is no run here"
+                    )
+                    raise RunDirectoryError(f"{path}: no such file; {state}")
+                return json.loads(path.read_text(encoding="utf-8"))
         except (UnicodeDecodeError, json.JSONDecodeError) as error:
             raise RunDirectoryError(f"{path}: damaged ({error}); {journal.REMEDY}") from None
 
@@ -291,8 +292,9 @@ def locate(name: str, results_dir: Path = Path("results")) -> RunDirectory:
         places.append(results_dir / name)
     for place in places:
         run = RunDirectory(place)
-        if place.is_dir() and run.exists:
-            return run
+        with read_errors(place):
+            if place.is_dir() and run.exists:
+                return run
     looked = " and ".join(place.as_posix() for place in places)
     reason = "a folder without a run" if any(place.is_dir() for place in places) else "no such run"
     raise RunDirectoryError(

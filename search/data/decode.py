@@ -21,6 +21,7 @@ Knows nothing of folders, splits or caches.
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import stat
@@ -142,6 +143,8 @@ def opened(path: Path) -> Iterator[bytes]:
     with contextlib.ExitStack() as stack:
         try:
             status = path.stat()
+            if stat.S_ISDIR(status.st_mode) and not readable(path):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             if not stat.S_ISREG(status.st_mode):
                 raise UnusableImageError("not a regular file")
             if status.st_size > MAX_BYTES:
@@ -154,6 +157,11 @@ def opened(path: Path) -> Iterator[bytes]:
         except OSError as error:
             raise UnusableImageError(f"cannot be read ({error.strerror or error})") from error
         yield data
+
+
+def readable(folder: Path) -> bool:
+    """Return whether this process may list a folder and open what is in it."""
+    return os.access(folder, os.R_OK | os.X_OK, effective_ids=True)
 
 
 def load_image(

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from search.config import RunConfig
-from search.data.decode import is_image
+from search.data.decode import is_image, readable
 from search.data.naming import read_name
 from search.data.table import SPLITS, Row, match_files, read_table
 from search.errors import ConfigurationError, DataError
@@ -587,6 +587,9 @@ def _matches(pattern: Path) -> list[Path]:
     hidden = any(part.startswith(".") and part != ".." for part in parts)
     try:
         matches = sorted(start.glob("/".join(parts)))
+        # `glob` passes over what it may not list, in silence.
+        above = {m for n in range(1, len(parts)) for m in start.glob("/".join(parts[:n]))}
+        matches += sorted(path for path in above if path.is_dir() and not readable(path))
     except (OSError, ValueError, NotImplementedError):
         return []
     return [m for m in matches if hidden or not any(is_junk(part) for part in m.parts)]

@@ -34,8 +34,8 @@ METADATA_FILE = f"{METADATA}.json"
 SAVED_MODEL_METADATA = Path("assets.extra") / METADATA_FILE
 
 _BYTES_OF_A_WEIGHT = 4
-_LARGEST_WEIGHTS = 4 * 2**30
-"""Bytes of weights above which a `.keras` file is refused unread."""
+_LARGEST_WEIGHTS, _LARGEST_TEXT = 4 * 2**30, 64 * 2**20
+"""Bytes of a `.keras` file's weights, and of its other parts, above which it is refused unread."""
 
 
 def load_model(path: Path) -> LoadedModel:
@@ -53,6 +53,10 @@ def load_model(path: Path) -> LoadedModel:
         raise ModelError(f"{path}: {missing_text(form)}")
     try:
         text = _stored_metadata(form, path)
+    except PermissionError as error:
+        raise ModelError(
+            f"{path}: cannot be read ({error.strerror}); check its permissions"
+        ) from None
     except (OSError, KeyError, zipfile.BadZipFile, UnicodeDecodeError):
         raise _foreign(path) from None
     about = _parse(text, path) if form.name != "onnx" else None
@@ -159,6 +163,13 @@ def _stored_metadata(form: Format, path: Path) -> str:
     if form.name == "saved_model":
         return (path / SAVED_MODEL_METADATA).read_text(encoding="utf-8")
     with zipfile.ZipFile(path) as archive:
+        for part in archive.infolist():
+            limit = _LARGEST_WEIGHTS if part.filename.endswith(".h5") else _LARGEST_TEXT
+            if part.file_size > limit:
+                raise ModelError(
+                    f"{path}: its {part.filename} has {part.file_size / 2**30:.1f} GB, more than "
+                    "any of ours; it is not opened"
+                )
         try:
             broken = archive.testzip() if form is KERAS else None
         except (zipfile.BadZipFile, OSError, EOFError, ValueError) as error:
@@ -194,14 +205,12 @@ def _refuse_larger_than_its_weights(path: Path) -> None:
     Its layers are made without values first, which tells how many there would be.
 
     Raises:
-        ModelError: It does, or the weights are larger than any of ours.
+        ModelError: It does.
     """
     keras = backend.load()
     with zipfile.ZipFile(path) as archive:
         config = archive.read("config.json").decode()
         stored = archive.getinfo("model.weights.h5").file_size
-    if stored > _LARGEST_WEIGHTS:
-        raise ModelError(f"{path}: has {stored / 2**30:.0f} GB of weights; it is not opened")
     # To compile it would make variables of the optimizer.
     layers = json.loads(config, object_hook=_without_compilation)
     with keras.StatelessScope(initialize_variables=False):

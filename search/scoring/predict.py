@@ -20,7 +20,14 @@ from typing import Any, Protocol
 import numpy as np
 
 from search.data.decode import load_image
-from search.errors import ConfigurationError, DataError, ModelError, RunDirectoryError, StorageError
+from search.errors import (
+    ConfigurationError,
+    DataError,
+    ModelError,
+    RunDirectoryError,
+    StorageError,
+    read_errors,
+)
 from search.records import ExportRecord, Manifest
 from search.run_directory import RunDirectory, file_sha256
 from search.scoring.formats import EXPORTS_FILE, FORMATS, KERAS, LoadedModel
@@ -82,13 +89,8 @@ def find_model(
     """
     if not str(run_or_model):
         raise RunDirectoryError("RUN_OR_MODEL '': an empty name; give a run or an exported model")
-    try:
+    with read_errors(Path(run_or_model)):
         return _find_model(Path(run_or_model), results_dir, form)
-    except OSError as error:
-        raise RunDirectoryError(
-            f"{run_or_model}: cannot be read ({error.strerror or error}); check its name and "
-            "permissions, or give another run or model"
-        ) from error
 
 
 def _find_model(run_or_model: Path, results_dir: Path, form: str) -> Path:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from search.errors import ModelError, RunDirectoryError
+from search.errors import ModelError, RunDirectoryError, read_errors
 from search.records import Evaluation, Predictions, Split, Subset, Threshold
 from search.run_directory import write_text
 from search.scoring.bootstrap import AT_THRESHOLD, REPEATS, bootstrap_intervals
@@ -167,16 +167,16 @@ def read_predictions_csv(path: Path) -> dict[Split, Predictions]:
         Predictions by split; {} if there is no file.
 
     Raises:
-        RunDirectoryError: The file is damaged.
+        RunDirectoryError: The file is damaged, or may not be read.
     """
     if not path.exists():
         return {}
     try:
-        with open(path, encoding="utf-8", newline="") as handle:
+        with read_errors(path), open(path, encoding="utf-8", newline="") as handle:
             rows = list(csv.DictReader(handle))
         by_split = {split: [row for row in rows if row["split"] == split] for split in Split}
         return {split: _from_rows(split, mine) for split, mine in by_split.items() if mine}
-    except (KeyError, ValueError, TypeError, OSError, csv.Error) as error:
+    except (KeyError, ValueError, TypeError, csv.Error) as error:
         raise RunDirectoryError(
             f"{path}: damaged ({error!r}); run `python -m search.evaluate` to score again"
         ) from None

@@ -113,6 +113,14 @@ def test_metadata_that_cannot_be_used_are_reported_before_the_model_is_opened(
         load_model(with_metadata(tmp_path, form, text))
 
 
+def test_a_model_whose_configuration_unpacks_to_more_than_any_is_not_read(tmp_path):
+    path = tmp_path / "model.keras"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("config.json", bytes(65 * 2**20))
+    with pytest.raises(ModelError, match=r"its config\.json has 0\.1 GB"):
+        load_model(path)
+
+
 def test_a_file_without_metadata_is_foreign(tmp_path):
     if FORMATS["litert"].missing:
         pytest.skip(missing_text(FORMATS["litert"]))
