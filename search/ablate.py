@@ -156,10 +156,10 @@ def _ablate(
     requested, config = parse_factors(options.factors), run.read(RunConfig, "config.json")
     from search import backend
 
-    backend.load()
-    from search.scoring.ablation import Ablation
-
     with console.stage("Data"):
+        backend.load()
+        from search.scoring.ablation import Ablation
+
         if options.workers is not None:
             config = dataclasses.replace(config, workers=options.workers)
         dataset, sealed, search_stage = _reopen(run, config, console)

@@ -773,10 +773,12 @@ class PlanRecord:
         configurations: Configurations that are started.
         trials: A configuration is one trial a rung.
         epochs: Epochs of all trials; a continued one counts what it adds.
-        seconds_per_epoch: Of the baseline, None while unmeasured.
-        seconds_per_trial: What a trial takes besides, None while unmeasured.
+        seconds_per_epoch: Of the baseline, with all workers busy: the time between two of them that
+            end, whichever workers train them. None while unmeasured.
+        seconds_per_trial: What a trial takes besides, likewise.
         estimated_seconds: Of the search, None while unmeasured.
         refit_epochs: Of all retrainings together, at most.
+        trainings: How many retrainings there are, at most.
         workers: Processes that train trials, 0 for this one.
         precision: Keras dtype policy of the trials.
         notes: What a reader should know.
@@ -792,6 +794,7 @@ class PlanRecord:
     seconds_per_trial: float | None = None
     estimated_seconds: float | None = None
     refit_epochs: int = 0
+    trainings: int = 0
     workers: int = 0
     precision: str = ""
     notes: tuple[str, ...] = ()

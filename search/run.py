@@ -116,17 +116,19 @@ def start(
     from search.data.sources import find_source
 
     cache = Path(config.cache_dir) if config.cache_dir else default_cache_dir()
-    source = find_source(
-        config.data, cache_dir=cache, table=config.table, progress=console.progress
-    )
-    if source.synthetic and resume is None and not config.preset:
-        config = _fresh({**given, "preset": "demo"})
-    console.follow(config.objective)
-    from search import backend
+    with console.stage("Setup"):
+        source = find_source(
+            config.data, cache_dir=cache, table=config.table, progress=console.progress
+        )
+        if source.synthetic and resume is None and not config.preset:
+            config = _fresh({**given, "preset": "demo"})
+        console.follow(config.objective)
+        from search import backend
 
-    backend.load()
-    # Only now: it imports Keras, which `backend` loads quietly.
-    from search import workflow
+        console.progress("Loading Keras", 0, 0)
+        backend.load()
+        # Only now: it imports Keras, which `backend` loads quietly.
+        from search import workflow
 
     job = workflow.Job(
         config=config,

@@ -47,8 +47,8 @@ LINE_WIDTH = 118
 EPOCH_SECONDS, NOTEBOOK_SECONDS = 5.0, 10.0
 """Least seconds between two plain lines about epochs, and about anything in a notebook."""
 
-SIGN_SECONDS, SLOW_SIGN_SECONDS, MANY_DOTS = 2.5, 30.0, 24
-"""Seconds of silence after which a log gets a dot, longer after many of them in a row."""
+SIGN_SECONDS, MANY_DOTS = 2.5, 24
+"""Seconds of silence after which a log gets a dot, and how many of them a line has."""
 
 
 class Console:
@@ -291,9 +291,11 @@ class Console:
         """Add a dot to the last line whenever a stage has been silent for long."""
         dots = 0
         while not over.wait(0.1):
-            dots = dots if self._dots else 0
-            silence = time.monotonic() - self._spoke
-            if silence >= (SIGN_SECONDS if dots < MANY_DOTS else SLOW_SIGN_SECONDS):
+            if time.monotonic() - self._spoke >= SIGN_SECONDS:
+                dots = dots if self._dots else 0
+                if dots == MANY_DOTS:
+                    self._print(end="")
+                    dots = 0
                 words = "." if self._dots else f"{stamp(time.time())}  {self._doing or title} ."
                 self._rich.print(Text(words), end="", soft_wrap=True)
                 self._dots, self._spoke = True, time.monotonic()

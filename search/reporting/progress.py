@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from search.config import direction
@@ -16,6 +16,9 @@ from search.errors import RunDirectoryError
 from search.journal import Event, EventKind, created, ended, with_epoch
 from search.records import PlannedBracket, PlanRecord, TrialRecord, TrialStatus, Values, from_json
 from search.reporting.format import baseline_values, one_line, reason
+
+RECENT = 5
+"""Epochs of a training whose length tells that of its next ones."""
 
 RungKey = tuple[int, int, int]
 """Iteration, bracket and rung."""
@@ -128,6 +131,7 @@ class RunProgress:
         self.last: float | None = None
         self.version = 0
         self._planned_retraining = 0
+        self._starting: dict[str, float] = {}
 
     def apply(self, event: Event) -> bool:
         """Take one event in."""
@@ -162,6 +166,8 @@ class RunProgress:
         elif kind == EventKind.TRIAL_ENDED:
             record = ended(self.trials[event["trial_id"]], event)
             self.trials[record.trial_id] = record
+            if costs := event.get("costs"):
+                self._starting[record.trial_id] = costs["build"] + costs["compile"]
             self.begun.pop(record.trial_id, None)
             self._release(record.trial_id)
             if record.status is TrialStatus.FAILED:
@@ -288,63 +294,83 @@ class RunProgress:
 
     @property
     def pace(self) -> tuple[float, float] | None:
-        """Return the seconds of an epoch and what a trial costs besides; None while unknown.
+        """Return a worker's seconds of an epoch and what a trial takes besides; None while unknown.
 
-        The first epoch of a trial compiles its network, and counts for the trial: early in a
-        search most trials have one epoch, and taking that for the pace promises far too much time.
+        Building and compiling count for the trial: early in a search most trials have one epoch,
+        and taking its length for the pace promises far too much time. Trials that ended tell what
+        their start took; of one in training the first epoch tells it, beside the later ones.
         """
-        trained = [r for r in self.trials.values() if r.history]
-        later = [epoch.seconds for r in trained for epoch in r.history[1:]]
-        finished = [r for r in trained if r.status is not TrialStatus.RUNNING and r.seconds]
-        planned: tuple[float, float] | None = None
-        if self.plan and self.plan.seconds_per_epoch is not None:
-            planned = self.plan.seconds_per_epoch, self.plan.seconds_per_trial or 0.0
-        if not later and (planned is None or not finished):
-            first = [r.history[0].seconds for r in trained]
-            return planned or ((statistics.fmean(first), 0.0) if first else None)
-        if not later and planned is not None:
-            # Trials of one epoch do not tell the two apart: their sum does, in the plan's shares.
-            scale = statistics.fmean(r.seconds for r in finished) / (sum(planned) or 1.0)
-            return planned[0] * scale, planned[1] * scale
-        each = statistics.fmean(later)
-        besides = []
-        for record in trained:
-            own = [epoch.seconds for epoch in record.history[1:]]
-            mean = statistics.fmean(own) if own else each
-            if record in finished:
-                besides.append(record.seconds - len(record.history) * mean)
-            elif own:
-                besides.append(record.history[0].seconds - mean)
-        return each, max(0.0, statistics.fmean(besides))
+        starts, seconds, epochs = [], 0.0, 0
+        first = [r.history[0].seconds for r in self.trials.values() if r.history]
+        for record in self.trials.values():
+            own = [epoch.seconds for epoch in record.history]
+            start = self._starting.get(record.trial_id)
+            if start is None and len(own) > 1:
+                start = max(0.0, own[0] - statistics.fmean(own[1:]))
+            if own and start is not None:
+                starts.append(start)
+                seconds += max(0.0, max(record.seconds, sum(own)) - start)
+                epochs += len(own)
+        if starts:
+            return seconds / epochs, statistics.fmean(starts)
+        if self.plan is None or self.plan.seconds_per_epoch is None:
+            return (statistics.fmean(first), 0.0) if first else None
+        # The plan's are of all workers together, and of the baseline.
+        planned = self.plan.seconds_per_epoch, self.plan.seconds_per_trial or 0.0
+        scale = statistics.fmean(first) / (sum(planned) or 1.0) if first else self._workers
+        return planned[0] * scale, planned[1] * scale
+
+    @property
+    def _workers(self) -> int:
+        return max(1, self.plan.workers if self.plan else 1)
 
     def seconds_left(self, now: float | None = None) -> float | None:
         """Return the time the search, or after it the retraining, still needs; None if unknown."""
-        workers = max(1, self.plan.workers if self.plan else 1)
-        passed = 0.0 if now is None or self.last is None else max(0.0, now - self.last)
-        _, left = self.epochs
         if self.search_ended:
-            seconds = [s for run in self.retraining.values() for s in run.seconds[1:]]
-            seconds = seconds or [s for run in self.retraining.values() for s in run.seconds]
-            if not seconds:
-                return self.retraining_seconds()
-            each, besides, waiting = statistics.fmean(seconds), 0.0, 0
-            chain = max((run.left for run in self.retraining.values()), default=0)
-        elif self.pace is None:
+            return self._retraining_left(now)
+        if self.pace is None:
             return None
-        else:
-            each, besides = self.pace
-            begun = sum(bool(r.history) or r.failure is not None for r in self.trials.values())
-            waiting = max(0, (self.plan.trials if self.plan else 0) - begun)
-            chain = self._chain()
+        each, besides = self.pace
+        begun = sum(bool(r.history) or r.failure is not None for r in self.trials.values())
+        waiting = max(0, (self.plan.trials if self.plan else 0) - begun)
+        running = [
+            (r.target_epochs - r.epochs, [epoch.seconds for epoch in r.history])
+            for r in self.with_status(TrialStatus.RUNNING)
+        ]
+        own = [left * (recent(seconds) if len(seconds) > 1 else each) for left, seconds in running]
+        others = max(0, self.epochs[1] - sum(left for left, _ in running))
+        together = (sum(own) + others * each + waiting * besides) / self._workers
         # Epochs of one configuration follow one another, however many workers are idle.
-        needed = max((left * each + waiting * besides) / workers, chain * each)
-        return max(needed - min(passed, each), 0.0)
+        longest = self._chain() * each if waiting else max(own, default=0.0)
+        return self._since(now, max(together, longest), each)
+
+    def _since(self, now: float | None, left: float, most: float) -> float:
+        """Return what is left of a time since the latest event, which came an epoch ago at most."""
+        passed = 0.0 if now is None or self.last is None else max(0.0, now - self.last)
+        return max(left - min(passed, most), 0.0)
+
+    def _retraining_left(self, now: float | None) -> float | None:
+        runs = self.retraining.values()
+        paces = [recent(run.seconds) for run in runs if run.epoch > 1]
+        if not any(run.epoch for run in runs) or not (paces or self.pace):
+            planned = self.retraining_seconds()
+            return None if planned is None else self._since(now, planned, planned)
+        each, besides = self.pace or (0.0, 0.0)
+        each = statistics.fmean(paces) if paces else each
+        own = [run.left * (recent(run.seconds) if run.epoch > 1 else each) for run in runs]
+        waiting = self.epochs[1] - sum(run.left for run in runs)
+        starts = waiting / max(run.epochs for run in runs)
+        together = (sum(own) + waiting * each + starts * besides) / self._workers
+        return self._since(now, max(together, *own), each)
 
     def retraining_seconds(self) -> float | None:
         """Return what the retraining after the search will take, None if unknown."""
-        if self.plan is None or self.plan.refit_epochs is None or self.pace is None:
+        if self.plan is None or not self.plan.refit_epochs or self.pace is None:
             return None
-        return self.plan.refit_epochs * self.pace[0] / max(1, self.plan.workers)
+        each, besides = self.pace
+        trainings = self.plan.trainings or self._workers
+        rounds = -(-trainings // self._workers)
+        return rounds * (self.plan.refit_epochs / trainings * each + besides)
 
     def _chain(self) -> int:
         """Return the most epochs that any bracket must still train one after another."""
@@ -361,6 +387,11 @@ class RunProgress:
                     longest = max(longest, bracket.rungs[-1].epochs - min(reached))
                     break
         return longest
+
+
+def recent(seconds: Sequence[float]) -> float:
+    """Return the mean of a training's latest epochs, without its first, which compiles."""
+    return statistics.fmean(seconds[1:][-RECENT:])
 
 
 RANKS = {TrialStatus.COMPLETED: 0, TrialStatus.RUNNING: 1, TrialStatus.LEARNED_NOTHING: 2}

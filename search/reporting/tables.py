@@ -142,9 +142,10 @@ def plan_sentence(plan: PlanRecord) -> str:
     if plan.workers > 1:
         text += f", {plan.workers} workers"
     if plan.estimated_seconds is not None:
-        text += f"; about {duration(plan.estimated_seconds / max(1, plan.workers))}"
+        text += f"; about {duration(plan.estimated_seconds)}"
         if plan.refit_epochs and plan.seconds_per_epoch is not None:
-            seconds = plan.refit_epochs * plan.seconds_per_epoch / max(1, plan.workers)
+            seconds = plan.refit_epochs * plan.seconds_per_epoch
+            seconds += plan.trainings * (plan.seconds_per_trial or 0.0)
             text += f", then {duration(seconds)} to retrain"
     return f"{text}."
 

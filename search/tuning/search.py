@@ -360,12 +360,12 @@ class Search:
         """
         planned = self.plan().schedule.plan(self.pace.epoch, self.pace.trial)
         epochs = self.config.refit_epochs * trainings
-        planned["refit_epochs"] = epochs
+        planned["refit_epochs"], planned["trainings"] = epochs, trainings
         planned["notes"] = [
             *planned["notes"],
             f"then {trainings} trainings of {self.config.refit_epochs} epochs: finalists racing "
             f"over {self.config.refit_seeds} seed(s), and the baseline; about "
-            f"{self.pace.epoch * epochs / 60:.0f} min more",
+            f"{(self.pace.epoch * epochs + self.pace.trial * trainings) / 60:.0f} min more",
         ]
         if self._executor is not None:
             planned["workers"] = self._executor.workers

@@ -1,5 +1,7 @@
 """Where a run stands, and how long it still takes."""
 
+import statistics
+
 import pytest
 
 from search.journal import EventKind
@@ -74,6 +76,26 @@ def test_the_time_left_is_right_within_a_third_after_a_tenth_of_the_run():
         whole = left if whole is None else whole
         if event["event"] == "epoch" and 0.1 * whole < whole - left < 0.95 * whole:
             assert progress.seconds_left() == pytest.approx(left, rel=0.3)
+
+
+def test_the_time_left_of_a_recorded_search_is_right(events):
+    begin = next(event["time"] for event in events if event["event"] == "plan")
+    end = next(event["time"] for event in events if event["event"] == "search_ended")
+    progress, ratios = RunProgress("robust_loss"), []
+    for event in events:
+        progress.apply(event)
+        if event["event"] == "epoch" and 0.1 < (event["time"] - begin) / (end - begin) < 0.9:
+            ratios.append(progress.seconds_left() / (end - event["time"]))
+    # Of 47 seconds on a busy machine; what its load does next is not known.
+    assert all(1 / 1.5 < ratio < 1.5 for ratio in ratios)
+    assert 1 / 1.3 < statistics.median(ratios) < 1.3
+
+
+def test_the_pace_of_the_plan_is_that_of_all_workers_together():
+    first, _ = next(iter(invented(workers=2)))
+    progress = after([first])
+    assert progress.pace == (3.0, 8.0)
+    assert progress.seconds_left() == pytest.approx(9 * (4 * 1.5 + 4.0))
 
 
 def test_compiling_is_not_taken_for_the_pace():
