@@ -22,7 +22,6 @@ import numpy as np
 
 from search.errors import RunDirectoryError
 
-CLASS_NAMES = ("NORMAL", "PNEUMONIA")
 SYNTHETIC_NOTICE = "synthetic demo data: these numbers say nothing about X-rays"
 
 Metrics = dict[str, float]
@@ -176,14 +175,6 @@ class DatasetSource:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sides:
-    """Smallest, median and largest width and height of original images, in pixels."""
-
-    width: tuple[float, float, float]
-    height: tuple[float, float, float]
-
-
-@dataclass(frozen=True, kw_only=True)
 class Rejected:
     """An image file that cannot be used, and why."""
 
@@ -265,7 +256,8 @@ class DatasetReport:
         patients: Patients by split, and by class or "total".
         patients_known: Whether the patient of most images is known; otherwise splits are by image.
         unmatched_names: Images whose patient is unknown.
-        sizes: Of the original images, by class.
+        sizes: Smallest, median and largest "width" and "height" of the original images in pixels,
+            by class.
         modes: Images by Pillow's mode of the original.
         colour: Images with real colour.
         turned: Images whose EXIF orientation was applied.
@@ -294,7 +286,7 @@ class DatasetReport:
     patients: dict[str, dict[str, int]]
     patients_known: bool
     unmatched_names: int
-    sizes: dict[str, Sides]
+    sizes: dict[str, dict[str, tuple[float, float, float]]]
     modes: dict[str, int]
     colour: tuple[str, ...]
     turned: int
@@ -496,7 +488,7 @@ class Threshold:
     Attributes:
         value: Call PNEUMONIA at or above this probability.
         rule: The rule as typed, e.g. "sensitivity=0.95".
-        chosen_on: The images that fixed it, e.g. "stressed validation (n = 2002)".
+        chosen_on: The images that fixed it, e.g. "perturbed validation images (n = 2002)".
         reached: The rule's quantity at that threshold on those images.
     """
 
@@ -537,16 +529,6 @@ class Evaluation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spread:
-    """How a metric varies between the seeds of one configuration; NaN where it is undefined."""
-
-    mean: float
-    sd: float
-    min: float
-    max: float
-
-
-@dataclass(frozen=True, kw_only=True)
 class SeedDifference:
     """Winner minus baseline of one metric, the mean over seeds, with its two 95% intervals.
 
@@ -581,7 +563,8 @@ class Scored:
         validation: Evaluations on validation, one per seed.
         ensemble_test: The ensemble's on test, () without one.
         ensemble_validation: The same on validation.
-        spread: By "ranking", "at_half" and "at_threshold", then by metric.
+        spread: "mean", "sd", "min" and "max" over seeds, NaN where they are undefined, by
+            "ranking", "at_half" and "at_threshold", then by metric.
     """
 
     role: str
@@ -592,7 +575,7 @@ class Scored:
     validation: tuple[Evaluation, ...]
     ensemble_test: tuple[Evaluation, ...] = ()
     ensemble_validation: tuple[Evaluation, ...] = ()
-    spread: dict[str, dict[str, Spread]] = field(default_factory=dict)
+    spread: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
 
     @property
     def scored_on_test(self) -> tuple[Evaluation, ...]:

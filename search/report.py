@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from search import cli
-from search.config import direction
 from search.errors import SearchError
 from search.records import ManifestFile, TrialStatus
 from search.reporting.console import Console
@@ -103,8 +102,7 @@ def show(contents: RunContents, console: Console) -> None:
         console.show_plan(contents.plan)
     if contents.trials:
         console.heading("Trials")
-        objective = contents.objective
-        console.show_trials(contents.trials, objective=objective, direction=direction(objective))
+        console.show_trials(contents.trials, objective=contents.objective)
     if contents.comparison is not None:
         console.heading("Result")
         console.show_end(contents.comparison, contents.directory.root)

@@ -154,7 +154,7 @@ def _run_locked(
             with clock.stage("search", "Search"):
                 console.replay(directory.events())
                 records = search.search(directory, executor, listener=console.listen)
-        console.show_trials(records, objective=job.config.objective, direction=job.config.direction)
+        console.show_trials(records, objective=job.config.objective)
         with clock.stage("retrain", "Retrain with class weights"):
             retraining = retrain(
                 job.config,

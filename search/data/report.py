@@ -19,7 +19,6 @@ from search.records import (
     Duplicates,
     Leakage,
     Rejected,
-    Sides,
     Split,
 )
 
@@ -96,8 +95,10 @@ def rejected(scans: Sequence[Scan]) -> tuple[Rejected, ...]:
     )
 
 
-def sizes(images: Sequence[UsableImage], classes: tuple[str, str]) -> dict[str, Sides]:
-    """Return the sides of the original images by class."""
+def sizes(
+    images: Sequence[UsableImage], classes: tuple[str, str]
+) -> dict[str, dict[str, tuple[float, float, float]]]:
+    """Return smallest, median and largest width and height of the original images by class."""
 
     def three(values: list[int]) -> tuple[float, float, float]:
         return min(values), statistics.median(values), max(values)
@@ -106,10 +107,10 @@ def sizes(images: Sequence[UsableImage], classes: tuple[str, str]) -> dict[str, 
     for label, name in enumerate(classes):
         records = [image.record for image in images if image.file.label == label]
         if records:
-            found[name] = Sides(
-                width=three([record.width for record in records]),
-                height=three([record.height for record in records]),
-            )
+            found[name] = {
+                "width": three([record.width for record in records]),
+                "height": three([record.height for record in records]),
+            }
     return found
 
 
@@ -219,19 +220,10 @@ def with_alarms(report: DatasetReport) -> DatasetReport:
     return replace(report, alarms=tuple(found))
 
 
-def table(report: DatasetReport, *, brief: bool = False) -> list[tuple[str, str]]:
-    """Return what a report says as pairs of a name and a text, in reading order.
-
-    The one rendering of `dataset.json`: for the console, reports and `python -m search.data`.
-
-    Args:
-        report: What is known.
-        brief: Whether to say in six lines what a run begins with, and what must not be missed.
-    """
-    rows = _origin(report, brief=brief)
+def table(report: DatasetReport) -> list[tuple[str, str]]:
+    """Return `dataset.json` as pairs of a name and a text, for the report and `search.data`."""
+    rows = _origin(report)
     rows += [(title, _count(report, split)) for split, title in SPLIT_TITLES.items()]
-    if brief:
-        return [*rows, *(("warning", alarm) for alarm in report.alarms)]
     rows += _quality(report)
     lists = (
         ("cannot be used", [f"{file.path}: {file.reason}" for file in report.rejected]),
@@ -250,7 +242,7 @@ def table(report: DatasetReport, *, brief: bool = False) -> list[tuple[str, str]
     return rows
 
 
-def _origin(report: DatasetReport, *, brief: bool) -> list[tuple[str, str]]:
+def _origin(report: DatasetReport) -> list[tuple[str, str]]:
     how = {
         "folders": "validation is the folder val/",
         "notebook": f"as the notebook, {report.val_fraction:.0%} of train + val for validation",
@@ -262,10 +254,6 @@ def _origin(report: DatasetReport, *, brief: bool) -> list[tuple[str, str]]:
         ("folder", report.source.root),
         ("classes", f"{report.classes[1]} (the finding) against {report.classes[0]}"),
         ("split", how[report.split]),
-    ]
-    if brief:
-        return rows
-    rows += [
         ("found by", report.source.origin),
         ("fingerprint", report.fingerprint[:16]),
         ("decoded", f"{report.image_size} × {report.image_size} pixels, {colour}"),
@@ -302,7 +290,7 @@ def _quality(report: DatasetReport) -> list[tuple[str, str]]:
     for name, sides in report.sizes.items():
         across, down = (
             f"{low:,.0f} – {high:,.0f} (median {middle:,.0f})"
-            for low, middle, high in (sides.width, sides.height)
+            for low, middle, high in (sides["width"], sides["height"])
         )
         rows.append((f"original pixels, {name}", f"{across} × {down}"))
     rows.append(("pixel modes", pixels))

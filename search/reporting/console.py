@@ -172,13 +172,9 @@ class Console:
         self.state.plan = plan
         self._show(tables.plan_view(plan))
 
-    def show_trials(
-        self, records: Sequence[TrialRecord], *, objective: str, direction: str, limit: int = 5
-    ) -> None:
+    def show_trials(self, records: Sequence[TrialRecord], *, objective: str) -> None:
         """Print the best trials by epochs trained, and how many failed."""
-        self._show(
-            tables.trials_view(records, objective=objective, direction=direction, limit=limit)
-        )
+        self._show(tables.trials_view(records, objective))
 
     def show_end(self, comparison: Comparison, root: Path) -> None:
         """Print the end of a run: the result, where things are, and what one can type next."""
@@ -281,10 +277,10 @@ class Console:
     def _show(self, view: rich.console.RenderableType) -> None:
         if self.quiet:
             return
-        reopen = self._view is not None
+        live = self._view is not None
         self.close()
         self._print(view)
-        if reopen:
+        if live:
             self._open()
 
     def _signs(self, title: str, over: threading.Event) -> None:

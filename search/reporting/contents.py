@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePath
-from typing import Any
+from typing import Any, TypeVar
 
-from search.config import RunConfig, direction
-from search.journal import Event, EventKind
+from search.config import RunConfig
+from search.journal import Event
 from search.records import (
     SYNTHETIC_NOTICE,
     Comparison,
@@ -34,19 +34,13 @@ from search.reporting.format import (
     whole,
 )
 from search.reporting.plots import course, hyperparameters, scores
-from search.reporting.plots.failures import (
-    Miss,
-    Picture,
-    misses,
-    read_pictures,
-    scored_split,
-)
+from search.reporting.plots.failures import Miss, Picture, misses, read_pictures
 from search.reporting.plots.style import Chart
 from search.reporting.progress import Retraining, RunProgress, ordered
 from search.run_directory import RunDirectory
 from search.scoring.curves import Band, roc_band
 from search.scoring.effects import AblationReport, read_report
-from search.scoring.predictions import PREDICTION_FILES, read_predictions_csv
+from search.scoring.predictions import PREDICTION_FILES, read_predictions_csv, scored_split
 
 PARTS = (
     ("config.json", "the options"),
@@ -59,6 +53,8 @@ PARTS = (
     ("manifest.json", "the manifest, written last"),
 )
 """Files of a run in the order they come about, and what each holds."""
+
+T = TypeVar("T")
 
 LOCAL_OPTIONS = ("data", "results_dir", "cache_dir", "table", "enqueue")
 """Options that name folders of this computer."""
@@ -116,15 +112,10 @@ class RunContents:
         """Return the metric that ranked the trials."""
         return self.config.objective
 
-    @property
-    def direction(self) -> str:
-        """Return "min" or "max", for the objective."""
-        return direction(self.objective)
-
     @cached_property
     def trials(self) -> tuple[TrialRecord, ...]:
         """Return the trials, best first by epochs trained."""
-        return tuple(ordered(self.state.trials.values(), self.direction))
+        return tuple(ordered(self.state.trials.values(), self.objective))
 
     @cached_property
     def retrainings(self) -> tuple[Retraining, ...]:
@@ -141,8 +132,7 @@ class RunContents:
         """Return what the exported networks said of the scored images, the baseline first."""
         found = {}
         for role in ("baseline", "winner"):
-            path = self.directory.root / PREDICTION_FILES[role]
-            said = scored_split(read_predictions_csv(path)) if path.exists() else None
+            said = scored_split(read_predictions_csv(self.directory.root / PREDICTION_FILES[role]))
             if said is not None:
                 found[role] = said
         return found
@@ -168,26 +158,23 @@ class RunContents:
     @property
     def pictures(self) -> tuple[Picture, ...]:
         """Return the images that only the local report shows."""
-        return read_pictures(self.directory.root)
+        return read_pictures(self.directory)
 
     @cached_property
     def parallel(self) -> dict[str, Any] | None:
         """Return the parallel coordinates of the configurations."""
-        return hyperparameters.parallel(
-            self.trials, objective=self.objective, direction=self.direction
-        )
+        return hyperparameters.parallel(self.trials, self.objective)
 
     @cached_property
     def charts(self) -> dict[str, Chart]:
         """Return every chart there is data for, by name."""
-        ranked = {"objective": self.objective, "direction": self.direction}
-        by_id = self.state.trials
+        by_id, objective = self.state.trials, self.objective
         found = [
-            course.history(self.events, by_id, **ranked),
-            hyperparameters.slices(self.trials, **ranked),
-            hyperparameters.importance(self.trials, **ranked),
-            course.learning_curves(by_id, **ranked),
-            course.retraining(self.retrainings, objective=self.objective),
+            course.history(self.events, by_id, objective),
+            hyperparameters.slices(self.trials, objective),
+            hyperparameters.importance(self.trials, objective),
+            course.learning_curves(by_id, objective),
+            course.retraining(self.retrainings, objective),
         ]
         if self.comparison is not None and self.roc_bands:
             found.append(scores.roc(self.roc_bands, self.comparison))
@@ -220,56 +207,38 @@ def read(directory: RunDirectory) -> RunContents:
     Raises:
         RunDirectoryError: A file is damaged, or there is no `config.json`.
     """
-    root = directory.root
     config = directory.read(RunConfig, "config.json")
     state = RunProgress(config.objective)
     events = tuple(directory.events())
     for event in events:
         state.apply(event)
 
-    def there(name: str) -> bool:
-        return (root / name).exists()
+    there = {name for name, _ in PARTS if (directory.root / name).exists()}
+
+    def stored(kind: type[T], name: str) -> T | None:
+        return directory.read(kind, name) if (directory.root / name).exists() else None
 
     return RunContents(
         directory=directory,
         config=config,
-        dataset=directory.read(DatasetReport, "dataset.json") if there("dataset.json") else None,
+        dataset=stored(DatasetReport, "dataset.json"),
         events=events,
         state=state,
-        comparison=directory.read(Comparison, "evaluation.json")
-        if there("evaluation.json")
-        else None,
-        exports=directory.read(tuple[ExportRecord, ...], "exports.json")
-        if there("exports.json")
-        else (),
-        manifest=directory.read(Manifest, "manifest.json") if there("manifest.json") else None,
+        comparison=stored(Comparison, "evaluation.json"),
+        exports=stored(tuple[ExportRecord, ...], "exports.json") or (),
+        manifest=stored(Manifest, "manifest.json"),
         ablation=read_report(directory),
-        missing=tuple(f"{name} ({what})" for name, what in PARTS if not there(name)),
+        missing=tuple(f"{name} ({what})" for name, what in PARTS if name not in there),
     )
 
 
-def history_rows(events: Iterable[Event], trained_as: dict[str, str]) -> list[dict[str, Any]]:
-    """Return one row per epoch of the retraining: role, seed, epoch, seconds and every metric.
-
-    Of an epoch that was trained twice, because a kill fell between its checkpoint and its line,
-    the later one stays.
-    """
-    rows: dict[tuple[str, int, int], dict[str, Any]] = {}
-    for event in events:
-        if event["event"] != EventKind.REFIT_EPOCH:
-            continue
-        role = str(trained_as.get(event["role"], event["role"]))
-        key = (role, event["seed"], event["epoch"])
-        for stale in [known for known in rows if known[:2] == key[:2] and known[2] >= key[2]]:
-            del rows[stale]
-        rows[key] = {
-            "role": role,
-            "seed": event["seed"],
-            "epoch": event["epoch"],
-            "seconds": event["seconds"],
-            **event["metrics"],
-        }
-    return list(rows.values())
+def history_rows(retrainings: Iterable[Retraining]) -> list[dict[str, Any]]:
+    """Return one row per epoch of the retraining: role, seed, epoch, seconds and every metric."""
+    return [
+        {"role": run.role, "seed": run.seed, "epoch": epoch, "seconds": seconds, **metrics}
+        for run in retrainings
+        for epoch, (seconds, metrics) in enumerate(zip(run.seconds, run.metrics, strict=True), 1)
+    ]
 
 
 def setting_rows(comparison: Comparison) -> list[tuple[str, str, str, bool]]:

@@ -63,11 +63,7 @@ def write(
     if heatmaps:
         failures.keep_pictures(root, heatmaps)
     written = [write_text(root / "trials.csv", trials_csv(contents.trials))]
-    roles = {
-        key[0]: run.role
-        for key, run in zip(contents.state.retraining, contents.retrainings, strict=True)
-    }
-    rows = gathered.history_rows(contents.events, roles)
+    rows = gathered.history_rows(contents.retrainings)
     if rows:
         written.append(write_text(root / "history.csv", as_csv(rows)))
     written += draw(contents)
@@ -104,12 +100,10 @@ def draw(contents: RunContents) -> list[Path]:
 def page(contents: RunContents, *, local: bool = True) -> str:
     """Return the report as one HTML document that opens offline."""
     charts = {name: style.page_data(chart) for name, chart in contents.charts.items()}
-    trials = contents.state.trials
-    ranked = {"objective": contents.objective, "direction": contents.direction}
     data = {
         "charts": charts,
         "parallel": contents.parallel,
-        "curves": course.curves(trials, **ranked),
+        "curves": course.curves(contents.state.trials, contents.objective),
         "objective": contents.objective,
     }
     scripts = [(TEMPLATES / name).read_text("utf-8") for name in ("plotly-basic.min.js", "page.js")]
@@ -284,18 +278,9 @@ def trials_csv(records: Sequence[TrialRecord]) -> str:
     """
     rows = [
         {
-            "trial_id": record.trial_id,
-            "configuration": record.configuration,
-            "iteration": record.iteration,
-            "bracket": record.bracket,
-            "rung": record.rung,
-            "parent": record.parent or "",
+            **{name: getattr(record, name) for name in TRIAL_COLUMNS},
             "status": record.status.value,
-            "initial_epoch": record.initial_epoch,
-            "epochs": record.epochs,
             "seconds": round(record.seconds, 3),
-            "score": record.score,
-            "parameters": record.parameters,
             "failure": format.reason(record),
             "notes": "; ".join(record.notes),
             **record.metrics,

@@ -239,11 +239,11 @@ def sparkline(values: Sequence[float], width: int = 16) -> str:
     )
 
 
-def fitting(parts: Sequence[tuple[int, str]], width: int, separator: str = " · ") -> str:
+def fitting(parts: Sequence[tuple[int, str]], width: int) -> str:
     """Join texts, leaving out the least important ones until they fit."""
     kept = list(parts)
     while True:
-        line = separator.join(text for _, text in kept)
+        line = " · ".join(text for _, text in kept)
         if len(line) <= width or len(kept) <= 1:
             return line
         kept.remove(max(kept, key=lambda part: part[0]))

@@ -14,7 +14,15 @@ from dataclasses import dataclass, field
 from search.config import direction
 from search.errors import RunDirectoryError
 from search.journal import Event, EventKind, created, ended, with_epoch
-from search.records import PlannedBracket, PlanRecord, TrialRecord, TrialStatus, Values, from_json
+from search.records import (
+    Metrics,
+    PlannedBracket,
+    PlanRecord,
+    TrialRecord,
+    TrialStatus,
+    Values,
+    from_json,
+)
 from search.reporting.format import baseline_values, one_line, reason
 
 RECENT = 5
@@ -64,6 +72,7 @@ class Retraining:
         seed: The repetition.
         epochs: Epochs it is to train.
         values: Its hyperparameters.
+        metrics: All metrics, epoch by epoch.
         scores: The objective epoch by epoch.
         seconds: Wall time of each epoch.
         ended: Whether it is done.
@@ -74,6 +83,7 @@ class Retraining:
     seed: int
     epochs: int
     values: Values = field(default_factory=dict)
+    metrics: list[Metrics] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     ended: bool = False
@@ -231,6 +241,7 @@ class RunProgress:
             return
         # Of an epoch that was trained again after a kill, the later result stays.
         done, value = event["epoch"] - 1, event["metrics"].get(self.objective)
+        run.metrics = [*run.metrics[:done], event["metrics"]]
         run.scores = [*run.scores[:done], math.nan if value is None else value]
         run.seconds = [*run.seconds[:done], event["seconds"]]
 
@@ -261,7 +272,7 @@ class RunProgress:
     @property
     def top(self) -> list[TrialRecord]:
         """Return each configuration's furthest completed trial, best first by epochs trained."""
-        return finalists(self.trials.values(), self.direction)
+        return finalists(self.trials.values(), self.objective)
 
     def counted(self, *statuses: TrialStatus) -> Counter[RungKey]:
         """Return how many trials of some statuses each rung has."""
@@ -398,13 +409,14 @@ RANKS = {TrialStatus.COMPLETED: 0, TrialStatus.RUNNING: 1, TrialStatus.LEARNED_N
 """Order of the statuses in a table; failed trials come last."""
 
 
-def ordered(records: Iterable[TrialRecord], direction: str) -> list[TrialRecord]:
+def ordered(records: Iterable[TrialRecord], objective: str) -> list[TrialRecord]:
     """Sort trials for reading: most epochs first, best score first among equals, failures last."""
+    sign = 1 if direction(objective) == "min" else -1
 
     def key(record: TrialRecord) -> tuple[int, int, float, int, str]:
         score = math.inf
         if record.score is not None and math.isfinite(record.score):
-            score = record.score if direction == "min" else -record.score
+            score = sign * record.score
         # Of equal scores the smaller model comes first, as in the selection.
         rank = RANKS.get(record.status, 3)
         return rank, -record.epochs, score, record.parameters, record.trial_id
@@ -412,7 +424,7 @@ def ordered(records: Iterable[TrialRecord], direction: str) -> list[TrialRecord]
     return sorted(records, key=key)
 
 
-def finalists(records: Iterable[TrialRecord], direction: str) -> list[TrialRecord]:
+def finalists(records: Iterable[TrialRecord], objective: str) -> list[TrialRecord]:
     """Return each configuration's furthest completed trial, in reading order."""
     furthest: dict[tuple[int, int], TrialRecord] = {}
     for record in records:
@@ -422,7 +434,7 @@ def finalists(records: Iterable[TrialRecord], direction: str) -> list[TrialRecor
             known is None or record.epochs > known.epochs
         ):
             furthest[key] = record
-    return ordered(furthest.values(), direction)
+    return ordered(furthest.values(), objective)
 
 
 def lineage(record: TrialRecord, trials: dict[str, TrialRecord]) -> list[TrialRecord]:

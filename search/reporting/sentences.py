@@ -8,7 +8,7 @@ data with its class names.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from search.config import RunConfig, SplitKind
 from search.records import (
@@ -51,8 +51,7 @@ CITATION = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Headline:
+class Headline(NamedTuple):
     """One metric of both sides, at each network's stored threshold where that matters.
 
     Attributes:
@@ -72,9 +71,9 @@ class Headline:
     outcome: str
 
 
-def headlines(comparison: Comparison, keys: tuple[str, ...] = HEADLINES) -> tuple[Headline, ...]:
+def headlines(comparison: Comparison) -> tuple[Headline, ...]:
     """Return the metrics that are shown first."""
-    return tuple(_headline(comparison, key) for key in keys)
+    return tuple(_headline(comparison, key) for key in HEADLINES)
 
 
 def _headline(comparison: Comparison, key: str) -> Headline:

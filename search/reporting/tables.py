@@ -13,6 +13,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from search.data.report import SPLIT_TITLES
 from search.records import (
     Comparison,
     DatasetReport,
@@ -44,9 +45,9 @@ from search.scoring.effects import QUESTIONS, AblationReport, sentences
 GOOD, BAD, DIM, HEAD, BASELINE, RUNNING = "green", "red", "dim", "bold", "yellow", "cyan"
 OUTCOME_STYLES = {"better": GOOD, "worse": BAD}
 SHOWN_FAILURES = 3
+SHOWN_TRIALS = 5
 SHOWN_BRACKETS = 5
 ABLATION_COLUMNS = ("from", "change", "objective, validation (95%)", "AUC, test (95%)")
-SPLITS = {"train": "training", "val": "validation", "test": "test"}
 
 
 def simple_table(*columns: str, numbers: Sequence[str] = ()) -> Table:
@@ -99,7 +100,7 @@ def split_rows(report: DatasetReport) -> list[tuple[str, ...]]:
             whole(sum(report.counts[split].values())),
             whole(report.patients[split]["total"]) if report.patients_known else "unknown",
         )
-        for split, title in SPLITS.items()
+        for split, title in SPLIT_TITLES.items()
         if split in report.counts
     ]
 
@@ -150,18 +151,16 @@ def plan_sentence(plan: PlanRecord) -> str:
     return f"{text}."
 
 
-def trials_view(
-    records: Sequence[TrialRecord], *, objective: str, direction: str, limit: int = 5
-) -> RenderableType:
+def trials_view(records: Sequence[TrialRecord], objective: str) -> RenderableType:
     """Return the best trials grouped by epochs trained, with what each configuration changes."""
     if not records:
         return Text("no trials yet", style=DIM)
     baseline = baseline_values(records)
     table = best_table(objective)
-    kept = [r for r in ordered(records, direction) if r.status is TrialStatus.COMPLETED]
+    kept = [r for r in ordered(records, objective) if r.status is TrialStatus.COMPLETED]
     for _, group in groupby(kept, key=lambda record: record.epochs):
         members = list(group)
-        shown = [r for i, r in enumerate(members) if i < limit or r.configuration == 0]
+        shown = [r for i, r in enumerate(members) if i < SHOWN_TRIALS or r.configuration == 0]
         for record in shown:
             best_row(table, record, baseline)
     return Group(table, *status_lines(records))

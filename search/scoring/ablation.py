@@ -9,8 +9,7 @@ What can be changed, and the report, are in `effects`.
 from __future__ import annotations
 
 import dataclasses
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
@@ -21,7 +20,6 @@ from search.records import (
     Comparison,
     Dataset,
     Manifest,
-    Predictions,
     Reporter,
     SeedDifference,
     Values,
@@ -31,7 +29,6 @@ from search.scoring.bootstrap import MEAN_METRICS, Outcome, judge, over_seeds
 from search.scoring.effects import (
     FILE,
     AblationReport,
-    BaseResult,
     Change,
     Effect,
     changed,
@@ -41,17 +38,15 @@ from search.scoring.predictions import BASELINE, WINNER
 from search.scoring.retrain import OpenExecutor, Recipe, Trainer, finished
 from search.scoring.verdict import (
     Network,
+    NetworkKey,
+    Tested,
     compare_seeds,
-    journal_test,
-    open_test,
+    evaluate_test,
     times_evaluated,
 )
 from search.tuning import checkpoint
 from search.tuning.model import release_memory
 from search.tuning.search import Search
-
-Tested = dict[str, dict[int, tuple[float, Predictions]]]
-"""Threshold and predictions of the test by role and seed."""
 
 
 class Ablation:
@@ -158,7 +153,14 @@ class Ablation:
         for base in self.bases.values():
             if not trainer.networks(base):
                 raise trainer.failed(base)
-        report = self._report(trainer, self._evaluate_test(trainer, sealed), dataset)
+        tested = evaluate_test(
+            sealed,
+            self._networks(trainer),
+            total=sum(len(trainer.networks(recipe)) for recipe in self.recipes),
+            directory=self.directory,
+            reporter=self.reporter,
+        )
+        report = self._report(trainer, tested, dataset)
         self.directory.write_json(FILE, report)
         return report
 
@@ -197,11 +199,11 @@ class Ablation:
         """Return whether a report says what this ablation would; what failed may be tried again."""
         if (report.objective, report.repeats) != (self.config.choice, self.repeats):
             return False
-        told = {base.base: (base.epochs, base.values) for base in report.bases}
+        covered = {base.role: (report.epochs, base.values) for base in report.bases}
         for one in report.effects:
             if not one.failure:
-                told[f"{one.base}.{one.change.name}"] = (one.change.epochs, one.change.values)
-        return told == {recipe.role: (recipe.epochs, recipe.values) for recipe in self.recipes}
+                covered[f"{one.base}.{one.change.name}"] = (one.change.epochs, one.change.values)
+        return covered == {recipe.role: (recipe.epochs, recipe.values) for recipe in self.recipes}
 
     def _known_folders(self) -> Callable[[Path], Path]:
         """Return what finds the run's own network, where it is the same training, unchanged."""
@@ -223,37 +225,25 @@ class Ablation:
 
         return known
 
-    def _evaluate_test(self, trainer: Trainer, sealed: SealedTest) -> Tested:
-        """Evaluate every network on the test."""
-        test = open_test(sealed, self.reporter)
-        if test is None:
-            return {}
-        tested: Tested = defaultdict(dict)
-        networks = [
-            (recipe.role, one) for recipe in self.recipes for one in trainer.networks(recipe)
-        ]
+    def _networks(self, trainer: Trainer) -> Iterator[tuple[NetworkKey, Network]]:
+        """Yield every network that was trained; one at a time is in memory."""
         setting = self.stage.refit_setting()
-        for done, (role, trained) in enumerate(networks, 1):
-            network = Network(trained, config=self.config, setting=setting, calibrate=False)
-            found = network.evaluate_test(test)
-            tested[role][trained.seed or 0] = (network.threshold.value, found)
-            release_memory()
-            self.reporter.progress("Evaluating the test set", done, len(networks))
-        journal_test(
-            self.directory,
-            {(role, s): one for role, by in tested.items() for s, (_, one) in by.items()},
-            self.reporter,
-        )
-        return tested
+        for recipe in self.recipes:
+            for one in trainer.networks(recipe):
+                network = Network(one, config=self.config, setting=setting, calibrate=False)
+                yield (recipe.role, one.seed), network
+                release_memory()
 
-    def _report(self, trainer: Trainer, tested: Tested, dataset: Dataset) -> AblationReport:
+    def _report(
+        self, trainer: Trainer, tested: dict[NetworkKey, Tested], dataset: Dataset
+    ) -> AblationReport:
         effects = tuple(
             self._effect(trainer, base, change, recipe, tested)
             for base, change, recipe in self.changes
         )
-        predicted = next((found for by in tested.values() for _, found in by.values()), None)
         images = {"val": len(dataset.val), "perturbed": len(dataset.views)}
-        bases = {role: trainer.finalist(recipe) for role, recipe in self.bases.items()}
+        for _, predicted in tested.values():
+            images["test"] = len(predicted.labels)
         return AblationReport(
             run=self.run.name,
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -261,25 +251,21 @@ class Ablation:
             objective=self.config.choice,
             epochs=self.epochs,
             repeats=self.repeats,
-            images=images if predicted is None else {**images, "test": len(predicted.labels)},
-            test_evaluations=sum(len(by) for by in tested.values()),
+            images=images,
+            test_evaluations=len(tested),
             times_evaluated=times_evaluated(self.directory),
             notes=(*self.notes, *_cautions(effects)),
-            bases=tuple(
-                BaseResult(
-                    base=role,
-                    values=about.values,
-                    epochs=self.epochs,
-                    parameters=about.parameters,
-                    scores=about.scores,
-                )
-                for role, about in bases.items()
-            ),
+            bases=tuple(trainer.finalist(recipe) for recipe in self.bases.values()),
             effects=effects,
         )
 
     def _effect(
-        self, trainer: Trainer, base: str, change: Change, recipe: Recipe, tested: Tested
+        self,
+        trainer: Trainer,
+        base: str,
+        change: Change,
+        recipe: Recipe,
+        tested: dict[NetworkKey, Tested],
     ) -> Effect:
         """Return what one change did, from the seeds that have both networks."""
         unchanged = {one.seed: one for one in trainer.networks(self.bases[base])}
@@ -293,8 +279,9 @@ class Ablation:
         test: dict[str, SeedDifference] = {}
         outcome = Outcome.UNDECIDED
         if tested:
-            seeds = [one.seed or 0 for one, _ in pairs]
-            ours, theirs = ([tested[role][seed] for seed in seeds] for role in (recipe.role, base))
+            ours, theirs = (
+                [tested[role, one.seed] for one, _ in pairs] for role in (recipe.role, base)
+            )
             test = compare_seeds(ours, theirs, seed=self.config.seed)
             first = test[MEAN_METRICS[0]]
             outcome = judge(MEAN_METRICS[0], first.over_patients, first.over_seeds)

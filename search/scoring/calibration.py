@@ -35,7 +35,7 @@ def scaled(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     """
     if temperature == 1:
         return probabilities
-    return _sigmoid(_logits(probabilities) / temperature)
+    return _sigmoid(logits(probabilities) / temperature)
 
 
 def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> tuple[float, str]:
@@ -59,7 +59,7 @@ def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> tuple[floa
     if len(np.unique(labels)) < 2:
         return 1.0, "validation lacks a class; not calibrated"
     # Signed so that a positive logit is right: the loss is then log(1 + exp(−logit / T)).
-    signed = np.where(labels == 1, 1, -1) * _logits(probabilities)
+    signed = np.where(labels == 1, 1, -1) * logits(probabilities)
 
     def loss(inverse: float) -> float:
         return float(np.logaddexp(0, -signed * inverse).mean())
@@ -78,13 +78,7 @@ def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> tuple[floa
 def before_and_after(
     labels: np.ndarray, probabilities: np.ndarray, temperature: float
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Return `REPORTED` of the uncalibrated and of the given, calibrated probabilities.
-
-    Args:
-        labels: (n,), 0 or 1.
-        probabilities: (n,), calibrated with `temperature`, which is undone for the first.
-        temperature: The divisor.
-    """
+    """Return `REPORTED` without and with the temperature that `probabilities` were divided by."""
 
     def metrics(values: np.ndarray) -> dict[str, float]:
         found = ranking_metrics(labels, values)
@@ -93,7 +87,8 @@ def before_and_after(
     return metrics(scaled(probabilities, 1 / temperature)), metrics(probabilities)
 
 
-def _logits(probabilities: np.ndarray) -> np.ndarray:
+def logits(probabilities: np.ndarray) -> np.ndarray:
+    """Return the log odds of probabilities, which are kept `CLIP` from 0 and 1."""
     clipped = np.clip(np.asarray(probabilities, dtype=np.float64), CLIP, 1 - CLIP)
     return np.log(clipped) - np.log1p(-clipped)
 

@@ -11,11 +11,13 @@ Knows no Keras; what is trained is in `ablation`.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from search.errors import ConfigurationError
-from search.records import Estimate, SeedDifference, Values
+from search.records import Estimate, Finalist, SeedDifference, Values
 from search.run_directory import RunDirectory
 from search.scoring.bootstrap import Outcome
 
@@ -57,25 +59,6 @@ class Change:
     after: str
     values: Values
     epochs: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class BaseResult:
-    """An unchanged configuration.
-
-    Attributes:
-        base: "baseline" or "winner".
-        values: Hyperparameter values.
-        epochs: Of each training.
-        parameters: Parameter count.
-        scores: Objective on validation by seed.
-    """
-
-    base: str
-    values: Values
-    epochs: int
-    parameters: int
-    scores: dict[int, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +117,7 @@ class AblationReport:
     test_evaluations: int
     times_evaluated: int
     notes: tuple[str, ...]
-    bases: tuple[BaseResult, ...]
+    bases: tuple[Finalist, ...]
     effects: tuple[Effect, ...]
 
 
@@ -181,10 +164,8 @@ def changed(factor: str, level: str, base: Values, epochs: int) -> Change:
     inactive = INACTIVE if "initializer" in base else {}
     try:
         before, after, values, longer = change(level, {**inactive, **base}, epochs)
-    except ValueError:
-        raise ConfigurationError(
-            f"--factors {factor}={level}: write a whole number above 0"
-        ) from None
+    except ValueError as error:
+        raise ConfigurationError(f"--factors {factor}={level}: {error}") from None
     except KeyError as error:
         raise ConfigurationError(
             f"--factors {factor}: the network has no hyperparameter {error}"
@@ -208,83 +189,74 @@ Changed = tuple[str, str, Values, int]
 """Value before and after in words, all values, epochs."""
 
 
+Alter = Callable[[str, Values, int], Changed]
+"""Takes the level asked for or "", the configuration, and epochs; ValueError: how to write it."""
+
+
 def _epochs(level: str, base: Values, epochs: int) -> Changed:
     longer = _count(level) if level else 2 * epochs
     return str(epochs), str(longer), base, longer
 
 
-def _batch_size(level: str, base: Values, epochs: int) -> Changed:
-    before = int(base["batch_size"])
-    after = _count(level) if level else (2 * before if before < 64 else before // 2)
-    return str(before), str(after), {**base, "batch_size": after}, epochs
+def _value(name: str, read: Callable[[str], Any], other: Callable[[Any], Any]) -> Alter:
+    """Return what changes one hyperparameter to a level, or to another one than it has."""
 
+    def alter(level: str, base: Values, epochs: int) -> Changed:
+        before = base[name]
+        after = read(level) if level else other(before)
+        return _words(before), _words(after), {**base, name: after}, epochs
 
-def _filters(level: str, base: Values, epochs: int) -> Changed:
-    before = int(base["base_filters"])
-    after = _count(level) if level else (32 if before < 32 else before // 2)
-    return str(before), str(after), {**base, "base_filters": after}, epochs
-
-
-def _activation(level: str, base: Values, epochs: int) -> Changed:
-    before = str(base["activation"])
-    after = level or ("gelu" if before == "relu" else "relu")
-    return before, after, {**base, "activation": after}, epochs
-
-
-def _switch(name: str) -> Callable[[str, Values, int], Changed]:
-    def change(level: str, base: Values, epochs: int) -> Changed:
-        before = bool(base[name])
-        after = not before if not level else level == "on"
-        _check_switch(name, level)
-        return _on(before), _on(after), {**base, name: after}, epochs
-
-    return change
+    return alter
 
 
 def _batch_norm_scaled(level: str, base: Values, epochs: int) -> Changed:
-    _check_switch("batch_norm_scaled", level)
-    after = level == "on"
+    after = bool(level) and _switch(level)
     values = {**base, "batch_norm": after, "initializer": "scaled"}
-    before = f"{_on(bool(base['batch_norm']))} {base['initializer']}"
-    return before, f"{_on(after)} scaled", values, epochs
+    before = f"{_words(base['batch_norm'])} {base['initializer']}"
+    return before, f"{_words(after)} scaled", values, epochs
 
 
 def _dropout(level: str, base: Values, epochs: int) -> Changed:
     rates = {name: base[name] for name in DROPOUT if name in base}
     present = any(rates.values())
-    _check_switch("dropout", level)
-    if not present and level != "off":
+    wanted = _switch(level) if level else not present
+    values = base
+    if not wanted:
+        values = {**base, **dict.fromkeys(rates, 0.0)}
+    elif not present:
         # Where there is none, the question is turned round, with one rate for all.
-        return "off", "on", {**base, **dict.fromkeys(rates, 0.3)}, epochs
-    after = base if level == "on" else {**base, **dict.fromkeys(rates, 0.0)}
-    return _on(present), _on(after is base), after, epochs
+        values = {**base, **dict.fromkeys(rates, 0.3)}
+    return _words(present), _words(wanted), values, epochs
 
 
-def _check_switch(name: str, level: str) -> None:
-    if level not in ("", "on", "off"):
-        raise ConfigurationError(f"--factors {name}={level}: write on or off")
+def _words(value: Any) -> str:
+    return str(value) if not isinstance(value, bool) else "on" if value else "off"
 
 
-def _on(value: bool) -> str:
-    return "on" if value else "off"
+def _switch(level: str) -> bool:
+    if level not in ("on", "off"):
+        raise ValueError("write on or off")
+    return level == "on"
 
 
 def _count(level: str) -> int:
-    number = int(level)
-    if number < 1:
-        raise ValueError(level)
-    return number
+    if not level.isdecimal() or int(level) < 1:
+        raise ValueError("write a whole number above 0")
+    return int(level)
 
 
-FACTORS: dict[str, tuple[str, Callable[[str, Values, int], Changed]]] = {
+FACTORS: dict[str, tuple[str, Alter]] = {
     "epochs": ("training", _epochs),
-    "batch_size": ("training", _batch_size),
-    "batch_norm": ("batch_norm", _switch("batch_norm")),
+    "batch_size": ("training", _value("batch_size", _count, lambda n: 2 * n if n < 64 else n // 2)),
+    "batch_norm": ("batch_norm", _value("batch_norm", _switch, operator.not_)),
     "batch_norm_scaled": ("batch_norm", _batch_norm_scaled),
     "dropout": ("dropout", _dropout),
-    "flip": ("flip", _switch("flip")),
-    "filters": ("network", _filters),
-    "activation": ("network", _activation),
+    "flip": ("flip", _value("flip", _switch, operator.not_)),
+    "filters": ("network", _value("base_filters", _count, lambda n: 32 if n < 32 else n // 2)),
+    "activation": (
+        "network",
+        _value("activation", str, lambda a: "gelu" if a == "relu" else "relu"),
+    ),
 }
 """The question that each factor belongs to, and how it is changed."""
 

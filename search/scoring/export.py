@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ import numpy as np
 
 from search.config import ExportFormat
 from search.errors import ModelError, SearchError, storage_errors
-from search.records import ExportRecord, Reporter, Subset, Threshold, to_json
+from search.records import ExportRecord, Reporter, Subset, to_json
 from search.run_directory import RunDirectory, atomic, write_text
 from search.scoring.calibration import scaled
 from search.scoring.formats import (
@@ -102,7 +102,9 @@ def export_all(
     for form in FORMATS.values():
         if form is not KERAS:
             remove(root / form.file)  # made from an earlier network, it must not outlive it
-    model_file = _write_keras(network, root / KERAS.file, metadata, temperature)
+    model_file = export_model(
+        network, root / KERAS.file, metadata=metadata, temperature=temperature
+    )
     images = np.asarray(val.open_array()[val.rows[evenly_spaced(len(val))]])
     # Computed here, on the run's device: the network may not be the one that validation chose. And
     # in the exports' batches: for another size a GPU may choose another algorithm, which rounds
@@ -121,50 +123,31 @@ def export_all(
                 f"gives the same probabilities, within {made.max_difference:.1g} on {made.images} "
                 "images"
             )
-        elif made.format == KERAS.name:
-            reporter.warn(
-                f"--export {made.format}: {made.path} {made.reason}. It is kept, and other exports "
-                "are made from it; check it before you use one of them"
-            )
-        else:
-            reporter.warn(f"--export {made.format}: {made.path} was not written: {made.reason}")
+            continue
+        said = f"was not written: {made.reason}"
+        if made.format == KERAS.name:
+            said = f"{made.reason}. It is kept, and other exports are made from it; check it "
+            said += "before you use one of them"
+        reporter.warn(f"--export {made.format}: {made.path} {said}")
     directory.write_json(EXPORTS_FILE, exports)
     return exports
 
 
 def export_model(
-    network: keras.Model,
-    path: Path,
-    *,
-    image_size: int,
-    threshold: Threshold,
-    metadata: Mapping[str, Any],
-    temperature: float = 1.0,
+    network: keras.Model, path: Path, *, metadata: ModelMetadata, temperature: float = 1.0
 ) -> Path:
     """Write the network, its preprocessing, its threshold and its metadata to one file.
 
     Args:
         network: Functional or sequential; (batch, S, S, channels) 0–255 to (batch, 1) probability.
         path: The file, `.keras`; replaced only when the new one is whole and checked.
-        image_size: Side S in pixels.
-        threshold: The decision threshold.
-        metadata: Other fields of `ModelMetadata`.
+        metadata: What the model says of itself.
         temperature: By which the network's logit is divided, see `calibration`; 1 changes nothing.
-
-    Returns:
-        `path`.
 
     Raises:
         ModelError: The file, loaded back, differs from the network by more than `TOLERANCE`.
         StorageError: The disk is full or read-only.
     """
-    about = ModelMetadata(image_size=image_size, threshold=threshold, **metadata)
-    return _write_keras(network, path, about, temperature)
-
-
-def _write_keras(
-    network: keras.Model, path: Path, metadata: ModelMetadata, temperature: float
-) -> Path:
     inputs = keras.Input((None, None, None), name=INPUT)
     pixels = raw_images(inputs, metadata.image_size, channels=metadata.channels)
     outputs = inference_copy(network)(pixels)
@@ -270,18 +253,12 @@ def ensemble_of(members: Sequence[keras.Model]) -> keras.Model:
 
 
 def keras_export(path: Path, *, images: np.ndarray, probabilities: np.ndarray) -> ExportRecord:
-    """Describe an exported Keras model as a row of `exports.json`.
+    """Return the row of `exports.json` of an exported Keras model.
 
     Args:
-        path: The file.
+        path: The file; it stays where it is, also where the status is "failed".
         images: `uint8` (n, S, S, channels), validation images.
         probabilities: `float64` (n,), the network's for them.
-
-    Returns:
-        Failed, with the reason, above `TOLERANCE`; the file stays where it is.
-
-    Raises:
-        ModelError: See `load_model`.
     """
     found = predict_images(load_model(path).model, images, batch_size=_BATCH)
     difference = float(np.abs(found - probabilities).max())
@@ -516,14 +493,7 @@ def evenly_spaced(count: int, most: int = IMAGES) -> np.ndarray:
 
 
 def enlarged(images: np.ndarray) -> Iterator[np.ndarray]:
-    """Enlarge the first images, with grain, to test what an export does to raw sizes.
-
-    Args:
-        images: `uint8` (n, S, S, channels).
-
-    Yields:
-        Batches of one, `uint8` (1, H, W, 1 or 3), one each of `RAW_SHAPES`.
-    """
+    """Yield `uint8` (1, H, W, 1 or 3), images enlarged to each of `RAW_SHAPES`, with grain."""
     rng = np.random.default_rng(0)
     size = images.shape[1]
     for number, (tall, wide, channels) in enumerate(RAW_SHAPES):
@@ -535,11 +505,7 @@ def enlarged(images: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def remove(path: Path) -> None:
-    """Remove an export, file or folder, if it is there.
-
-    Raises:
-        StorageError: It cannot be removed.
-    """
+    """Remove an export, file or folder, if it is there."""
     with storage_errors(path):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)

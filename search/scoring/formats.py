@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from search.errors import ConfigurationError, ModelError
 from search.records import Threshold, Values
@@ -148,8 +148,7 @@ class Predictor(Protocol):
         """Return (batch, 1) probabilities of (batch, height, width, 1 or 3) images, 0–255."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class LoadedModel:
+class LoadedModel(NamedTuple):
     """An exported model, ready to predict.
 
     Attributes:

@@ -31,11 +31,16 @@ import numpy as np
 
 from search.data.decode import load_image
 from search.errors import DataError, ModelError
-from search.records import Comparison, DatasetReport, Predictions, Split
+from search.records import Comparison, DatasetReport, Predictions
 from search.run_directory import RunDirectory
 from search.scoring.formats import KERAS
 from search.scoring.loading import load_model
-from search.scoring.predictions import PREDICTION_FILES, WINNER, read_predictions_csv
+from search.scoring.predictions import (
+    PREDICTION_FILES,
+    WINNER,
+    read_predictions_csv,
+    scored_split,
+)
 
 FEWEST_PLACES = 4
 """Places along a side of the map, where any convolution has so many."""
@@ -94,8 +99,7 @@ def look(run: RunDirectory, *, warn: Callable[[str], None]) -> list[Heatmap]:
     root = run.root
     if not (root / KERAS.file).exists():
         return []
-    by_split = read_predictions_csv(root / PREDICTION_FILES[WINNER])
-    predictions = by_split.get(Split.TEST) or by_split.get(Split.VALIDATION)
+    predictions = scored_split(read_predictions_csv(root / PREDICTION_FILES[WINNER]))
     if predictions is None:
         return []
     threshold = run.read(Comparison, "evaluation.json").winner.exported.threshold.value
@@ -123,10 +127,6 @@ def chosen_images(predictions: Predictions, *, threshold: float) -> np.ndarray:
 
     Of the misses the most confident ones; of the hits ones spread evenly over their probabilities,
     so that they are not picked for their looks.
-
-    Args:
-        predictions: The model's probabilities.
-        threshold: Positive at or above it.
     """
     probabilities, labels = predictions.probabilities, predictions.labels
     called = probabilities >= threshold
@@ -166,9 +166,6 @@ def explain_images(
         predictions: Its probabilities of n images.
         images: `uint8` (n, S, S, channels), the same images in the same order.
         threshold: Positive at or above it.
-
-    Returns:
-        n heatmaps.
 
     Raises:
         ModelError: See `gradcam`.

@@ -157,17 +157,7 @@ def check_images(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndar
 def weighted_threshold_metrics(
     labels: np.ndarray, probabilities: np.ndarray, threshold: float, weights: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Return `THRESHOLD_METRICS` for each set of weights.
-
-    Args:
-        labels: `int64` (n,), 0 or 1.
-        probabilities: `float64` (n,).
-        threshold: Positive at or above it.
-        weights: `float64` (r, n), at least 0.
-
-    Returns:
-        (r,) values by name.
-    """
+    """Return `THRESHOLD_METRICS`, each (r,), of n images checked before and weights (r, n)."""
     counts = _confusion(labels, probabilities, threshold, weights)
     tn, fp, fn, tp = (counts[name] for name in ("tn", "fp", "fn", "tp"))
     recall, specificity = _ratio(tp, tp + fn), _ratio(tn, tn + fp)
@@ -185,16 +175,7 @@ def weighted_threshold_metrics(
 def weighted_ranking_metrics(
     labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Return `RANKING_METRICS` for each set of weights.
-
-    Args:
-        labels: `int64` (n,), 0 or 1.
-        probabilities: `float64` (n,).
-        weights: `float64` (r, n), at least 0.
-
-    Returns:
-        (r,) values by name.
-    """
+    """Return `RANKING_METRICS`, each (r,), of n images checked before and weights (r, n)."""
     total = weights.sum(axis=1)
     clipped = np.clip(probabilities, LOSS_CLIP, 1 - LOSS_CLIP)
     losses = -np.where(labels == 1, np.log(clipped), np.log1p(-clipped))

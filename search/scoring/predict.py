@@ -13,7 +13,7 @@ import csv
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -36,9 +36,6 @@ from search.scoring.predictions import predict_images
 SAVED_MODEL_MARK = "saved_model.pb"
 
 NOT_FOR_DIAGNOSIS = "Research use only, not for diagnosis."
-
-SUFFIXES = (".csv", ".json")
-"""Of files of rows."""
 
 WriteRow = Callable[[dict[str, Any]], None]
 
@@ -189,49 +186,39 @@ def predict_files(
     """
     about = loaded.metadata
     for start in range(0, len(files), batch_size):
-        batch = files[start : start + batch_size]
-        images: dict[Path, np.ndarray] = {}
-        brightest: dict[Path, int] = {}
-        errors: dict[Path, str] = {}
-        for file in batch:
+        read: list[FilePrediction] = []
+        images: list[np.ndarray] = []
+        for file in files[start : start + batch_size]:
+            name = file.as_posix()
             try:
                 decoded = load_image(
                     file, about.image_size, channels=about.channels, bits=about.depth
                 )
-                images[file], brightest[file] = decoded.pixels, decoded.brightest
             except DataError as error:
-                errors[file] = str(error).removeprefix(f"{file}: ")
-        found = dict.fromkeys(images, 0.0)
+                read.append(FilePrediction(file=name, error=str(error).removeprefix(f"{file}: ")))
+                continue
+            read.append(FilePrediction(file=name, brightest=decoded.brightest))
+            images.append(decoded.pixels)
+        found: Iterator[float] = iter(())
         if images:
             # Later batches are filled up, so that the last one needs no compilation of its own.
-            probabilities = predict_images(
-                loaded.model,
-                np.stack(list(images.values())),
-                batch_size=batch_size,
-                filled=start > 0,
+            found = iter(
+                predict_images(
+                    loaded.model, np.stack(images), batch_size=batch_size, filled=start > 0
+                ).tolist()
             )
-            found = dict(zip(images, probabilities.tolist(), strict=True))
-        for file in batch:
-            if file in errors:
-                yield FilePrediction(file=file.as_posix(), error=errors[file])
-                continue
-            positive = found[file] >= about.threshold.value
-            yield FilePrediction(
-                file=file.as_posix(),
-                probability=found[file],
-                verdict=about.classes[int(positive)],
-                brightest=brightest[file],
-            )
+        for one in read:
+            if one.error is None:
+                value = next(found)
+                verdict = about.classes[int(value >= about.threshold.value)]
+                one = replace(one, probability=value, verdict=verdict)
+            yield one
 
 
 def check_suffix(option: str, path: Path) -> None:
-    """Refuse a file of rows whose name does not say its format.
-
-    Raises:
-        ConfigurationError: It ends in neither `.csv` nor `.json`.
-    """
-    if path.suffix.lower() not in SUFFIXES:
-        raise ConfigurationError(f"{option} {path}: the name must end in {' or '.join(SUFFIXES)}")
+    """Refuse a file of rows whose name does not say its format, with ConfigurationError."""
+    if path.suffix.lower() not in (".csv", ".json"):
+        raise ConfigurationError(f"{option} {path}: the name must end in .csv or .json")
 
 
 @contextmanager
@@ -245,39 +232,47 @@ def row_file(path: Path, columns: Sequence[str]) -> Iterator[WriteRow]:
     Raises:
         StorageError: It cannot be written; what the caller's block raises stays as it is.
     """
-    with _refusals(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Names of files need not be text; what is not becomes a replacement character.
-        file = open(path, "w", encoding="utf-8", errors="replace", newline="")  # noqa: SIM115
+    file = _RowFile(path)
     try:
         rows = csv_rows(file, columns) if path.suffix.lower() == ".csv" else json_rows(file)
-        with _refusals(path):
-            write = rows.__enter__()
-
-        def guarded(row: dict[str, Any]) -> None:
-            with _refusals(path):
-                write(row)
-
-        try:
-            yield guarded
-        finally:
-            with _refusals(path):
-                rows.__exit__(None, None, None)
+        with rows as write:
+            yield write
     finally:
-        with _refusals(path):
-            file.close()
+        file.close()
 
 
-@contextmanager
-def _refusals(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except BrokenPipeError:
-        raise  # The reader has left; the command line knows what that means.
-    except OSError as error:
-        raise StorageError(
-            f"{path}: cannot be written ({error.strerror or error}); give another file"
-        ) from error
+class _RowFile:
+    """A text file whose own refusals, and no others, become errors for a user."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with self._refusals():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Names of files need not be text; what is not becomes a replacement character.
+            self._file = open(path, "w", encoding="utf-8", errors="replace", newline="")  # noqa: SIM115
+
+    def write(self, text: str) -> int:
+        with self._refusals():
+            return self._file.write(text)
+
+    def flush(self) -> None:
+        with self._refusals():
+            self._file.flush()
+
+    def close(self) -> None:
+        with self._refusals():
+            self._file.close()
+
+    @contextmanager
+    def _refusals(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            raise  # The reader has left; the command line knows what that means.
+        except OSError as error:
+            raise StorageError(
+                f"{self.path}: cannot be written ({error.strerror or error}); give another file"
+            ) from error
 
 
 @contextmanager

@@ -182,6 +182,11 @@ def read_predictions_csv(path: Path) -> dict[Split, Predictions]:
         ) from None
 
 
+def scored_split(by_split: dict[Split, Predictions]) -> Predictions | None:
+    """Return the predictions of test, or of validation without a test set."""
+    return by_split.get(Split.TEST) or by_split.get(Split.VALIDATION)
+
+
 def _from_rows(split: Split, rows: Sequence[dict[str, str]]) -> Predictions:
     labels, probabilities = check_images(
         np.array([int(row["label"]) for row in rows]),

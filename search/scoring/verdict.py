@@ -10,10 +10,9 @@ from __future__ import annotations
 import dataclasses
 import math
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -35,7 +34,6 @@ from search.records import (
     Scored,
     SeedDifference,
     Split,
-    Spread,
     Subset,
     Threshold,
 )
@@ -69,6 +67,13 @@ FIRST = ("accuracy", "auc", "specificity", "recall", "loss")
 ORDERED = (*FIRST, *(n for n in (*THRESHOLD_METRICS, *RANKING_METRICS) if n not in FIRST))
 COMPARED = (*ORDERED, *(f"{n}{AT_THRESHOLD}" for n in ORDERED if n in THRESHOLD_METRICS))
 """Metrics whose difference is reported, the ones most asked for first."""
+
+
+NetworkKey = tuple[str, int | None]
+"""Role and seed, None for an ensemble."""
+
+Tested = tuple[float, Predictions]
+"""Threshold of a network, and what it predicts of the test."""
 
 
 class Network:
@@ -158,8 +163,7 @@ def _load(trained: Retrained, config: RunConfig, setting: Setting, *, final: boo
     return model
 
 
-@dataclass(frozen=True, kw_only=True)
-class Side:
+class Side(NamedTuple):
     """The networks of one role.
 
     Attributes:
@@ -179,7 +183,7 @@ class Side:
         return self.networks + more
 
     @property
-    def tested(self) -> list[tuple[float, Predictions]]:
+    def tested(self) -> list[Tested]:
         """Return threshold and predictions of the test of one network per seed."""
         return [(one.threshold.value, one.test) for one in self.networks if one.test]
 
@@ -217,13 +221,9 @@ def decide(
     }
     for note in dict.fromkeys(network.note for network in networks.values() if network.note):
         reporter.warn(f"--calibrate {config.calibrate.value}: {note}")
-    test = open_test(sealed, reporter)
-    if test is not None:
-        found = {}
-        for done, (key, network) in enumerate(networks.items(), 1):
-            found[key] = network.evaluate_test(test)
-            reporter.progress("Evaluating the test set", done, len(networks))
-        journal_test(directory, found, reporter)
+    evaluate_test(
+        sealed, networks.items(), total=len(networks), directory=directory, reporter=reporter
+    )
     comparison = _compare(
         config, dataset, winner, baseline, retraining, times=times_evaluated(directory)
     )
@@ -276,27 +276,35 @@ def _side(
     return Side(role=role, networks=networks, exported=exported)
 
 
-def open_test(sealed: SealedTest, reporter: Reporter) -> Subset | None:
-    """Open the test; where it cannot be used, say why and return None."""
-    try:
-        return sealed.open()
-    except DataError as error:
-        reporter.warn(f"{error}. Networks are scored on validation only")
-        return None
-
-
-def journal_test(
+def evaluate_test(
+    sealed: SealedTest,
+    networks: Iterable[tuple[NetworkKey, Network]],
+    *,
+    total: int,
     directory: RunDirectory,
-    found: dict[tuple[str, int | None], Predictions],
     reporter: Reporter,
-) -> None:
-    """Journal that the test was evaluated.
+) -> dict[NetworkKey, Tested]:
+    """Let every network predict the test, each once, and journal that.
 
     Args:
-        directory: Whose journal gets it.
-        found: Predictions by role and seed.
+        sealed: The test images.
+        networks: By role and seed; may be loaded one after another.
+        total: How many they are.
+        directory: Its journal gets the event.
         reporter: Where a person watches.
+
+    Returns:
+        {} where there is no test that could be used, of which the reporter was told.
     """
+    try:
+        test = sealed.open()
+    except DataError as error:
+        reporter.warn(f"{error}. Networks are scored on validation only")
+        return {}
+    found = {}
+    for done, (key, network) in enumerate(networks, 1):
+        found[key] = network.threshold.value, network.evaluate_test(test)
+        reporter.progress("Evaluating the test set", done, total)
     scorings = [
         {
             "role": role,
@@ -304,9 +312,10 @@ def journal_test(
             "accuracy": threshold_metrics(one.labels, one.probabilities, 0.5)["accuracy"],
             "auc": ranking_metrics(one.labels, one.probabilities)["auc"],
         }
-        for (role, seed), one in found.items()
+        for (role, seed), (_, one) in found.items()
     ]
     reporter.listen(directory.append(EventKind.TEST_SCORED, scorings=scorings))
+    return found
 
 
 def times_evaluated(directory: RunDirectory) -> int:
@@ -405,18 +414,9 @@ def compare(
 
 
 def compare_seeds(
-    first: Sequence[tuple[float, Predictions]],
-    second: Sequence[tuple[float, Predictions]],
-    *,
-    seed: int,
+    first: Sequence[Tested], second: Sequence[Tested], *, seed: int
 ) -> dict[str, SeedDifference]:
-    """Return first − second, the means over seeds, of networks trained with equal seeds.
-
-    Args:
-        first: Threshold and predictions of one network per seed.
-        second: The same, in the same order of seeds, of the same images.
-        seed: Seed of the resampling.
-    """
+    """Return first − second, the means over seeds; both have the networks of the same seeds."""
     ours, theirs = ([found.probabilities for _, found in side] for side in (first, second))
     images = first[0][1]
     return paired_differences(
@@ -464,7 +464,7 @@ def _scored(side: Side, *, seed: int) -> Scored:
     )
 
 
-def _spread(evaluations: Sequence[Evaluation]) -> dict[str, dict[str, Spread]]:
+def _spread(evaluations: Sequence[Evaluation]) -> dict[str, dict[str, dict[str, float]]]:
     """Return mean, standard deviation and range over seeds of every metric."""
     return {
         table: {
@@ -475,16 +475,16 @@ def _spread(evaluations: Sequence[Evaluation]) -> dict[str, dict[str, Spread]]:
     }
 
 
-def _spread_of(values: Sequence[float]) -> Spread:
+def _spread_of(values: Sequence[float]) -> dict[str, float]:
     if not all(map(math.isfinite, values)):
         # E.g. the precision of a seed that calls no image positive: no mean over the others.
-        return Spread(mean=math.nan, sd=math.nan, min=math.nan, max=math.nan)
-    return Spread(
-        mean=statistics.fmean(values),
-        sd=statistics.stdev(values) if len(values) > 1 else math.nan,
-        min=min(values),
-        max=max(values),
-    )
+        return dict.fromkeys(("mean", "sd", "min", "max"), math.nan)
+    return {
+        "mean": statistics.fmean(values),
+        "sd": statistics.stdev(values) if len(values) > 1 else math.nan,
+        "min": min(values),
+        "max": max(values),
+    }
 
 
 def _subgroups(sides: Sequence[Side], *, seed: int) -> dict[str, dict[str, Estimate]]:

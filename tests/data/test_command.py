@@ -4,8 +4,7 @@ import pytest
 from PIL import Image
 
 from search.data.__main__ import main
-from search.data.report import table
-from tests.data.trees import make_tree, prepared, write
+from tests.data.trees import make_tree, write
 
 
 @pytest.fixture
@@ -105,10 +104,3 @@ def test_a_sheet_that_cannot_be_written_is_code_2(tree, options, tmp_path, capsy
     (tmp_path / "file").write_text("")
     assert main([str(tree), *options, "--show", str(tmp_path / "file/sheet.png")]) == 2
     assert "choose another place" in capsys.readouterr().err
-
-
-def test_a_run_begins_with_six_lines_and_the_warnings(tree, tmp_path):
-    write(tree / "train/NORMAL/bad.jpeg", b"")
-    dataset, _ = prepared(tree, tmp_path / "cache")
-    names = [name for name, _ in table(dataset.report, brief=True)]
-    assert names == ["folder", "classes", "split", "training", "validation", "test", "warning"]

@@ -271,8 +271,8 @@ def test_weights_prevalence_and_sizes_are_those_of_the_files(tree, tmp_path):
     assert dataset.class_weights[0] == pytest.approx(len(dataset.train) / (2 * healthy))
     assert dataset.class_weights[1] == pytest.approx(len(dataset.train) / (2 * ill))
     assert dataset.prevalence == pytest.approx(40 / 60)
-    assert dataset.report.sizes["NORMAL"].width == (48, 48, 48)
-    assert dataset.report.sizes["PNEUMONIA"].height[2] == 50
+    assert dataset.report.sizes["NORMAL"]["width"] == (48, 48, 48)
+    assert dataset.report.sizes["PNEUMONIA"]["height"][2] == 50
 
 
 def test_the_cache_that_is_reported_is_the_one_on_disk(tree, tmp_path):

@@ -177,7 +177,7 @@ def test_trials_that_learned_nothing_are_counted_on_the_screen_and_marked_in_the
     dead = dataclasses.replace(ended, status=TrialStatus.LEARNED_NOTHING)
     progress.trials[ended.trial_id] = dead
     assert any("1 trial learned nothing" in line for line in screen(progress, width=80, height=23))
-    table = printed(lambda c: c.show_trials([dead], objective="robust_loss", direction="min"))
+    table = printed(lambda c: c.show_trials([dead], objective="robust_loss"))
     assert f"learned nothing: {dead.trial_id}" in table
 
 

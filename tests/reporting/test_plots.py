@@ -11,7 +11,7 @@ from search.reporting.plots import course, hyperparameters, scores
 from search.reporting.plots.failures import misses, misses_sentence
 from search.reporting.plots.style import page_data
 
-RANKED = {"objective": "robust_loss", "direction": "min"}
+OBJECTIVE = "robust_loss"
 
 
 def many(made, count):
@@ -31,7 +31,7 @@ def many(made, count):
 
 
 def test_the_best_so_far_never_gets_worse_among_trials_of_equal_length(made):
-    chart = course.history(made.events, made.state.trials, **RANKED)
+    chart = course.history(made.events, made.state.trials, OBJECTIVE)
     by_epochs, by_time = chart.panels
     for panel in chart.panels:
         trials, best = panel.series
@@ -44,15 +44,15 @@ def test_the_best_so_far_never_gets_worse_among_trials_of_equal_length(made):
 
 
 def test_slices_show_every_configuration_once(made):
-    chart = hyperparameters.slices(made.trials, **RANKED)
+    chart = hyperparameters.slices(made.trials, OBJECTIVE)
     for panel in chart.panels:
         ids = [i for one in panel.series for i in one.ids]
         assert len(ids) == len(set(ids))
-    assert hyperparameters.slices(made.trials[:2], **RANKED) is None
+    assert hyperparameters.slices(made.trials[:2], OBJECTIVE) is None
 
 
 def test_slices_of_wide_ranges_are_logarithmic(made):
-    chart = hyperparameters.slices(many(made, 30), **RANKED)
+    chart = hyperparameters.slices(many(made, 30), OBJECTIVE)
     assert {panel.x: panel.log_x for panel in chart.panels} == {
         "learning_rate": True,
         "flip": False,
@@ -60,7 +60,7 @@ def test_slices_of_wide_ranges_are_logarithmic(made):
 
 
 def test_parallel_coordinates_place_values_between_the_ends(made):
-    found = hyperparameters.parallel(many(made, 5), **RANKED)
+    found = hyperparameters.parallel(many(made, 5), OBJECTIVE)
     assert [axis["name"] for axis in found["axes"]] == ["learning_rate", "flip", "robust_loss"]
     places = [line["places"] for line in found["lines"]]
     assert sorted(p[0] for p in places)[::4] == [0, 1]
@@ -71,7 +71,7 @@ def test_parallel_coordinates_place_values_between_the_ends(made):
 def test_an_inactive_hyperparameter_has_no_place(made):
     records = many(made, 4)
     records[2] = dataclasses.replace(records[2], values={"learning_rate": 1e-4})
-    lines = hyperparameters.parallel(records, **RANKED)["lines"]
+    lines = hyperparameters.parallel(records, OBJECTIVE)["lines"]
     assert [None in line["places"] for line in sorted(lines, key=lambda x: x["id"])] == [
         False,
         False,
@@ -81,19 +81,19 @@ def test_an_inactive_hyperparameter_has_no_place(made):
 
 
 def test_importance_is_said_only_where_it_can_be_told(made):
-    assert hyperparameters.importance(made.trials, **RANKED) is None
-    chart = hyperparameters.importance(many(made, 60), **RANKED)
+    assert hyperparameters.importance(made.trials, OBJECTIVE) is None
+    chart = hyperparameters.importance(many(made, 60), OBJECTIVE)
     assert chart.panels[0].series[0].x[0] == "learning_rate"
     noise = [dataclasses.replace(r, score=(7919 * n % 101) / 101) for n, r in
              enumerate(many(made, 60))]  # fmt: skip
-    assert hyperparameters.importance(noise, **RANKED) is None
+    assert hyperparameters.importance(noise, OBJECTIVE) is None
 
 
 def test_learning_curves_go_on_from_their_parents(made):
-    found = course.curves(made.state.trials, **RANKED)
+    found = course.curves(made.state.trials, OBJECTIVE)
     child = next(r for r in made.trials if r.parent is not None)
     assert found[child.trial_id]["x"] == list(range(1, child.epochs + 1))
-    chart = course.learning_curves(made.state.trials, **RANKED)
+    chart = course.learning_curves(made.state.trials, OBJECTIVE)
     assert any(one.colour == "baseline" for one in chart.panels[0].series)
 
 

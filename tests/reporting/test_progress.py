@@ -140,10 +140,10 @@ def test_a_lost_worker_and_a_failed_trial_are_problems():
 
 def test_trials_are_ordered_by_epochs_then_score_and_the_useless_ones_last(made):
     records = list(made.trials)
-    best = ordered(records, "min")
+    best = ordered(records, "loss")
     keys = [(-r.epochs, r.score) for r in best if r.status is TrialStatus.COMPLETED]
     assert keys == sorted(keys)
-    furthest = finalists(records, "min")
+    furthest = finalists(records, "loss")
     assert len({r.configuration for r in furthest}) == len(furthest)
-    worst = ordered(records, "max")
+    worst = ordered(records, "auc")
     assert {r.trial_id for r in worst} == {r.trial_id for r in best}

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import ABOUT, SIZE, THRESHOLD, make_network, smooth_image
+from tiny import ABOUT, SIZE, exported, make_network, smooth_image
 
 from search.records import Subset
 
@@ -19,15 +19,7 @@ def network():
 
 @pytest.fixture(scope="session")
 def model_file(network, tmp_path_factory):
-    from search.scoring.export import export_model
-
-    return export_model(
-        network,
-        tmp_path_factory.mktemp("exported") / "model.keras",
-        image_size=SIZE,
-        threshold=THRESHOLD,
-        metadata=ABOUT,
-    )
+    return exported(network, tmp_path_factory.mktemp("exported") / "model.keras", **ABOUT)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from tiny import SIZE, THRESHOLD, make_network
+from tiny import SIZE, exported, make_network
 
 from search.scoring.calibration import (
     LIMITS,
@@ -8,7 +8,6 @@ from search.scoring.calibration import (
     fit_temperature,
     scaled,
 )
-from search.scoring.export import export_model
 from search.scoring.loading import load_model
 from search.scoring.metrics import ranking_metrics
 
@@ -82,14 +81,7 @@ def test_a_temperature_of_one_changes_no_bit():
 @pytest.mark.parametrize("temperature", [0.4, 1.7, 6.0])
 def test_the_exported_file_calibrates_as_the_run_did(tmp_path, temperature):
     network = make_network()
-    file = export_model(
-        network,
-        tmp_path / "model.keras",
-        image_size=SIZE,
-        threshold=THRESHOLD,
-        metadata={},
-        temperature=temperature,
-    )
+    file = exported(network, tmp_path / "model.keras", temperature=temperature)
     images = np.random.default_rng(1).integers(0, 256, (6, SIZE, SIZE, 1), dtype=np.uint8)
     wanted = scaled(network.predict_on_batch(images), temperature)
     assert np.abs(wanted - network.predict_on_batch(images)).max() > 0.01

@@ -2,13 +2,12 @@ import json
 
 import numpy as np
 import pytest
-from tiny import ABOUT, MANIFEST, SIZE, THRESHOLD
+from tiny import ABOUT, MANIFEST, exported
 
 from search.data.decode import load_gray
 from search.evaluate import main
 from search.records import SYNTHETIC_NOTICE
 from search.run_directory import RunDirectory
-from search.scoring.export import export_model
 from search.scoring.metrics import ranking_metrics, threshold_metrics
 
 
@@ -56,13 +55,7 @@ def test_the_numbers_are_those_of_the_network_on_the_decoded_files(
     [({"seed": 2}, 2), ({}, None)],
 )
 def test_the_numbers_name_the_seed_that_was_exported(say, films, network, tmp_path, about, seed):
-    model = export_model(
-        network,
-        tmp_path / "model.keras",
-        image_size=SIZE,
-        threshold=THRESHOLD,
-        metadata={**ABOUT, **about},
-    )
+    model = exported(network, tmp_path / "model.keras", **{**ABOUT, **about})
     code, _, err = say(model, "--data", films, "--json", tmp_path / "found.json")
     assert (code, err) == (0, "")
     found = json.loads((tmp_path / "found.json").read_text())

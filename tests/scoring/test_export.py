@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import ABOUT, SIZE, THRESHOLD, make_network, smooth_image
+from tiny import ABOUT, SIZE, THRESHOLD, exported, make_network, smooth_image
 
 from hypermodels.augmentation import augmentation_layers
 from search.data.decode import load_gray
@@ -26,7 +26,6 @@ from search.scoring.export import (
     ensemble_of,
     evenly_spaced,
     export_all,
-    export_model,
     keras_export,
     remove,
 )
@@ -51,9 +50,8 @@ print(json.dumps([keras.backend.backend(), *answers]))
 SAVE_ELSEWHERE = """
 import sys
 from pathlib import Path
-from tiny import SIZE, THRESHOLD, make_network
-from search.scoring.export import export_model
-export_model(make_network(), Path(sys.argv[1]), image_size=SIZE, threshold=THRESHOLD, metadata={})
+from tiny import exported, make_network
+exported(make_network(), Path(sys.argv[1]))
 """
 
 
@@ -153,9 +151,7 @@ def augmented(*, custom=True, nested=False):
 @pytest.mark.parametrize("nested", [False, True], ids=["flat", "nested"])
 def test_what_acts_in_training_only_is_left_out(tmp_path, nested):
     model, images = augmented(nested=nested)
-    file = export_model(
-        model, tmp_path / "model.keras", image_size=SIZE, threshold=THRESHOLD, metadata={}
-    )
+    file = exported(model, tmp_path / "model.keras")
     loaded = load_model(file).model
     wanted = loaded.predict(images, verbose=0)
     for training in (False, None):
@@ -175,9 +171,7 @@ def test_what_acts_in_training_only_is_left_out(tmp_path, nested):
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 def test_the_file_opens_where_only_keras_is(tmp_path, backend):
     model, images = augmented()
-    file = export_model(
-        model, tmp_path / "model.keras", image_size=SIZE, threshold=THRESHOLD, metadata={}
-    )
+    file = exported(model, tmp_path / "model.keras")
     np.savez(tmp_path / "images.npz", images, np.repeat(images, 3, axis=-1))
     name, gray, colour = json.loads(
         run(LOAD_ELSEWHERE, file, tmp_path / "images.npz", backend=backend)
@@ -200,9 +194,7 @@ def test_a_sequential_network_can_be_exported(tmp_path):
     network = keras.Sequential(
         [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(1, "sigmoid")]
     )
-    file = export_model(
-        network, tmp_path / "m.keras", image_size=8, threshold=THRESHOLD, metadata={}
-    )
+    file = exported(network, tmp_path / "m.keras", size=8)
     assert load_model(file).metadata.notice == ""
 
 
@@ -234,9 +226,7 @@ def test_a_file_that_differs_from_the_network_is_not_written(tmp_path, monkeypat
     other = make_network(seed=99)
     monkeypatch.setattr(export, "inference_copy", lambda network: other)
     with pytest.raises(ModelError, match="differs from the network"):
-        export_model(
-            make_network(), tmp_path / "m.keras", image_size=SIZE, threshold=THRESHOLD, metadata={}
-        )
+        exported(make_network(), tmp_path / "m.keras")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -249,9 +239,7 @@ def test_a_layer_of_another_package_that_draws_nothing_is_kept(tmp_path):
     inputs = keras.Input((8, 8, 1))
     x = keras.layers.Flatten()(Halve()(keras.layers.Rescaling(1 / 255)(inputs)))
     network = keras.Model(inputs, keras.layers.Dense(1, "sigmoid")(x))
-    file = export_model(
-        network, tmp_path / "m.keras", image_size=8, threshold=THRESHOLD, metadata={}
-    )
+    file = exported(network, tmp_path / "m.keras", size=8)
     assert load_model(file).metadata.image_size == 8
 
 
@@ -264,7 +252,7 @@ def test_an_earlier_file_is_kept_when_the_new_one_cannot_be_written(tmp_path, ne
 
     monkeypatch.setattr(keras.Model, "save", full)
     with pytest.raises(StorageError, match="no space left"):
-        export_model(network, file, image_size=SIZE, threshold=THRESHOLD, metadata={})
+        exported(network, file)
     assert file.read_text() == "earlier"
     assert list(tmp_path.iterdir()) == [file]
 
@@ -383,9 +371,7 @@ def test_an_ensemble_gives_the_mean_probability_in_one_file(tmp_path, images):
     single = [predict_images(member, images) for member in members]
     np.testing.assert_allclose(predict_images(whole, images), np.mean(single, axis=0), atol=1e-6)
     assert whole.count_params() == sum(member.count_params() for member in members)
-    path = export_model(
-        whole, tmp_path / "model.keras", image_size=SIZE, threshold=THRESHOLD, metadata={}
-    )
+    path = exported(whole, tmp_path / "model.keras")
     found = predict_images(load_model(path).model, images)
     np.testing.assert_allclose(found, np.mean(single, axis=0), atol=1e-5)
     with pytest.raises(ValueError, match="at least two"):
@@ -412,12 +398,11 @@ def calibrated_file(tmp_path_factory):
     outputs = keras.layers.Dense(1, activation="sigmoid", kernel_initializer="random_normal")(
         keras.layers.Rescaling(100)(keras.layers.Flatten()(x))
     )
-    return export_model(
+    return exported(
         keras.Model(inputs, outputs),
         tmp_path_factory.mktemp("calibrated") / "model.keras",
-        image_size=SIZE,
-        threshold=THRESHOLD,
-        metadata={"run": "tiny", "notice": SYNTHETIC_NOTICE},
+        run="tiny",
+        notice=SYNTHETIC_NOTICE,
         temperature=TEMPERATURE,
     )
 

@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from tiny import make_predictions
+from tiny import exported, make_predictions
 
 from search.errors import ModelError
 from search.scoring.gradcam import (
@@ -106,7 +106,7 @@ def test_an_exported_model_and_an_ensemble_are_explained_by_the_networks_inside(
     import keras
 
     from search.records import Threshold
-    from search.scoring.export import ensemble_of, export_model
+    from search.scoring.export import ensemble_of
     from search.scoring.loading import load_model
 
     images = np.stack([spotted(4, 4)])
@@ -115,12 +115,10 @@ def test_an_exported_model_and_an_ensemble_are_explained_by_the_networks_inside(
     )
     both = ensemble_of([bright_spot_network(), bright_spot_network(weight=6.0)])
     assert len(networks(both)) == 2
-    path = export_model(
+    path = exported(
         both,
         tmp_path / "model.keras",
-        image_size=SIZE,
         threshold=Threshold(value=0.5, rule="0.5", chosen_on="nothing", reached=0.0),
-        metadata={},
         temperature=2.0,
     )
     model = load_model(path).model

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,7 +19,7 @@ from search.run_directory import RunDirectory
 from search.scoring import verdict
 from search.scoring.bootstrap import MEAN_METRICS
 from search.scoring.loading import load_model
-from search.scoring.predictions import PREDICTION_FILES, read_predictions_csv
+from search.scoring.predictions import PREDICTION_FILES, evaluate, read_predictions_csv
 from search.scoring.retrain import Recipe, Retrained, Retraining, ensemble
 from search.scoring.verdict import compare, decide
 from tests.tiny_data import tiny_data
@@ -113,7 +114,7 @@ def test_both_sides_are_scored_with_every_seed_and_written_as_they_are_read(deci
     assert comparison.classes == ("NORMAL", "PNEUMONIA")
     for role, file in PREDICTION_FILES.items():
         assert read_predictions_csv(directory.root / file).keys() == {Split.VALIDATION, Split.TEST}
-        assert getattr(comparison, role).spread["ranking"]["auc"].sd >= 0
+        assert getattr(comparison, role).spread["ranking"]["auc"]["sd"] >= 0
     assert said.warnings == []
 
 
@@ -173,7 +174,7 @@ def test_without_a_test_set_there_is_no_difference(decided):
 
 def test_an_ensemble_is_scored_beside_its_members_and_exported(decided, retraining):
     combined = ensemble(retraining.winner, "min")
-    comparison, directory, _ = decided(dataclasses.replace(retraining, ensemble=combined))
+    comparison, directory, _ = decided(retraining._replace(ensemble=combined))
     assert comparison.winner.exported_seed is None
     assert len(comparison.winner.test) == 2
     (whole,) = comparison.winner.ensemble_test
@@ -198,7 +199,7 @@ def test_on_train_and_validation_the_final_network_is_tested_and_the_other_valid
     make_network(9).save_weights(file)
     last = tuple(dataclasses.replace(one, final_weights=file) for one in retraining.winner)
     plain, *_ = decided()
-    comparison, *_ = decided(dataclasses.replace(retraining, winner=last))
+    comparison, *_ = decided(retraining._replace(winner=last))
     assert comparison.winner.validation[1].ranking == plain.winner.validation[1].ranking
     assert comparison.winner.test[1].ranking != plain.winner.test[1].ranking
     assert "without validation images" in comparison.winner.exported.threshold.chosen_on
@@ -209,3 +210,24 @@ def test_predictions_of_other_images_are_not_compared():
     other = dataclasses.replace(found, labels=np.array([1, 1], np.int8))
     with pytest.raises(ValueError, match="not of the same images"):
         compare(found, other, thresholds=(0.5, 0.5), seed=0)
+
+
+def test_the_numbers_of_a_recorded_run_follow_from_its_predictions():
+    run = RunDirectory(Path(__file__).parents[1] / "reporting" / "run")
+    recorded = run.read(Comparison, "evaluation.json")
+    seed = run.read(RunConfig, "config.json").seed
+    predictions = {}
+    for role, file in PREDICTION_FILES.items():
+        predictions[role] = read_predictions_csv(run.root / file)[recorded.split]
+        exported = getattr(recorded, role).exported
+        again = evaluate(
+            predictions[role], exported.threshold, role=role, seed=exported.seed,
+            bootstrap_seed=seed,
+        )  # fmt: skip
+        assert to_json(again) == to_json(exported)
+    cuts = tuple(side.exported.threshold.value for side in (recorded.winner, recorded.baseline))
+    difference, tests = compare(
+        predictions["winner"], predictions["baseline"], thresholds=cuts, seed=seed
+    )
+    assert to_json(difference) == to_json(recorded.difference)
+    assert tests == recorded.mcnemar

@@ -6,9 +6,10 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from search.config import direction
 from search.journal import Event, EventKind
 from search.records import TrialRecord, TrialStatus
-from search.reporting.format import described, metric
+from search.reporting.format import baseline_values, described, metric
 from search.reporting.plots.style import Chart, Panel, Series, round_for_page
 from search.reporting.progress import Retraining, finalists, lineage
 
@@ -16,7 +17,7 @@ SHOWN_CURVES = 5
 
 
 def history(
-    events: Sequence[Event], trials: dict[str, TrialRecord], *, objective: str, direction: str
+    events: Sequence[Event], trials: dict[str, TrialRecord], objective: str
 ) -> Chart | None:
     """Return every ended trial and the best score so far, against epochs and against time.
 
@@ -45,7 +46,7 @@ def history(
         return None
     best: list[TrialRecord] = []
     for record, _, _ in steps:
-        best.append(_better([*best[-1:], record], direction))
+        best.append(_better([*best[-1:], record], objective))
     panels = []
     axes = {"epochs trained": [s[1] for s in steps], "minutes": [s[2] for s in steps]}
     for name, where in axes.items():
@@ -83,16 +84,14 @@ def history(
     )
 
 
-def _better(records: Sequence[TrialRecord], direction: str) -> TrialRecord:
-    sign = -1 if direction == "max" else 1
+def _better(records: Sequence[TrialRecord], objective: str) -> TrialRecord:
+    sign = -1 if direction(objective) == "max" else 1
     return min(records, key=lambda r: (-r.epochs, sign * (r.score or 0.0)))
 
 
-def curves(
-    trials: dict[str, TrialRecord], *, objective: str, direction: str
-) -> dict[str, dict[str, Any]]:
+def curves(trials: dict[str, TrialRecord], objective: str) -> dict[str, dict[str, Any]]:
     """Return every configuration's objective by epoch, for the page: {trial: {x, y, label}}."""
-    baseline = next((r.values for r in trials.values() if r.configuration == 0), {})
+    baseline = baseline_values(trials.values())
     found = {}
     for record in trials.values():
         epochs = [epoch for link in lineage(record, trials) for epoch in link.history]
@@ -106,16 +105,14 @@ def curves(
     return found
 
 
-def learning_curves(
-    trials: dict[str, TrialRecord], *, objective: str, direction: str
-) -> Chart | None:
+def learning_curves(trials: dict[str, TrialRecord], objective: str) -> Chart | None:
     """Return the learning curves of the best configurations and of the baseline."""
-    best = finalists(trials.values(), direction)
+    best = finalists(trials.values(), objective)
     shown = best[:SHOWN_CURVES]
     shown += [r for r in best[SHOWN_CURVES:] if r.configuration == 0]
     if not shown:
         return None
-    data = curves(trials, objective=objective, direction=direction)
+    data = curves(trials, objective)
     series = tuple(
         Series(
             name=f"{r.trial_id}, baseline" if r.configuration == 0 else r.trial_id,
@@ -136,7 +133,7 @@ def learning_curves(
     )
 
 
-def retraining(runs: Iterable[Retraining], *, objective: str) -> Chart | None:
+def retraining(runs: Iterable[Retraining], objective: str) -> Chart | None:
     """Return the objective by epoch of every retraining."""
     series = tuple(
         Series(

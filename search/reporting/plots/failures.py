@@ -7,13 +7,14 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from search.records import Predictions, Split, from_json
+from search.records import Predictions
 from search.reporting.format import metric
-from search.run_directory import write_json, write_text
+from search.run_directory import RunDirectory, write_json, write_text
+from search.scoring.calibration import logits
 
 if TYPE_CHECKING:
     from search.scoring.gradcam import Heatmap  # loads Keras
@@ -25,13 +26,11 @@ SHOWN = 12
 SIDE = 160
 
 
-@dataclass(frozen=True, kw_only=True)
-class Miss:
+class Miss(NamedTuple):
     """An image that the winner misjudges at its threshold.
 
     Attributes:
         path: The image, relative to the data folder.
-        patient: Its patient.
         truth: Its label.
         subtype: Its kind, "" if unknown.
         probability: Of the positive class, by the winner.
@@ -39,7 +38,6 @@ class Miss:
     """
 
     path: str
-    patient: str
     truth: int
     subtype: str
     probability: float
@@ -72,14 +70,13 @@ def misses(winner: Predictions, baseline: Predictions | None, *, threshold: floa
     labels, said = winner.labels.astype(int), winner.probabilities
     wrong = np.flatnonzero((said >= threshold).astype(int) != labels)
     # How far the log odds are beyond the threshold's: 0.5 has no meaning where it is another.
-    distance = np.abs(_log_odds(said) - _log_odds(np.array([threshold])))
+    distance = np.abs(logits(said) - logits(np.array([threshold])))
     other = (
         {} if baseline is None else dict(zip(baseline.paths, baseline.probabilities, strict=True))
     )
     return [
         Miss(
             path=winner.paths[i],
-            patient=winner.patients[i],
             truth=int(labels[i]),
             subtype=winner.subtypes[i],
             probability=float(said[i]),
@@ -121,14 +118,10 @@ def keep_pictures(root: Path, heatmaps: Sequence[Heatmap]) -> None:
     write_json(root / LOCAL / PICTURES, pictures)
 
 
-def read_pictures(root: Path) -> tuple[Picture, ...]:
+def read_pictures(run: RunDirectory) -> tuple[Picture, ...]:
     """Return the pictures of a run, () where there are none."""
-    path = root / LOCAL / PICTURES
-    if not path.exists():
-        return ()
-    import json
-
-    return tuple(from_json(Picture, item) for item in json.loads(path.read_text(encoding="utf-8")))
+    name = (LOCAL / PICTURES).as_posix()
+    return run.read(tuple[Picture, ...], name) if (run.root / name).exists() else ()
 
 
 def caption(picture: Picture, classes: tuple[str, str]) -> str:
@@ -138,16 +131,6 @@ def caption(picture: Picture, classes: tuple[str, str]) -> str:
     return (
         f"{classes[picture.label]} called {classes[picture.called]} ({metric(picture.probability)})"
     )
-
-
-def scored_split(by_split: dict[Split, Predictions]) -> Predictions | None:
-    """Return the predictions on test, or on validation without a test set."""
-    return by_split.get(Split.TEST) or by_split.get(Split.VALIDATION)
-
-
-def _log_odds(probabilities: np.ndarray) -> np.ndarray:
-    clipped = np.clip(probabilities, 1e-7, 1 - 1e-7)
-    return np.log(clipped) - np.log1p(-clipped)
 
 
 def _png(image: np.ndarray, heat: np.ndarray | None = None) -> str:

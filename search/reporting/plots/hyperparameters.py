@@ -10,8 +10,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from search.records import TrialRecord, Values
-from search.reporting.format import SHORT, described, metric, setting
+from search.config import direction
+from search.records import TrialRecord
+from search.reporting.format import SHORT, baseline_values, described, metric, setting
 from search.reporting.plots.style import Chart, Panel, Series, round_for_page
 from search.reporting.progress import finalists
 
@@ -30,9 +31,9 @@ def varied(records: Sequence[TrialRecord]) -> list[str]:
     return [name for name in names if len({str(r.values.get(name)) for r in records}) > 1]
 
 
-def slices(records: Sequence[TrialRecord], *, objective: str, direction: str) -> Chart | None:
+def slices(records: Sequence[TrialRecord], objective: str) -> Chart | None:
     """Return the score against each hyperparameter's value; None for fewer than three points."""
-    best = finalists(records, direction)
+    best = finalists(records, objective)
     if len(best) < 3:
         return None
     names = by_spread(best, varied(best))[:SHOWN_SLICES]
@@ -97,37 +98,31 @@ def by_spread(records: Sequence[TrialRecord], names: Sequence[str]) -> list[str]
     return sorted(names, key=spread)
 
 
-def parallel(
-    records: Sequence[TrialRecord], *, objective: str, direction: str
-) -> dict[str, Any] | None:
+def parallel(records: Sequence[TrialRecord], objective: str) -> dict[str, Any] | None:
     """Return the axes and lines of parallel coordinates, as the report's script draws them.
-
-    Args:
-        records: The trials.
-        objective: Name of the score.
-        direction: "min" or "max".
 
     Returns:
         {"axes": [{name, ticks [[place, text]]}], "lines": [{id, label, places, good}]}: places
         are in [0, 1] or None where a hyperparameter is inactive, `good` is 1 for the best score;
         None for fewer than three configurations.
     """
-    best = finalists(records, direction)
+    best = finalists(records, objective)
     if len(best) < 3:
         return None
     scales = {name: _scale([r.values[name] for r in best if name in r.values])
               for name in varied(best)}  # fmt: skip
     scores = [_score(r) for r in best]
-    ranked = sorted(scores, reverse=direction == "max")
+    ranked = sorted(scores, reverse=direction(objective) == "max")
     low, high = min(scores), max(scores)
     axes = [{"name": name, "ticks": _ticks(scale)} for name, scale in scales.items()]
     ends = [[0.0, metric(low)], [1.0, metric(high)]]
     axes.append({"name": objective, "ticks": ends})
+    baseline = baseline_values(best)
     lines = [
         {
             "id": record.trial_id,
             "label": f"trial {record.trial_id}, {record.epochs} epochs, {objective} "
-            f"{metric(record.score)}: {described(record, best_baseline(best), short=True)}",
+            f"{metric(record.score)}: {described(record, baseline, short=True)}",
             "good": 1 - ranked.index(score) / max(1, len(ranked) - 1),
             "places": [
                 *(
@@ -161,26 +156,16 @@ def parallel_chart(found: dict[str, Any]) -> Chart:
     )
 
 
-def best_baseline(records: Sequence[TrialRecord]) -> Values:
-    """Return the baseline's values among trials, {} without it."""
-    return next((r.values for r in records if r.configuration == 0), {})
-
-
-def importance(records: Sequence[TrialRecord], *, objective: str, direction: str) -> Chart | None:
+def importance(records: Sequence[TrialRecord], objective: str) -> Chart | None:
     """Return how much of the score each hyperparameter explains, where that can be told.
 
     A random forest predicts the score from the hyperparameters and the number of epochs; what
     permuting a column costs it is that column's importance (Breiman, Machine Learning 45, 2001).
 
-    Args:
-        records: The trials.
-        objective: Name of the score.
-        direction: "min" or "max".
-
     Returns:
         None for too few configurations, or where the forest does not predict ones it did not see.
     """
-    best = finalists(records, direction)
+    best = finalists(records, objective)
     names = varied(best)
     if len(best) < LEAST_CONFIGURATIONS or not names:
         return None

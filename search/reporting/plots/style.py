@@ -193,18 +193,7 @@ def page_data(chart: Chart) -> dict[str, Any]:
                 "log": panel.log_x,
                 "unit": panel.unit,
                 "series": [
-                    {
-                        "name": one.name,
-                        "x": [round_for_page(x) for x in one.x],
-                        "y": [round_for_page(y) for y in one.y],
-                        "kind": one.kind,
-                        "colour": one.colour,
-                        "low": [round_for_page(y) for y in one.low],
-                        "high": [round_for_page(y) for y in one.high],
-                        "labels": one.labels,
-                        "ids": one.ids,
-                        "dashed": one.dashed,
-                    }
+                    {name: round_for_page(value) for name, value in vars(one).items()}
                     for one in panel.series
                 ],
             }
@@ -214,7 +203,9 @@ def page_data(chart: Chart) -> dict[str, Any]:
 
 
 def round_for_page(value: Any) -> Any:
-    """Return what is finite with five digits, None for what is not: the page stays small."""
+    """Return numbers with five digits, None for what is not finite: the page stays small."""
+    if isinstance(value, tuple):
+        return [round_for_page(item) for item in value]
     if isinstance(value, float):
         return float(f"{value:.5g}") if math.isfinite(value) else None
     return value
