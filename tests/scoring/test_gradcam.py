@@ -105,7 +105,6 @@ def test_images_come_with_their_names_and_decisions():
 def test_an_exported_model_and_an_ensemble_are_explained_by_the_networks_inside(tmp_path):
     import keras
 
-    from search.records import Threshold
     from search.scoring.export import ensemble_of
     from search.scoring.loading import load_model
 
@@ -115,12 +114,7 @@ def test_an_exported_model_and_an_ensemble_are_explained_by_the_networks_inside(
     )
     both = ensemble_of([bright_spot_network(), bright_spot_network(weight=6.0)])
     assert len(networks(both)) == 2
-    path = exported(
-        both,
-        tmp_path / "model.keras",
-        threshold=Threshold(value=0.5, rule="0.5", chosen_on="nothing", reached=0.0),
-        temperature=2.0,
-    )
+    path = exported(both, tmp_path / "model.keras", temperature=2.0)
     model = load_model(path).model
     assert len(networks(model)) == 2
     assert all(isinstance(network, keras.Model) for network in networks(model))
