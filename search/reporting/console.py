@@ -33,6 +33,7 @@ from search.reporting.format import (
     plural,
     reason,
     stamp,
+    training,
     whole,
 )
 from search.reporting.live import LiveView
@@ -421,21 +422,18 @@ def _ended(event: Event, state: RunProgress) -> str:
 
 def _refit_epoch(event: Event, state: RunProgress) -> str:
     run = state.retraining[event["role"], event["seed"]]
-    where = f"retraining {_who(event)} epoch {run.epoch}/{run.epochs}"
+    where = f"retraining {training(event['role'], event['seed'])} epoch {run.epoch}/{run.epochs}"
     return f"{where}: {state.objective} {metric(run.scores[-1])}{_left(state)}"
 
 
 def _retrained(event: Event, state: RunProgress) -> str:
+    which = training(event["role"], event["seed"])
     if event["failure"] is not None:
-        return f"retraining {_who(event)} failed: {one_line(event['failure']['message'])}"
+        return f"retraining {which} failed: {one_line(event['failure']['message'])}"
     run, kept = state.retraining[event["role"], event["seed"]], event["kept_epoch"]
     value = metric(run.scores[kept - 1]) if 0 < kept <= run.epoch else ""
     took = duration(event["seconds"])
-    return f"retrained {_who(event)}: epoch {kept} kept, {state.objective} {value}, {took}"
-
-
-def _who(event: Event) -> str:
-    return f"{event['role'].replace('_', ' ')}, seed {event['seed']}"
+    return f"retrained {which}: epoch {kept} kept, {state.objective} {value}, {took}"
 
 
 def _left(state: RunProgress) -> str:

@@ -96,6 +96,11 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
+def training(role: str, seed: int) -> str:
+    """Write which retraining: "finalist 1, seed 0"."""
+    return f"{role.replace('_', ' ')}, seed {seed}"
+
+
 def times(count: int) -> str:
     """Write how often: once, twice, 3 times."""
     return {1: "once", 2: "twice"}.get(count, f"{count:,} times")

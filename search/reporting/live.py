@@ -26,6 +26,7 @@ from search.reporting.format import (
     plural,
     sparkline,
     stopwatch,
+    training,
     whole,
 )
 from search.reporting.progress import STAGE_WORDS, Retraining, RunProgress, Worker
@@ -250,7 +251,7 @@ class LiveView:
         table = live_table("retraining", "epoch", self.progress.objective, "time left")
         for run in list(self.progress.retraining.values())[-(rows - 1) :]:
             style = BAD if run.failed else GOOD if run.ended else RUNNING
-            name = Text(f"{run.role.replace('_', ' ')}, seed {run.seed}", style=style)
+            name = Text(training(run.role, run.seed), style=style)
             table.add_row(
                 name, f"{run.epoch}/{run.epochs}", _scores(run.scores, width), _time_left(run)
             )

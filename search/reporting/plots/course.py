@@ -9,7 +9,7 @@ from typing import Any
 from search.config import direction
 from search.journal import Event, EventKind
 from search.records import TrialRecord, TrialStatus
-from search.reporting.format import baseline_values, described, metric
+from search.reporting.format import baseline_values, described, metric, training
 from search.reporting.plots.style import Chart, Panel, Series, round_for_page
 from search.reporting.progress import Retraining, finalists, lineage
 
@@ -137,7 +137,7 @@ def retraining(runs: Iterable[Retraining], objective: str) -> Chart | None:
     """Return the objective by epoch of every retraining."""
     series = tuple(
         Series(
-            name=f"{run.role.replace('_', ' ')}, seed {run.seed}",
+            name=training(run.role, run.seed),
             x=tuple(range(1, run.epoch + 1)),
             y=tuple(run.scores),
             colour=run.role if run.role in ("winner", "baseline") else "finalist",
