@@ -57,6 +57,10 @@ class DocumentedCNN(kt.HyperModel):
         tuner = kt.RandomSearch(DocumentedCNN(image_size=96), objective="val_loss", max_trials=10)
         tuner.search(x, y, validation_data=(x_val, y_val), epochs=10)
 
+    The tuner trains by `fit` below, which refuses images that the model would misread. A model that
+    is built and then trained by its own `fit` is not checked: it casts to `uint8`, so that numbers
+    from 0 to 1 become black images.
+
     KerasTuner 1.4.8 imports `tensorboard` in every trial on the TensorFlow backend, which
     TensorFlow 2.21 no longer brings: every trial fails. Install `tensorboard`, or subclass the
     tuner and override `_configure_tensorboard_dir(self, callbacks, trial, execution=0)` to do
@@ -286,12 +290,14 @@ class DocumentedCNN(kt.HyperModel):
             What `model.fit` returns: a `keras.callbacks.History`.
 
         Raises:
-            ValueError: Arrays of another shape, or of numbers from 0 to 1, which the model would
-                take for black images.
+            ValueError: Arrays, or a first batch of `tf.data`, of another shape or of numbers from 0
+                to 1, which the model would take for black images.
         """
         x = args[0] if args else kwargs.get("x")
         if hasattr(x, "__array__"):
             self._check_images(np.asarray(x))
+        elif hasattr(x, "element_spec"):  # tf.data
+            self._check_images(np.asarray(next(iter(x))[0]))
         # The third positional argument of `Model.fit` is the batch size.
         if len(args) < 3 and "batch_size" not in kwargs and hasattr(x, "__array__"):
             kwargs["batch_size"] = self.declare(hp).batch_size

@@ -448,7 +448,7 @@ class RunConfig:
     budget: str = option(
         "",
         SEARCH,
-        "90m, 2h, 300epochs: the largest search that fits",
+        "the largest search that fits: 300epochs, or a time for the whole run, such as 90m or 2h",
         metavar="B",
         on_resume=PLANNED,
         shown="no limit",

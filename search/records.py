@@ -760,6 +760,8 @@ class PlanRecord:
             end, whichever workers train them. None while unmeasured.
         seconds_per_trial: What a trial takes besides, likewise.
         estimated_seconds: Of the search, None while unmeasured.
+        after_seconds: Of all that follows it, up to the report.
+        reserved_seconds: What of a budget in time is for everything but the search.
         refit_epochs: Of all retrainings together, at most.
         trainings: How many retrainings there are, at most.
         workers: Processes that train trials, 0 for this one.
@@ -776,6 +778,8 @@ class PlanRecord:
     seconds_per_epoch: float | None = None
     seconds_per_trial: float | None = None
     estimated_seconds: float | None = None
+    after_seconds: float = 0.0
+    reserved_seconds: float = 0.0
     refit_epochs: int = 0
     trainings: int = 0
     workers: int = 0

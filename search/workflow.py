@@ -7,6 +7,7 @@ before the next begins, so a run that was killed continues where it was; the man
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import shlex
 import socket
@@ -34,12 +35,16 @@ from search.run_directory import RunDirectory, new_run
 from search.scoring import gradcam
 from search.scoring.retrain import retrain, trainings
 from search.scoring.verdict import decide
+from search.tuning.executors import Pace
 from search.tuning.hypermodel import factory
 from search.tuning.resume import Begun, begun, check_same_backend, check_same_data, claim
 from search.tuning.search import Search
 from search.tuning.space import ranges
 
 ShouldStop = Callable[[], bool]
+
+REPORT_SECONDS = 60.0
+"""Allowed for intervals, exports, figures and the report when a budget is divided."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,10 +88,11 @@ def run(job: Job, console: Console, *, should_stop: ShouldStop) -> RunDirectory 
     if job.source.synthetic:
         console.notice(SYNTHETIC_NOTICE)
     if job.plan_only:
+        since = time.monotonic()
         with console.stage("Data"):
             dataset, _ = prepare_data(job, console)
             console.show_data(dataset.report)
-        show_plan(make_search(job.config, dataset), console)
+        show_plan(make_search(job.config, dataset, since=since), console)
         return None
     # What is wrong with the options is told before anything is written.
     view_settings(job.config)
@@ -123,12 +129,13 @@ def _run_locked(
     else:
         directory.clear()
         directory.write_json("config.json", job.config)
-    clock = _Clock(directory, console)
+    clock, since = _Clock(directory, console), time.monotonic()
     try:
         with clock.stage("data", "Data"):
             dataset, sealed = prepare_data(job, console)
             check_same_data(directory, dataset)
-            search = make_search(job.config, dataset, known=begun(directory.events()))
+            known = begun(directory.events())
+            search = make_search(job.config, dataset, known=known, since=since)
             search.refuse_other(directory)
             # Taken apart, a half-updated run must not look complete.
             (directory.root / "manifest.json").unlink(missing_ok=True)
@@ -196,15 +203,49 @@ def prepare_data(job: Job, console: Console) -> tuple[Dataset, SealedTest]:
     return prepare_run(job.config, job.source, cache_dir=job.cache_dir, progress=console.progress)
 
 
-def make_search(config: RunConfig, dataset: Dataset, *, known: Begun | None = None) -> Search:
+def make_search(
+    config: RunConfig,
+    dataset: Dataset,
+    *,
+    known: Begun | None = None,
+    since: float | None = None,
+) -> Search:
     """Return the search of a run.
 
     Args:
         config: What was asked for.
         dataset: Its images.
         known: What earlier processes of the run settled.
+        since: When the run began, as `time.monotonic` tells it; None for now.
     """
-    return Search(config, dataset, hypermodel=factory(config, dataset), known=known)
+    return Search(
+        config,
+        dataset,
+        hypermodel=factory(config, dataset),
+        known=known,
+        after=lambda pace, workers: seconds_after(config, dataset, pace, workers),
+        since=since,
+    )
+
+
+def seconds_after(config: RunConfig, dataset: Dataset, pace: Pace, workers: int) -> float:
+    """Estimate what follows the search: retraining, test and report.
+
+    Args:
+        config: What was asked for.
+        dataset: Its images.
+        pace: Of the baseline, with all workers busy.
+        workers: How many trainings run at once.
+    """
+    count = trainings(config, finalists=config.top)
+    # The last of them leave workers idle.
+    rounds = math.ceil(count / workers) * workers
+    training = rounds * (config.refit_epochs * pace.epoch + pace.trial)
+    test = sum(dataset.report.counts.get("test", {}).values())
+    predicted = len(dataset.val) + len(dataset.views) + test
+    # Predicting an image costs at most what training on it does.
+    scoring = predicted * pace.epoch / len(dataset.train) + pace.trial * workers
+    return training + 2 * config.refit_seeds * scoring + REPORT_SECONDS
 
 
 def show_plan(search: Search, console: Console, directory: RunDirectory | None = None) -> None:

@@ -144,10 +144,8 @@ def plan_sentence(plan: PlanRecord) -> str:
         text += f", {plan.workers} workers"
     if plan.estimated_seconds is not None:
         text += f"; about {duration(plan.estimated_seconds)}"
-        if plan.refit_epochs and plan.seconds_per_epoch is not None:
-            seconds = plan.refit_epochs * plan.seconds_per_epoch
-            seconds += plan.trainings * (plan.seconds_per_trial or 0.0)
-            text += f", then {duration(seconds)} to retrain"
+        if plan.after_seconds:
+            text += f", then {duration(plan.after_seconds)} to retrain, evaluate and report"
     return f"{text}."
 
 

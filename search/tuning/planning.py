@@ -63,6 +63,7 @@ def plan_search(
     accepts: Accepts = everything,
     seconds_per_epoch: Callable[[], float],
     seconds_per_trial: Callable[[], float] = lambda: 0.0,
+    seconds_reserved: Callable[[], float] = lambda: 0.0,
     begun: Sequence[Bracket] = (),
 ) -> PlannedSearch:
     """Plan a search.
@@ -78,6 +79,7 @@ def plan_search(
         accepts: Says whether a configuration may be proposed; others are drawn again.
         seconds_per_epoch: Gives the measured time of an epoch; called only for a budget in time.
         seconds_per_trial: What a trial takes besides; likewise.
+        seconds_reserved: What of the budget is for everything but the search; likewise.
         begun: Brackets that earlier processes of the run began.
 
     Raises:
@@ -89,11 +91,17 @@ def plan_search(
     elif config.budget:
         epoch = seconds_per_epoch()
         budget = _Budget(
-            epochs=schedules.budget_in_epochs(config.budget, epoch),
+            epochs=schedules.budget_in_epochs(config.budget, epoch, reserved=seconds_reserved()),
             per_trial=seconds_per_trial() / epoch,
         )
     planned = _schedule(config, full_listing(space, queue), budget, begun)
     planned = replace(planned, notes=(*planned.notes, *_left_out(config, queue, planned)))
+    if budget is not None and seconds_reserved():
+        note = (
+            f"--budget {config.budget}: {seconds_reserved() / 60:.0f} min of it are for what comes "
+            "before and after the search, by the baseline's pace; slower networks take longer"
+        )
+        planned = replace(planned, notes=(*planned.notes, note))
     source: ConfigurationSource
     if config.tuner is TunerKind.GRID:
         source = GridSource(space, queue=queue, accepts=accepts)

@@ -28,11 +28,13 @@ class Begun:
         pace: As the first one measured it: a budget in hours must give the same schedule again.
         precision: Keras dtype policy of the trials, "" where none was journaled.
         brackets: Of the latest plan, () while no trial was created.
+        reserved: Seconds of a budget that the first one kept for everything but the search.
     """
 
     pace: Pace
     precision: str
     brackets: tuple[Bracket, ...]
+    reserved: float = 0.0
 
 
 def begun(events: Sequence[Event]) -> Begun | None:
@@ -45,6 +47,7 @@ def begun(events: Sequence[Event]) -> Begun | None:
         pace=Pace(epoch=first["seconds_per_epoch"], trial=first.get("seconds_per_trial", 0.0)),
         precision=first.get("precision", ""),
         brackets=planned_brackets(plans[-1]) if _has_trials(events) else (),
+        reserved=first.get("reserved_seconds", 0.0),
     )
 
 

@@ -9,6 +9,7 @@ rung is always exactly R.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -236,12 +237,13 @@ def full_budget(*, tuner: str, trials: int, epochs: int, notes: tuple[str, ...] 
     )
 
 
-def budget_in_epochs(budget: str, seconds_per_epoch: float | None) -> int:
+def budget_in_epochs(budget: str, seconds_per_epoch: float | None, *, reserved: float = 0.0) -> int:
     """Turn `--budget` into a number of epochs.
 
     Args:
         budget: "300epochs", "45s", "90m" or "2h".
         seconds_per_epoch: Measured time of an epoch; needed for a time.
+        reserved: Seconds of a time that are for something else.
 
     Raises:
         ConfigurationError: The budget is not understood or smaller than one epoch.
@@ -255,7 +257,13 @@ def budget_in_epochs(budget: str, seconds_per_epoch: float | None) -> int:
     else:
         if seconds_per_epoch is None:
             raise ValueError("a budget in time needs a measured epoch")
-        epochs = int(amount * SECONDS_PER_UNIT[unit] / seconds_per_epoch)
+        epochs = int((amount * SECONDS_PER_UNIT[unit] - reserved) / seconds_per_epoch)
+        if epochs < 1 and reserved:
+            raise ConfigurationError(
+                f"--budget {budget}: about {math.ceil(reserved / 60)} min go to what comes before "
+                "and after the search, which leaves less than one epoch for it; give more, or "
+                "lower --refit-seeds or --refit-epochs"
+            )
     if epochs < 1:
         raise ConfigurationError(
             f"--budget {budget}: less than one epoch on this machine; give more"
@@ -287,5 +295,6 @@ def fit_to_budget(
         if cost <= epochs:
             return hyperband(max_epochs=candidate, factor=factor, iterations=int(epochs // cost))
     raise ConfigurationError(
-        f"a budget of {epochs} epochs: not even the smallest schedule fits; give more"
+        f"--budget: {epochs} epochs are left for the search, which not even the smallest fits in; "
+        "give more"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
@@ -64,6 +65,8 @@ class Search:
         *,
         hypermodel: Factory,
         known: Begun | None = None,
+        after: Callable[[Pace, int], float] = lambda pace, workers: 0.0,
+        since: float | None = None,
     ) -> None:
         """Declare the space; trains nothing yet.
 
@@ -72,6 +75,9 @@ class Search:
             dataset: Training and validation images.
             hypermodel: Gives the HyperModel, see `hypermodel.factory`.
             known: What earlier processes of the run settled.
+            after: Gives the seconds that all that follows the search takes, by the baseline's pace
+                and the number of workers.
+            since: When the run began, as `time.monotonic` tells it; None for now.
 
         Raises:
             ConfigurationError: A hyperparameter to fix, vary or enqueue is not in the space.
@@ -97,6 +103,9 @@ class Search:
             self.queue += [centre] if centre != self.defaults else []
         self.queue += [spaces.complete(self.space, values) for values in config.enqueue]
         self._measured = known.pace if known else None
+        self._reserved = known.reserved if known else 0.0
+        self._after = after
+        self._since = time.monotonic() if since is None else since
         self._begun = known.brackets if known else ()
         self.precision = known.precision if known else ""
         self._executor: Executor | None = None
@@ -140,8 +149,16 @@ class Search:
     def pace(self) -> Pace:
         """Return the measured pace of the baseline."""
         if self._measured is None:
-            self._measured = measure_pace(self.search_setting, self.defaults, seed=self.config.seed)
+            found = measure_pace(self.search_setting, self.defaults, seed=self.config.seed)
+            return self._settle_pace(found, workers=1)
         return self._measured
+
+    def _settle_pace(self, pace: Pace, *, workers: int) -> Pace:
+        """Keep a pace, and of a budget in time what is spent and what the rest will take."""
+        self._measured = pace
+        if BUDGET_IN_TIME.match(self.config.budget):
+            self._reserved = time.monotonic() - self._since + self._after(pace, workers)
+        return pace
 
     def _settle_horizon(self) -> bool:
         """Have cosine schedules span the epochs of the longest trials, as soon as these are known.
@@ -276,9 +293,8 @@ class Search:
         )
         try:
             if self._measured is None:
-                self._measured = executor.pace(
-                    self.defaults, seed=self.config.seed, precision=self.precision
-                )
+                pace = executor.pace(self.defaults, seed=self.config.seed, precision=self.precision)
+                self._settle_pace(pace, workers=executor.workers)
             if self._settle_horizon():
                 # The workers have the horizon from before the pace, which decides it, was known.
                 executor.close()
@@ -328,6 +344,7 @@ class Search:
             accepts=self._fits,
             seconds_per_epoch=lambda: self.pace.epoch,
             seconds_per_trial=lambda: self.pace.trial,
+            seconds_reserved=lambda: self._reserved,
             begun=self._begun,
         )
 
@@ -360,12 +377,15 @@ class Search:
         """
         planned = self.plan().schedule.plan(self.pace.epoch, self.pace.trial)
         epochs = self.config.refit_epochs * trainings
+        workers = self._executor.workers if self._executor else 1
         planned["refit_epochs"], planned["trainings"] = epochs, trainings
+        planned["after_seconds"] = self._after(self.pace, workers)
+        planned["reserved_seconds"] = self._reserved
         planned["notes"] = [
             *planned["notes"],
             f"then {trainings} trainings of {self.config.refit_epochs} epochs: finalists racing "
-            f"over {self.config.refit_seeds} seed(s), and the baseline; about "
-            f"{(self.pace.epoch * epochs + self.pace.trial * trainings) / 60:.0f} min more",
+            f"over {self.config.refit_seeds} seed(s), and the baseline; with test and report about "
+            f"{planned['after_seconds'] / 60:.0f} min more",
         ]
         if self._executor is not None:
             planned["workers"] = self._executor.workers

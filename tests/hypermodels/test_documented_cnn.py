@@ -347,6 +347,10 @@ def test_images_that_the_model_would_take_for_others_are_refused(change, said):
     x, y = tiny_data()
     with pytest.raises(ValueError, match=said):
         DocumentedCNN(image_size=32).fit(space(), RecordingModel(), change(x), y)
+    tensorflow = pytest.importorskip("tensorflow")
+    batches = tensorflow.data.Dataset.from_tensor_slices((change(x), y)).batch(4)
+    with pytest.raises(ValueError, match=said):
+        DocumentedCNN(image_size=32).fit(space(), RecordingModel(), batches)
 
 
 def test_fit_trains_on_a_dataset_with_its_own_batches():

@@ -1,11 +1,13 @@
 """The search stage of a run: what it trains with, and how far it may be changed when resumed."""
 
+import time
+
 import pytest
 
 from search.config import RunConfig, TunerKind
 from search.errors import ConfigurationError, RunDirectoryError
 from search.journal import EventKind
-from search.records import TrialRecord, TrialStatus
+from search.records import TrialRecord, TrialStatus, to_json
 from search.run_directory import RunDirectory
 from search.tuning import search as stage
 from search.tuning import space as spaces
@@ -123,13 +125,36 @@ def test_a_budget_in_time_settles_that_span_when_the_pace_is_known(
 ):
     monkeypatch.setattr(InProcessExecutor, "pace", lambda *_, **__: KNOWN.pace)
     made = make(tiny_dataset, None, max_epochs=27, budget="100s", workers=0)
-    with made.executor(RunDirectory(tmp_path), lambda: False) as executor:
+    directory = RunDirectory(tmp_path)
+    with made.executor(directory, lambda: False) as executor:
         planned = made.plan().schedule.max_epochs
         assert planned < 27
         assert executor._setting.hypermodel.epochs == planned
-    # A resumed run knows the pace from its beginning.
-    resumed = make(tiny_dataset, KNOWN, max_epochs=27, budget="100s")
-    assert resumed.search_setting.hypermodel.epochs == planned
+        directory.append(EventKind.PLAN, **to_json(made.plan_record(trainings=2)))
+    # A resumed run knows the pace from its beginning, and what was spent before.
+    resumed = make(tiny_dataset, begun(directory.events()), max_epochs=27, budget="100s")
+    assert resumed.plan().schedule == made.plan().schedule
+
+
+def test_a_budget_in_time_leaves_what_the_rest_of_the_run_needs(tiny_dataset, monkeypatch):
+    monkeypatch.setattr(stage, "measure_pace", lambda *_, **__: Pace(epoch=1.0, trial=2.0))
+
+    def planned(after: float, since: float = 0.0):
+        return Search(
+            RunConfig(max_epochs=27, max_parameters=0, budget="10m", objective="robust_loss"),
+            tiny_dataset,
+            hypermodel=lambda epochs, _: Model(epochs),
+            after=lambda pace, workers: after * pace.epoch,
+            since=time.monotonic() - since,
+        ).plan_record(trainings=4)
+
+    alone, beside, late = planned(0.0), planned(400.0), planned(400.0, since=100.0)
+    assert alone.estimated_seconds > 400
+    assert beside.estimated_seconds <= 200
+    assert late.estimated_seconds <= 100
+    assert "--budget 10m: 8 min of it" in " ".join(late.notes)
+    with pytest.raises(ConfigurationError, match=r"--budget 10m: about 1. min go to .*--refit-"):
+        planned(600.0)
 
 
 def test_the_limit_of_parameters_is_for_trials_and_not_for_control_and_winner(tiny_dataset):
