@@ -146,6 +146,13 @@ def direction(objective: str) -> str:
     return "min" if objective.endswith(MINIMIZED) else "max"
 
 
+def cost(metric: str, value: float | None) -> float:
+    """Return a metric's value so that less is better; infinite where it is None or not finite."""
+    if value is None or not math.isfinite(value):
+        return math.inf
+    return value if direction(metric) == "min" else -value
+
+
 def flag(name: str) -> str:
     """Return how a field is written on the command line, e.g. "--image-size"."""
     return f"--{name.replace('_', '-')}"

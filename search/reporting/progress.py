@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from search.config import direction
+from search.config import cost, direction
 from search.errors import RunDirectoryError
 from search.journal import Event, EventKind, created, ended, with_epoch
 from search.records import (
@@ -411,14 +411,11 @@ RANKS = {TrialStatus.COMPLETED: 0, TrialStatus.RUNNING: 1, TrialStatus.LEARNED_N
 
 def ordered(records: Iterable[TrialRecord], objective: str) -> list[TrialRecord]:
     """Sort trials for reading: most epochs first, best score first among equals, failures last."""
-    sign = 1 if direction(objective) == "min" else -1
 
     def key(record: TrialRecord) -> tuple[int, int, float, int, str]:
-        score = math.inf
-        if record.score is not None and math.isfinite(record.score):
-            score = sign * record.score
         # Of equal scores the smaller model comes first, as in the selection.
         rank = RANKS.get(record.status, 3)
+        score = cost(objective, record.score)
         return rank, -record.epochs, score, record.parameters, record.trial_id
 
     return sorted(records, key=key)

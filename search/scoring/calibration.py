@@ -17,8 +17,7 @@ import numpy as np
 from search.scoring.metrics import check_images, ranking_metrics
 
 CLIP = 2.0**-23
-"""Probabilities are kept this far from 0 and 1 before their logit is taken, as in
-`preprocessing.calibrated`; exact in float32."""
+"""Probabilities are kept this far from 0 and 1 before their logit is taken; exact in float32."""
 
 LIMITS = (0.05, 20.0)
 """The temperature is looked for between these."""

@@ -16,7 +16,7 @@ import numpy as np
 
 from search.records import Estimate, Predictions
 from search.scoring.bootstrap import LIMITS, REPEATS, patient_resamples
-from search.scoring.metrics import CALIBRATION_BINS, check_images
+from search.scoring.metrics import calibration_bin, check_images
 
 GRID = np.linspace(0.0, 1.0, 101)
 """1 − specificity of the points of a ROC curve."""
@@ -93,7 +93,7 @@ def calibration_bins(predictions: Predictions) -> list[tuple[int, float, Estimat
         ValueError: See `metrics.check_images`.
     """
     labels, probabilities = check_images(predictions.labels, predictions.probabilities)
-    place = np.minimum((probabilities * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
+    place = calibration_bin(probabilities)
     found = []
     for i in np.unique(place):
         mine = place == i

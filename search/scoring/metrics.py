@@ -212,11 +212,16 @@ def _areas(
     return auc, _ratio(np.sum(positive * precision, axis=1), positives)
 
 
+def calibration_bin(probabilities: np.ndarray) -> np.ndarray:
+    """Return, `int64` (n,), which of `CALIBRATION_BINS` bins of equal width each lies in."""
+    return np.minimum((probabilities * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
+
+
 def _calibration_gaps(
     labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray
 ) -> np.ndarray:
     """Return, (r,), the sum over bins of |Σ weight · (label − probability)|."""
-    bins = np.minimum((probabilities * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
+    bins = calibration_bin(probabilities)
     gaps = np.zeros((labels.size, CALIBRATION_BINS))
     gaps[np.arange(labels.size), bins] = labels - probabilities
     return np.abs(weights @ gaps).sum(axis=1)

@@ -20,13 +20,12 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from search.scoring.calibration import CLIP
+
 Tensor = Any
 
 BLOCKS = (8, 4, 2)
 """Sides of the blocks that are averaged, the largest that fits; a JPEG decoder's scales."""
-
-CLIP = 2.0**-23
-"""Probabilities are kept this far from 0 and 1 before their logit is taken; exact in float32."""
 
 _LIMB = 2048
 """Pillow's weights are integers of 22 bits; two limbs of 11 keep every product and sum exact, in

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from search.config import RefitOn, RunConfig, direction
+from search.config import RefitOn, RunConfig, cost
 from search.errors import SearchFailedError
 from search.journal import Event, EventKind
 from search.records import (
@@ -156,9 +156,7 @@ def retrain(
         SearchFailedError: Every retraining of the baseline, or of all finalists, failed.
         StopRequestedError: The user asked to stop; finished epochs are kept.
     """
-    chosen = winners(
-        records, metric=config.choice, direction=direction(config.choice), top=config.top
-    )
+    chosen = winners(records, config.choice, top=config.top)
     trials = {f"finalist_{place}": record for place, record in enumerate(chosen, 1)}
     baseline = Recipe(role=BASELINE, values=defaults, epochs=config.refit_epochs)
     recipes = [
@@ -192,7 +190,7 @@ def retrain(
     won = trainer.networks(best)
     if config.refit_on is RefitOn.TRAIN_AND_VALIDATION:
         won = trainer.train_finally(best, won, final_setting)
-    combined = ensemble(won, direction(config.choice)) if config.ensemble and won[1:] else None
+    combined = ensemble(won, config.choice) if config.ensemble and won[1:] else None
     return Retraining(
         baseline=trainer.networks(baseline),
         winner=won,
@@ -271,7 +269,6 @@ class Trainer:
         self._directory = directory
         self._seed = config.seed
         self._objective = config.choice
-        self._sign = 1.0 if direction(config.choice) == "min" else -1.0
         self._listener = listener
         self._open_executor = open_executor
         self._all_epochs = all_epochs
@@ -367,7 +364,7 @@ class Trainer:
             if not networks:
                 return math.inf, 0
             mean = statistics.fmean(one.score for one in networks)
-            return self._sign * mean if math.isfinite(mean) else math.inf, networks[0].parameters
+            return cost(self._objective, mean), networks[0].parameters
 
         return sorted(recipes, key=key)
 
@@ -501,16 +498,15 @@ def _journaled(events: Sequence[Event], role: str, seed: int, spec: TrialSpec) -
     return known
 
 
-def best_of(networks: Sequence[Retrained], direction: str) -> Retrained:
+def best_of(networks: Sequence[Retrained], objective: str) -> Retrained:
     """Return the network with the best validation score; NaN counts as the worst."""
-    sign = 1.0 if direction == "min" else -1.0
-    return min(networks, key=lambda one: sign * one.score if math.isfinite(one.score) else math.inf)
+    return min(networks, key=lambda one: cost(objective, one.score))
 
 
-def ensemble(members: Sequence[Retrained], direction: str) -> Retrained:
-    """Return the ensemble of the networks of one recipe; `direction` is "min" or "max"."""
+def ensemble(members: Sequence[Retrained], objective: str) -> Retrained:
+    """Return the ensemble of the networks of one recipe."""
     return dataclasses.replace(
-        best_of(members, direction),
+        best_of(members, objective),
         seed=None,
         parameters=sum(member.parameters for member in members),
         score=statistics.fmean(member.score for member in members),

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from search import backend
-from search.config import CalibrationKind, RunConfig, direction
+from search.config import CalibrationKind, RunConfig
 from search.data.prepare import SealedTest
 from search.errors import DataError
 from search.journal import EventKind
@@ -271,7 +271,7 @@ def _side(
         return Network(one, config=config, setting=setting, calibrate=calibrate)
 
     networks = tuple(ready(one) for one in trained)
-    best = list(trained).index(best_of(trained, direction(config.choice)))
+    best = list(trained).index(best_of(trained, config.choice))
     exported = ready(combined) if combined else networks[best]
     return Side(role=role, networks=networks, exported=exported)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from search.config import cost
 from search.records import TrialRecord, TrialStatus
 
 SMOOTHING = 3
@@ -30,7 +31,7 @@ def smoothed(history: Sequence[float], *, epochs: int) -> float:
     return sum(last) / len(last)
 
 
-def ranked(records: Sequence[TrialRecord], *, metric: str, direction: str) -> list[TrialRecord]:
+def ranked(records: Sequence[TrialRecord], metric: str) -> list[TrialRecord]:
     """Return completed trials, best first.
 
     More epochs come first, since scores of different budgets cannot be compared; among equals the
@@ -39,31 +40,25 @@ def ranked(records: Sequence[TrialRecord], *, metric: str, direction: str) -> li
     Args:
         records: All trials.
         metric: The logged metric to choose by; the search's objective or another one.
-        direction: "min" or "max".
     """
-    sign = 1.0 if direction == "min" else -1.0
 
     def key(record: TrialRecord) -> tuple[int, float, int, int]:
         score = smoothed([epoch.metrics[metric] for epoch in record.history], epochs=record.epochs)
         # NaN, e.g. an AUC where one class was never seen, ranks last.
-        usable = sign * score if math.isfinite(score) else math.inf
-        return -record.epochs, usable, record.parameters, record.configuration
+        return -record.epochs, cost(metric, score), record.parameters, record.configuration
 
     return sorted((r for r in records if r.status is TrialStatus.COMPLETED), key=key)
 
 
-def winners(
-    records: Sequence[TrialRecord], *, metric: str, direction: str, top: int
-) -> list[TrialRecord]:
+def winners(records: Sequence[TrialRecord], metric: str, *, top: int) -> list[TrialRecord]:
     """Return the best trials of different configurations.
 
     Args:
         records: All trials.
         metric: The logged metric to choose by.
-        direction: "min" or "max".
         top: How many.
     """
     chosen: dict[int, TrialRecord] = {}
-    for record in ranked(records, metric=metric, direction=direction):
+    for record in ranked(records, metric):
         chosen.setdefault(record.configuration, record)
     return list(chosen.values())[:top]

@@ -85,12 +85,6 @@ def record(number, size, *, found=None, status=TrialStatus.COMPLETED):
 RECORDS = [record(0, 1), record(1, 2)]
 
 
-@pytest.fixture(autouse=True)
-def losses(monkeypatch):
-    """The objective is a loss here, whatever the default of the search is."""
-    monkeypatch.setattr("search.scoring.retrain.direction", lambda metric: "min")
-
-
 @pytest.fixture
 def stage(tmp_path):
     """Return a function that retrains; it gives the result, the executor and what was asked."""

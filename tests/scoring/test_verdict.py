@@ -173,7 +173,7 @@ def test_without_a_test_set_there_is_no_difference(decided):
 
 
 def test_an_ensemble_is_scored_beside_its_members_and_exported(decided, retraining):
-    combined = ensemble(retraining.winner, "min")
+    combined = ensemble(retraining.winner, "loss")
     comparison, directory, _ = decided(retraining._replace(ensemble=combined))
     assert comparison.winner.exported_seed is None
     assert len(comparison.winner.test) == 2

@@ -121,7 +121,7 @@ def test_a_trial_that_learned_nothing_ranks_below_every_living_one_and_is_never_
     assert {r.trial_id for r in nothing} == {r.trial_id for r in records if dead(r)}
     assert nothing
     assert not {r.trial_id for r in nothing} & {r.parent for r in records}
-    best = selection.winners(records, metric="robust_loss", direction="min", top=50)
+    best = selection.winners(records, "robust_loss", top=50)
     assert all(r.status is TrialStatus.COMPLETED for r in best)
     check_replay(tmp_path, hyperband(max_epochs=9, factor=3))
     again = make_loop(tmp_path, FakeExecutor()).search()
@@ -183,7 +183,7 @@ def test_the_largest_score_wins_where_the_objective_is_maximized(tmp_path):
     least = make_loop(tmp_path / "least", FakeExecutor()).search()
     whole = loop("whole", workers=3, seed=1).search()
     assert {r.trial_id for r in whole} == {r.trial_id for r in least}
-    best = selection.winners(whole, metric="val_auc", direction="max", top=1)[0]
+    best = selection.winners(whole, "val_auc", top=1)[0]
     assert best.score == max(r.score for r in whole if r.epochs == 9)
     check_replay(tmp_path / "whole", hyperband(max_epochs=9, factor=3), direction="max")
     for event in (20, 50, 90):
@@ -440,7 +440,7 @@ def test_scores_are_smoothed_over_a_fixed_share_of_the_epochs():
 
 def test_winners_come_from_the_largest_budget_and_differ(tmp_path):
     records = make_loop(tmp_path, FakeExecutor()).search()
-    best = selection.winners(records, metric="robust_loss", direction="min", top=3)
+    best = selection.winners(records, "robust_loss", top=3)
     assert len({r.configuration for r in best}) == 3
     assert all(r.epochs == 9 for r in best)
     assert best[0].score == min(r.score for r in records if r.epochs == 9)

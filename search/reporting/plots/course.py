@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from search.config import direction
+from search.config import cost
 from search.journal import Event, EventKind
 from search.records import TrialRecord, TrialStatus
 from search.reporting.format import baseline_values, described, metric, training
@@ -85,8 +85,7 @@ def history(
 
 
 def _better(records: Sequence[TrialRecord], objective: str) -> TrialRecord:
-    sign = -1 if direction(objective) == "max" else 1
-    return min(records, key=lambda r: (-r.epochs, sign * (r.score or 0.0)))
+    return min(records, key=lambda r: (-r.epochs, cost(objective, r.score)))
 
 
 def curves(trials: dict[str, TrialRecord], objective: str) -> dict[str, dict[str, Any]]:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from search.config import direction
+from search.config import cost
 from search.records import TrialRecord
 from search.reporting.format import SHORT, baseline_values, described, metric, setting
 from search.reporting.plots.style import Chart, Panel, Series, round_for_page
@@ -112,7 +112,7 @@ def parallel(records: Sequence[TrialRecord], objective: str) -> dict[str, Any] |
     scales = {name: _scale([r.values[name] for r in best if name in r.values])
               for name in varied(best)}  # fmt: skip
     scores = [_score(r) for r in best]
-    ranked = sorted(scores, reverse=direction(objective) == "max")
+    ranked = sorted(scores, key=lambda score: cost(objective, score))
     low, high = min(scores), max(scores)
     axes = [{"name": name, "ticks": _ticks(scale)} for name, scale in scales.items()]
     ends = [[0.0, metric(low)], [1.0, metric(high)]]
