@@ -61,11 +61,6 @@ class DocumentedCNN(kt.HyperModel):
     is built and then trained by its own `fit` is not checked: it casts to `uint8`, so that numbers
     from 0 to 1 become black images.
 
-    KerasTuner 1.4.8 imports `tensorboard` in every trial on the TensorFlow backend, which
-    TensorFlow 2.21 no longer brings: every trial fails. Install `tensorboard`, or subclass the
-    tuner and override `_configure_tensorboard_dir(self, callbacks, trial, execution=0)` to do
-    nothing.
-
     Args:
         image_size: Side of the square input, in pixels, at least 32.
         channels: Channels the gray image is repeated to, 1 or 3; the documented network has 3.
@@ -293,7 +288,7 @@ class DocumentedCNN(kt.HyperModel):
             ValueError: Arrays, or a first batch of `tf.data`, of another shape or of numbers from 0
                 to 1, which the model would take for black images.
         """
-        x = args[0] if args else kwargs.get("x")
+        x: Any = args[0] if args else kwargs.get("x")
         if hasattr(x, "__array__"):
             self._check_images(np.asarray(x))
         elif hasattr(x, "element_spec"):  # tf.data

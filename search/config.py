@@ -656,7 +656,7 @@ class RunConfig:
     tensorboard: bool = option(
         False,
         RUN,
-        "write the run for TensorBoard too (needs the extra tensorboard)",
+        "write the run for TensorBoard too",
         on_resume=FREE,
     )
     tracker: str = option(

@@ -12,7 +12,6 @@ from search import cli
 from search.config import RunConfig, with_options, with_preset
 from search.errors import ConfigurationError, SearchError, read_errors
 from search.reporting.console import Console
-from search.reporting.tensorboard import require_tensorboard
 from search.reporting.tracking import require_tracker
 from search.run_directory import RunDirectory, locate
 from search.scoring.formats import require
@@ -109,8 +108,6 @@ def start(
     # Checked before anything slow, so that a mistyped value is named at once.
     config = _fresh(given) if resume is None else _stored(given, resume)
     require(config.export)
-    if config.tensorboard:
-        require_tensorboard()
     require_tracker(config.tracker)
     from search.data.prepare import default_cache_dir
     from search.data.sources import find_source

@@ -7,13 +7,11 @@ neither TensorFlow nor a writer thread: a record is in the file when `listen` re
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from search.errors import ConfigurationError
 from search.journal import EventKind
 from search.records import TrialStatus
 from search.reporting.format import usable
@@ -23,19 +21,6 @@ SHOWN = ("val_auc", "stress_auc", "val_loss", "test/accuracy", "test/auc")
 """Columns of the HParams dashboard besides the score and the objective."""
 
 Event = dict[str, Any]
-
-
-def require_tensorboard() -> None:
-    """Check that what `--tensorboard` needs is installed; imports nothing.
-
-    Raises:
-        ConfigurationError: It is not.
-    """
-    if importlib.util.find_spec("tensorboard") is None:
-        raise ConfigurationError(
-            "--tensorboard: the package tensorboard is not installed; pip install "
-            "'xray-search[tensorboard]', or leave the option out"
-        )
 
 
 class TensorBoardLog:
@@ -64,11 +49,7 @@ class TensorBoardLog:
             space: Hyperparameters that vary, see `tuning.space.ranges`.
             objective: The metric that ranks trials.
             warn: Told once when the log cannot be written; the run goes on without it.
-
-        Raises:
-            ConfigurationError: The package is not installed.
         """
-        require_tensorboard()
         self.folder = folder
         self._objective = objective
         self._warn = warn

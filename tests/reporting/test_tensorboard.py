@@ -7,9 +7,8 @@ import types
 
 import pytest
 
-from search.errors import ConfigurationError
 from search.journal import EventKind
-from search.reporting.tensorboard import TensorBoardLog, require_tensorboard
+from search.reporting.tensorboard import TensorBoardLog
 
 tensorboard = pytest.importorskip("tensorboard")
 # TensorBoard's own way to do without TensorFlow, which takes many seconds to import.
@@ -71,12 +70,6 @@ def test_a_log_that_cannot_be_written_warns_once_and_ends_nothing(tmp_path, even
     log.replay(events)
     assert len(said) == 1
     assert "cannot be written" in said[0]
-
-
-def test_without_the_package_the_option_is_refused_with_the_remedy(monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ConfigurationError, match=r"pip install .*tensorboard"):
-        require_tensorboard()
 
 
 def test_no_tensorflow_is_loaded_for_it(tmp_path, events):
