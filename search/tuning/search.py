@@ -101,7 +101,10 @@ class Search:
         if self.prior and config.tuner is TunerKind.HYPERBAND:
             centre = spaces.centre(self.space, self.prior)
             self.queue += [centre] if centre != self.defaults else []
-        self.queue += [spaces.complete(self.space, values) for values in config.enqueue]
+        for values in config.enqueue:
+            # It may lie outside of what --fix and --search leave.
+            spaces.complete(declared, values, inside=True)
+            self.queue.append(spaces.complete(self.space, values))
         self._measured = known.pace if known else None
         self._reserved = known.reserved if known else 0.0
         self._after = after

@@ -38,16 +38,17 @@ def defaults(space: Space) -> Values:
     return complete(space, {})
 
 
-def complete(space: Space, given: Values) -> Values:
+def complete(space: Space, given: Values, *, inside: bool = False) -> Values:
     """Return given values with every other active hyperparameter at its default.
 
     Args:
         space: The space.
-        given: Values by name; those of inactive hyperparameters are dropped. They may lie outside
-            their ranges, but not be of another type.
+        given: Values by name; those of inactive hyperparameters are dropped. They may not be of
+            another type than the hyperparameter.
+        inside: Whether they must lie in its range, too.
 
     Raises:
-        ConfigurationError: A name is not in the space, or a value has the wrong type.
+        ConfigurationError: A name is not in the space, or a value has the wrong type or range.
     """
     names = {hp.name for hp in space.space}
     for name in given:
@@ -60,7 +61,10 @@ def complete(space: Space, given: Values) -> Values:
     for hp in space.space:
         walked.merge([hp])
         if walked.is_active(hp):
-            walked.values[hp.name] = _of_kind(hp, given.get(hp.name, hp.default))
+            value = _of_kind(hp, given.get(hp.name, hp.default))
+            if inside and not _in_range(hp, value):
+                raise ConfigurationError(f"{hp.name}={json.dumps(value)}: must be {_allowed(hp)}")
+            walked.values[hp.name] = value
     return dict(walked.values)
 
 
@@ -124,13 +128,19 @@ def _typed(hp: Any, given: Any) -> Any:
             value = None
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
-    low, high = getattr(hp, "min_value", None), getattr(hp, "max_value", None)
-    choices = list(hp.values) if low is None else []
-    in_range = value in choices if low is None else type(value) is kind and low <= value <= high
-    if type(value) is not kind or not in_range:
-        allowed = f"{low} to {high}" if low is not None else ", ".join(map(str, choices))
-        raise ConfigurationError(f"--fix {hp.name}={given}: must be {allowed}")
+    if type(value) is not kind or not _in_range(hp, value):
+        raise ConfigurationError(f"--fix {hp.name}={given}: must be {_allowed(hp)}")
     return value
+
+
+def _in_range(hp: Any, value: Any) -> bool:
+    low = getattr(hp, "min_value", None)
+    return value in hp.values if low is None else bool(low <= value <= hp.max_value)
+
+
+def _allowed(hp: Any) -> str:
+    low = getattr(hp, "min_value", None)
+    return ", ".join(map(str, hp.values)) if low is None else f"{low} to {hp.max_value}"
 
 
 def size(space: Space, *, limit: int = 1_000_000) -> int | None:

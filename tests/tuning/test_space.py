@@ -1,5 +1,6 @@
 """Search spaces: narrowing, counting, listing, sampling."""
 
+import math
 import random
 
 import keras_tuner as kt
@@ -107,6 +108,21 @@ def test_completing_knows_numbers_by_their_type(space):
     for wrong in ({"rate": "fast"}, {"units": 16.0}, {"flip": 1}, {"layers": None}):
         with pytest.raises(ConfigurationError, match=next(iter(wrong))):
             spaces.complete(space, wrong)
+
+
+def test_values_from_outside_lie_in_the_range_of_each_hyperparameter(space):
+    space.Float("rate", 0.1, 1.0, default=0.5)
+    for wrong in (
+        {"rate": math.nan},
+        {"rate": 1e9},
+        {"rate": 0},
+        {"layers": 4},
+        {"layers": -(10**9)},
+    ):
+        assert spaces.complete(space, wrong)
+        with pytest.raises(ConfigurationError, match=f"{next(iter(wrong))}=.*: must be "):
+            spaces.complete(space, wrong, inside=True)
+    assert spaces.complete(space, {"rate": 1, "layers": 1}, inside=True)["rate"] == 1.0
 
 
 def test_trial_seeds_depend_on_run_and_configuration_only():
