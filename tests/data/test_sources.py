@@ -235,5 +235,5 @@ def test_zip_is_a_source(tmp_path):
 
 
 def test_the_demos_counts_are_a_few_hundred():
-    assert sum(IMAGES["train"].values()) == 320
+    assert sum(IMAGES["train"].values()) == 700
     assert sum(IMAGES["test"].values()) == 120
