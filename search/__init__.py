@@ -52,24 +52,31 @@ def tune(
         SearchError: An option is wrong, or the images, the folder or the search; with the remedy.
     """
     from search import cli, run
+    from search.errors import ConfigurationError
     from search.reporting.console import Console
 
     given = cli.options_from_python(options)
+    if resume is not None and overwrite:
+        raise ConfigurationError("resume and overwrite: give one of them")
     if resume is None or data != "auto":
         given["data"] = str(data)
     console = Console(quiet=quiet)
     try:
         with cli.interruptible(console) as should_stop:
-            directory = run.start(
-                given,
+            name = None if resume is None else str(resume)
+            config, source = run.prepare(given, console, resume=name)
+            from search import workflow  # imports Keras, which `prepare` loads quietly
+
+            directory = workflow.run(
+                config,
+                source,
                 console,
-                should_stop,
-                resume=None if resume is None else str(resume),
+                should_stop=should_stop,
+                resume=resume is not None,
                 overwrite=overwrite,
             )
     finally:
         console.close()
-    assert directory is not None  # a plan alone was not asked for
     return Result(directory.root)
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from search import cli
 from search.config import RunConfig
+from search.data.prepare import prepare_run, source_of
 from search.errors import (
     ConfigurationError,
     DataError,
@@ -126,12 +127,9 @@ def _reopen(directory: RunDirectory, config: RunConfig, console: Console) -> tup
         RunDirectoryError: The run cannot be read, or its images changed.
         DataError: Its images are gone.
     """
-    from search import workflow
-    from search.data.prepare import default_cache_dir
-    from search.data.sources import find_source
     from search.tuning.resume import begun, check_same_data
+    from search.tuning.search import Search
 
-    cache = Path(config.cache_dir) if config.cache_dir else default_cache_dir()
     # Where they were, else where the run's options say.
     stored = directory.read(DatasetReport, "dataset.json").source
     place = "demo" if stored.synthetic else stored.root
@@ -139,11 +137,10 @@ def _reopen(directory: RunDirectory, config: RunConfig, console: Console) -> tup
         if config.data == "auto":
             raise DataError(f"{place}: the images of {directory.name} are gone; put them back")
         place = config.data
-    source = find_source(place, cache_dir=cache, table=config.table, progress=console.progress)
-    dataset, sealed = workflow.prepare_data(workflow.Job(config=config, source=source), console)
+    source = source_of(dataclasses.replace(config, data=place), progress=console.progress)
+    dataset, sealed = prepare_run(config, source, progress=console.progress)
     check_same_data(directory, dataset)
-    search_stage = workflow.make_search(config, dataset, known=begun(directory.events()))
-    return dataset, sealed, search_stage
+    return dataset, sealed, Search(config, dataset, known=begun(directory.events()))
 
 
 def _ablate(

@@ -10,13 +10,22 @@ import dataclasses
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from search.errors import RunDirectoryError, read_errors, storage_errors
-from search.records import EpochRecord, TrialRecord, TrialStatus, fields_from_json, to_json
+from search.records import (
+    EpochRecord,
+    PlanRecord,
+    TrialRecord,
+    TrialStatus,
+    fields_from_json,
+    from_json,
+    to_json,
+)
 
 Event = dict[str, Any]
 
@@ -187,6 +196,37 @@ CREATED = (
 )
 EPOCH = ("trial_id", "epoch", "metrics", "seconds")
 ENDED = ("status", "score", "epochs", "seconds", "parameters", "failure", "notes")
+
+
+def plan(event: Event, *, where: str = "journal") -> PlanRecord:
+    """Return the plan of a PLAN event."""
+    fields = {name: value for name, value in event.items() if name not in ("event", "time")}
+    return from_json(PlanRecord, fields, where=where)
+
+
+def plans(events: Iterable[Event]) -> list[PlanRecord]:
+    """Return the plan of every process of the run, the first one leading."""
+    return [plan(event) for event in events if event["event"] == EventKind.PLAN]
+
+
+def stage_seconds(events: Iterable[Event]) -> dict[str, float]:
+    """Return the wall time of every stage, all processes of a resumed run together."""
+    found: Counter[str] = Counter()
+    for event in events:
+        if event["event"] == EventKind.STAGE:
+            found[event["name"]] += event["seconds"]
+    return dict(found)
+
+
+def search_costs(events: Iterable[Event]) -> dict[str, float]:
+    """Return what the search's seconds went into, all trials and workers together."""
+    found: Counter[str] = Counter()
+    for event in events:
+        if event["event"] == EventKind.TRIAL_ENDED:
+            found.update(event["costs"])
+        elif event["event"] == EventKind.SEARCH_ENDED:
+            found["oracle"] += event["oracle_seconds"]
+    return {name: round(seconds, 3) for name, seconds in found.items()}
 
 
 def created(event: Event, *, where: str = "journal") -> TrialRecord:

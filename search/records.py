@@ -728,21 +728,38 @@ class ExportRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlannedRung:
-    """One level of successive halving: how many trials, from which epoch to which."""
+class Rung:
+    """One level of successive halving.
+
+    Attributes:
+        count: Trials that are to complete here.
+        initial_epoch: Epochs they bring along from the rung below.
+        epochs: Epoch number they are trained to.
+    """
 
     count: int
     initial_epoch: int
     epochs: int
 
+    @property
+    def trained(self) -> int:
+        """Return the epochs trained in this rung, all trials together."""
+        return self.count * (self.epochs - self.initial_epoch)
+
 
 @dataclass(frozen=True, kw_only=True)
-class PlannedBracket:
-    """One run of successive halving: which repetition of Hyperband, the paper's s, its rungs."""
+class Bracket:
+    """One run of successive halving.
+
+    Attributes:
+        iteration: Which repetition of Hyperband, 0 first.
+        bracket: The paper's s; the number of halvings.
+        rungs: Its rungs, first to last.
+    """
 
     iteration: int
     bracket: int
-    rungs: tuple[PlannedRung, ...]
+    rungs: tuple[Rung, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -771,7 +788,7 @@ class PlanRecord:
 
     tuner: str
     max_epochs: int
-    brackets: tuple[PlannedBracket, ...]
+    brackets: tuple[Bracket, ...]
     configurations: int
     trials: int
     epochs: int

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from search import cli
+from search import backend, cli
 from search.config import RunConfig, with_options, with_preset
+from search.data.prepare import source_of
+from search.data.sources import Source
 from search.errors import ConfigurationError, SearchError, read_errors
 from search.reporting.console import Console
 from search.reporting.tracking import require_tracker
@@ -56,13 +59,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(live=False if options.no_live else None, quiet=options.quiet)
     try:
         with cli.interruptible(console) as should_stop:
-            start(
-                cli.read_options(options),
+            if options.resume is not None and options.overwrite:
+                raise ConfigurationError("--resume and --overwrite: give one of them")
+            config, source = prepare(cli.read_options(options), console, resume=options.resume)
+            from search import workflow  # imports Keras, which `prepare` loads quietly
+
+            if options.plan:
+                workflow.plan(config, source, console)
+                return 0
+            workflow.run(
+                config,
+                source,
                 console,
-                should_stop,
-                resume=options.resume,
+                should_stop=should_stop,
+                resume=options.resume is not None,
                 overwrite=options.overwrite,
-                plan_only=options.plan,
             )
     except SearchError as error:
         console.close()
@@ -77,64 +88,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def start(
-    given: dict[str, Any],
-    console: Console,
-    should_stop: Callable[[], bool],
-    *,
-    resume: str | None = None,
-    overwrite: bool = False,
-    plan_only: bool = False,
-) -> RunDirectory | None:
-    """Start a run, or go on with one.
+def prepare(
+    given: dict[str, Any], console: Console, *, resume: str | None = None
+) -> tuple[RunConfig, Source]:
+    """Check the options, find the images and load Keras, in the order of what takes long.
 
     Args:
         given: The options that were given, fields of RunConfig by name.
         console: Where a person watches.
-        should_stop: Asked after every epoch.
         resume: Name or folder of the run to go on with, "" for that of `given["name"]`; None for a
             new run.
-        overwrite: Replace the run of that name.
-        plan_only: Say what would be done, and stop.
 
     Returns:
-        The finished run; None if there is only a plan.
+        What is asked for, and where the images are.
 
     Raises:
-        SearchError: With a message for the user; what is finished is kept.
+        SearchError: With a message for the user.
     """
-    if resume is not None and overwrite:
-        raise ConfigurationError("--resume and --overwrite: give one of them")
-    # Checked before anything slow, so that a mistyped value is named at once.
     config = _fresh(given) if resume is None else _stored(given, resume)
     require(config.export)
     require_tracker(config.tracker)
-    from search.data.prepare import default_cache_dir
-    from search.data.sources import find_source
-
-    cache = Path(config.cache_dir) if config.cache_dir else default_cache_dir()
     with console.stage("Setup"):
-        source = find_source(
-            config.data, cache_dir=cache, table=config.table, progress=console.progress
-        )
+        source = source_of(config, progress=console.progress)
         if source.synthetic and resume is None and not config.preset:
             config = _fresh({**given, "preset": "demo"})
         console.follow(config.objective)
-        from search import backend
-
         console.progress("Loading Keras", 0, 0)
         backend.load()
-        # Only now: it imports Keras, which `backend` loads quietly.
-        from search import workflow
-
-    job = workflow.Job(
-        config=config,
-        source=source,
-        resume=resume is not None,
-        overwrite=overwrite,
-        plan_only=plan_only,
-    )
-    return workflow.run(job, console, should_stop=should_stop)
+        importlib.import_module("search.workflow")  # slow too, and only after Keras was loaded
+    return config, source
 
 
 def _fresh(given: dict[str, Any]) -> RunConfig:

@@ -2,15 +2,17 @@
 
 import contextlib
 import csv
+import inspect
 import json
 import os
 import shlex
 import shutil
 from pathlib import Path
 
+import keras
 import pytest
 
-from search.errors import ConfigurationError
+from search.errors import ConfigurationError, StopRequestedError
 from search.records import SYNTHETIC_NOTICE
 from search.run import main
 from search.run_directory import RunDirectory, file_sha256
@@ -80,6 +82,19 @@ def test_what_trials_cost_reaches_the_manifest(root):
     assert all(seconds > 0 for seconds in costs.values())
     for part in COSTS:
         assert costs[part] == pytest.approx(sum(each[part] for each in told), abs=1e-3)
+
+
+def test_training_is_few_calls_below_the_command(folder, tmp_path, monkeypatch):
+    calls: list[str] = []
+
+    def fit(*_, **__):
+        calls.extend(frame.function for frame in inspect.stack())
+        raise StopRequestedError
+
+    monkeypatch.setattr(keras.Model, "fit", fit)
+    assert main(arguments(folder, "--results-dir", str(tmp_path), "--budget", "5epochs")) == 130
+    # Besides, `python -m search.run` has a frame for the module and one for `cli.execute`.
+    assert len(calls[: calls.index("main") + 1]) <= 8, calls
 
 
 def test_trial_0_is_the_documented_configuration(root):

@@ -22,9 +22,8 @@ from rich.text import Text
 
 from search import cli
 from search.config import RunConfig
-from search.data.prepare import default_cache_dir, prepare_run
+from search.data.prepare import prepare_run, source_of
 from search.data.report import table
-from search.data.sources import find_source
 from search.errors import ConfigurationError, SearchError
 from search.records import BestHyperparameters, Dataset
 from search.run_directory import RunDirectory, write_json
@@ -108,20 +107,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _show(arguments: argparse.Namespace) -> None:
-    config = RunConfig(**cli.read_options(arguments))
+    config = RunConfig(**{**cli.read_options(arguments), "data": arguments.data})
     settings = augmentation_settings(arguments)
-    cache_dir = Path(config.cache_dir) if config.cache_dir else default_cache_dir()
     console, errors = Console(), Console(stderr=True)
     with Progress(transient=True, console=errors, disable=not errors.is_terminal) as bar:
         progress = _listener(bar)
-        source = find_source(
-            arguments.data,
-            cache_dir=cache_dir,
-            seed=config.seed,
-            table=config.table,
-            progress=progress,
-        )
-        dataset, _ = prepare_run(config, source, cache_dir=cache_dir, progress=progress)
+        source = source_of(config, progress=progress)
+        dataset, _ = prepare_run(config, source, progress=progress)
     _print(console, dataset)
     if arguments.json:
         write_json(arguments.json, dataset.report, option="--json")

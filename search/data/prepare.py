@@ -27,7 +27,7 @@ from search.data.listing import (
 )
 from search.data.report import UsableImage
 from search.data.scan import Scan, file_hashes, folder_key, scan_files
-from search.data.sources import Source
+from search.data.sources import Source, find_source
 from search.data.split import (
     NOTEBOOK_SEED,
     SplitRows,
@@ -54,10 +54,12 @@ from search.records import (
 __all__ = [
     "Labelled",
     "SealedTest",
+    "cache_of",
     "default_cache_dir",
     "labelled_folder",
     "prepare",
     "prepare_run",
+    "source_of",
     "with_validation_trained",
 ]
 
@@ -254,8 +256,20 @@ def prepare(
     return dataset, SealedTest(folder=source.root, classes=classes, subset=test)
 
 
+def cache_of(config: RunConfig) -> Path:
+    """Return where the decoded images of a run are kept."""
+    return Path(config.cache_dir) if config.cache_dir else default_cache_dir()
+
+
+def source_of(config: RunConfig, *, progress: Progress = silent) -> Source:
+    """Find the images of a run, see `find_source`."""
+    return find_source(
+        config.data, cache_dir=cache_of(config), table=config.table, progress=progress
+    )
+
+
 def prepare_run(
-    config: RunConfig, source: Source, *, cache_dir: Path, progress: Progress = silent
+    config: RunConfig, source: Source, *, progress: Progress = silent
 ) -> tuple[Dataset, SealedTest]:
     """As `prepare`, with the options of a run."""
     return prepare(
@@ -264,7 +278,7 @@ def prepare_run(
         val_fraction=config.val_fraction,
         image_size=config.image_size,
         seed=config.seed,
-        cache_dir=cache_dir,
+        cache_dir=cache_of(config),
         views=view_settings(config),
         channels=3 if config.channels is Channels.RGB else 1,
         said=labelling(config),

@@ -15,7 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from search.records import PlannedBracket, TrialStatus
+from search.records import Bracket, TrialStatus
 from search.reporting.format import (
     clock,
     described,
@@ -167,12 +167,12 @@ class LiveView:
             table.add_row(Text(name or str(bracket.bracket)), *cells)
         return table
 
-    def _closed(self, bracket: PlannedBracket, number: int) -> bool:
+    def _closed(self, bracket: Bracket, number: int) -> bool:
         key = (bracket.iteration, bracket.bracket, number)
         ended = self.progress.counted(TrialStatus.COMPLETED)[key]
         return key in self.progress.closed or ended >= bracket.rungs[number].count
 
-    def _cell(self, bracket: PlannedBracket, epochs: int) -> Text:
+    def _cell(self, bracket: Bracket, epochs: int) -> Text:
         numbers = {rung.epochs: n for n, rung in enumerate(bracket.rungs)}
         if epochs not in numbers:
             return Text("")

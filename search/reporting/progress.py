@@ -13,16 +13,8 @@ from dataclasses import dataclass, field
 
 from search.config import cost, direction
 from search.errors import RunDirectoryError
-from search.journal import Event, EventKind, created, ended, with_epoch
-from search.records import (
-    Metrics,
-    PlannedBracket,
-    PlanRecord,
-    TrialRecord,
-    TrialStatus,
-    Values,
-    from_json,
-)
+from search.journal import Event, EventKind, created, ended, plan, with_epoch
+from search.records import Bracket, Metrics, PlanRecord, TrialRecord, TrialStatus, Values
 from search.reporting.format import baseline_values, one_line, reason
 
 RECENT = 5
@@ -165,8 +157,7 @@ class RunProgress:
             self.workers.clear()
             self.begun.clear()
         elif kind == EventKind.PLAN:
-            fields = {name: item for name, item in event.items() if name not in ("event", "time")}
-            self.plan = from_json(PlanRecord, fields)
+            self.plan = plan(event)
             if self.plan.workers > 1:
                 self.workers = {str(n): Worker(name=str(n)) for n in range(self.plan.workers)}
         elif kind == EventKind.STAGE and event["name"] in STAGES:
@@ -256,7 +247,7 @@ class RunProgress:
         return baseline_values(self.trials.values())
 
     @property
-    def brackets(self) -> tuple[PlannedBracket, ...]:
+    def brackets(self) -> tuple[Bracket, ...]:
         """Return the plan's brackets."""
         return self.plan.brackets if self.plan else ()
 

@@ -29,6 +29,7 @@ from search.errors import SearchFailedError
 from search.journal import Event, EventKind
 from search.records import (
     BestHyperparameters,
+    Dataset,
     EpochRecord,
     Failure,
     Finalist,
@@ -41,7 +42,7 @@ from search.records import (
 from search.run_directory import RunDirectory
 from search.scoring.predictions import BASELINE, WINNER
 from search.tuning import checkpoint
-from search.tuning.executors import Executor, TrialMessage, TrialStarted
+from search.tuning.executors import Executor, Pace, TrialMessage, TrialStarted
 from search.tuning.model import Setting
 from search.tuning.selection import winners
 
@@ -205,6 +206,30 @@ def trainings(config: RunConfig, *, finalists: int) -> int:
     count = sum(alive * len(seeds) for alive, seeds in _rounds(finalists, config.refit_seeds))
     again = config.refit_seeds * (config.refit_on is RefitOn.TRAIN_AND_VALIDATION)
     return config.refit_seeds + count + again
+
+
+REPORT_SECONDS = 60.0
+"""Allowed for intervals, exports, figures and the report when a budget is divided."""
+
+
+def seconds_after(config: RunConfig, dataset: Dataset, pace: Pace, workers: int) -> float:
+    """Estimate what follows the search: retraining, test and report.
+
+    Args:
+        config: What was asked for.
+        dataset: Its images.
+        pace: Of the baseline, with all workers busy.
+        workers: How many trainings run at once.
+    """
+    count = trainings(config, finalists=config.top)
+    # The last of them leave workers idle.
+    rounds = math.ceil(count / workers) * workers
+    training = rounds * (config.refit_epochs * pace.epoch + pace.trial)
+    test = sum(dataset.report.counts.get("test", {}).values())
+    predicted = len(dataset.val) + len(dataset.views) + test
+    # Predicting an image costs at most what training on it does.
+    scoring = predicted * pace.epoch / len(dataset.train) + pace.trial * workers
+    return training + 2 * config.refit_seeds * scoring + REPORT_SECONDS
 
 
 def _rounds(finalists: int, seeds: int) -> Iterator[tuple[int, range]]:

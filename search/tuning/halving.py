@@ -14,7 +14,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from search.tuning.schedule import Bracket, Schedule
+from search.records import Bracket
+from search.tuning.schedule import Schedule
 
 FEWEST_SPARES = 2
 """The first rung has at least so many replacements: a rung of one trial must stand failures."""

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from keras_tuner.engine import trial as kt_trial
 
 from search.errors import SearchFailedError
-from search.journal import Event, EventKind, created, ended, with_epoch
+from search.journal import CREATED, Event, EventKind, created, ended, with_epoch
 from search.records import (
     EpochRecord,
     Metrics,
@@ -32,21 +32,6 @@ from search.tuning.oracle import ScheduleOracle
 from search.tuning.space import trial_seed
 
 Listener = Callable[[Event], None]
-
-
-def check_journal(oracle: ScheduleOracle, events: Iterable[Event]) -> None:
-    """Find out whether a search can go on from a journal; writes nothing.
-
-    Args:
-        oracle: A fresh oracle, spent by this.
-        events: The journal, oldest first.
-
-    Raises:
-        RunDirectoryError: A trial has no place in the schedule, or other values.
-    """
-    for event in events:
-        if event["event"] == EventKind.TRIAL_CREATED:
-            oracle.restore(created(event))
 
 
 class SearchLoop:
@@ -104,8 +89,8 @@ class SearchLoop:
         self._close_rungs()
         for trial_id in unfinished:
             self._submit(self.records[trial_id])
-        while self._advance():
-            pass
+        while self._fill():
+            self._on_result(self.executor.wait(self._on_message))
         records = list(self.records.values())
         self._refuse_empty(records)
         self._emit(
@@ -168,42 +153,21 @@ class SearchLoop:
             if record.status is TrialStatus.RUNNING
         ]
 
-    def _advance(self) -> bool:
-        """Fill the executor, wait for one trial; return False when the search is over."""
+    def _fill(self) -> bool:
+        """Submit what may start now, as far as the executor is free; whether any trial runs."""
         begin = time.perf_counter()
-        self._fill()
-        self._asking += time.perf_counter() - begin
-        if self._running == 0:
-            return False
-        result = self.executor.wait(self._on_message)
-        self._running -= 1
-        begin = time.perf_counter()
-        self._on_result(result)
-        self._asking += time.perf_counter() - begin
-        return True
-
-    def _fill(self) -> None:
-        """Submit what may start now, as far as the executor is free."""
         while self.executor.free > 0:
             trial = self.oracle.create_trial(f"worker-{len(self.records)}")
             if trial.status != kt_trial.TrialStatus.RUNNING:
                 break
             record = self.oracle.record(trial.trial_id)
             self.records[record.trial_id] = record
-            self._emit(
-                EventKind.TRIAL_CREATED,
-                trial_id=record.trial_id,
-                configuration=record.configuration,
-                iteration=record.iteration,
-                bracket=record.bracket,
-                rung=record.rung,
-                parent=record.parent,
-                values=record.values,
-                initial_epoch=record.initial_epoch,
-                target_epochs=record.target_epochs,
-                seed=trial_seed(self.seed, record.values),
-            )
+            seed = trial_seed(self.seed, record.values)
+            known = {name: getattr(record, name) for name in CREATED}
+            self._emit(EventKind.TRIAL_CREATED, **known, seed=seed)
             self._submit(record)
+        self._asking += time.perf_counter() - begin
+        return self._running > 0
 
     def _submit(self, record: TrialRecord) -> None:
         parent = None
@@ -246,6 +210,8 @@ class SearchLoop:
         self.oracle.update_metrics(epoch.trial_id, epoch.metrics, step=epoch.epoch)
 
     def _on_result(self, result: TrialResult) -> None:
+        begin = time.perf_counter()
+        self._running -= 1
         record = self.records[result.trial_id]
         status = TrialStatus.COMPLETED if result.learned else TrialStatus.LEARNED_NOTHING
         if result.failure:
@@ -266,6 +232,7 @@ class SearchLoop:
         self.records[result.trial_id] = ended(record, event)
         self._tell(self.records[result.trial_id])
         self._close_rungs()
+        self._asking += time.perf_counter() - begin
 
     def _tell(self, record: TrialRecord) -> None:
         trial = self.oracle.trials[record.trial_id]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from search.config import RunConfig, TunerKind
 from search.errors import ConfigurationError
-from search.records import Values
+from search.records import Bracket, Rung, Values
 from search.tuning import schedule as schedules
 from search.tuning import space as spaces
 from search.tuning.proposals import (
@@ -20,21 +20,8 @@ from search.tuning.proposals import (
     everything,
     full_listing,
 )
-from search.tuning.schedule import Bracket, Rung, Schedule
+from search.tuning.schedule import Schedule
 from search.tuning.space import Prior, Space
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlannedSearch:
-    """What a search will do.
-
-    Attributes:
-        schedule: Brackets and rungs.
-        source: Configurations by number.
-    """
-
-    schedule: Schedule
-    source: ConfigurationSource
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +52,8 @@ def plan_search(
     seconds_per_trial: Callable[[], float] = lambda: 0.0,
     seconds_reserved: Callable[[], float] = lambda: 0.0,
     begun: Sequence[Bracket] = (),
-) -> PlannedSearch:
-    """Plan a search.
+) -> tuple[Schedule, ConfigurationSource]:
+    """Return brackets and rungs, and where their configurations come from.
 
     The source depends on tuner, space, queue and seed alone, so that a schedule that grows goes on
     with the configurations it began with.
@@ -122,7 +109,7 @@ def plan_search(
         )
     else:
         source = UniformSource(space, queue=queue, seed=config.seed, accepts=accepts)
-    return PlannedSearch(schedule=planned, source=source)
+    return planned, source
 
 
 def _left_out(config: RunConfig, queue: list[Values], planned: Schedule) -> tuple[str, ...]:

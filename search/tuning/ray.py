@@ -15,7 +15,6 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,34 +41,24 @@ MEASURE_SECONDS = 60.0
 SAME_EVERYWHERE = ("python", "keras", "keras-tuner", "tensorflow", "jax")
 
 
-@dataclass(frozen=True, kw_only=True)
-class RayRequest:
-    """What was asked for.
-
-    Attributes:
-        address: Of the cluster; "" for the one of this machine, which is started if there is none.
-        cpus: CPU cores of a trial, as Ray counts them.
-        gpus: The share of a GPU that a trial takes, 0 to train on CPUs.
-    """
-
-    address: str = ""
-    cpus: int = 1
-    gpus: float = 0.0
-
-
 class RayCluster:
     """The connection to a cluster, and the packages it was given.
 
     Attributes:
         ray: The package.
-        request: What was asked for.
+        cpus: CPU cores of a trial, as Ray counts them.
+        gpus: The share of a GPU that a trial takes, 0 to train on CPUs.
     """
 
-    def __init__(self, request: RayRequest, *, hypermodel: Any) -> None:
+    def __init__(
+        self, *, address: str = "", cpus: int = 1, gpus: float = 0.0, hypermodel: Any
+    ) -> None:
         """Connect.
 
         Args:
-            request: Which cluster, and what a trial takes of it.
+            address: Of the cluster; "" for this machine's, which is started if there is none.
+            cpus: CPU cores of a trial, as Ray counts them.
+            gpus: The share of a GPU that a trial takes, 0 to train on CPUs.
             hypermodel: The package of its class is sent to the nodes, with this one.
 
         Raises:
@@ -85,15 +74,14 @@ class RayCluster:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         # Imported here: an extra, and slow to load.
         self.ray: Any = importlib.import_module("ray")
-        self.request = request
+        self.cpus, self.gpus = cpus, gpus
         packages = {"search", type(hypermodel).__module__.partition(".")[0]} - {"__main__"}
         self._environment = {
             "py_modules": [importlib.import_module(name) for name in sorted(packages)]
         }
-        self._connect()
+        self._connect(address)
 
-    def _connect(self) -> None:
-        address = self.request.address
+    def _connect(self, address: str) -> None:
         try:
             _knock(address)
             self._init(address or "auto")
@@ -120,14 +108,14 @@ class RayCluster:
     @property
     def places(self) -> int:
         """Return how many trials the nodes of now have room for at once."""
-        request, found = self.request, 0
+        found = 0
         for node in self.ray.nodes():
             if node["Alive"]:
                 resources = node["Resources"]
-                room = int(resources.get("CPU", 0) // request.cpus)
-                if request.gpus:
+                room = int(resources.get("CPU", 0) // self.cpus)
+                if self.gpus:
                     # A fifth of a GPU five times is a whole one, in spite of rounding.
-                    room = min(room, int(resources.get("GPU", 0) / request.gpus + 1e-6))
+                    room = min(room, int(resources.get("GPU", 0) / self.gpus + 1e-6))
                 found += room
         return found
 
@@ -159,9 +147,11 @@ def _one_line(error: Exception) -> str:
 
 def open_on_ray(
     setting: Setting,
-    request: RayRequest,
     workers: int | None,
     *,
+    address: str,
+    cpus: int,
+    gpus: float,
     trials: int,
     log_dir: Path,
     should_stop: ShouldStop,
@@ -171,8 +161,10 @@ def open_on_ray(
 
     Args:
         setting: Data and HyperModel.
-        request: Which cluster, and what a trial takes of it.
         workers: How many; None for as many as there is room for now.
+        address: Of the cluster; "" for this machine's.
+        cpus: CPU cores of a trial.
+        gpus: The share of a GPU that a trial takes.
         trials: How many trials there are, at most.
         log_dir: Where workers' logs go.
         should_stop: Asked after each epoch.
@@ -182,7 +174,7 @@ def open_on_ray(
         ConfigurationError: Ray is not installed.
         WorkerError: No cluster answers, or it has no room for a trial.
     """
-    cluster = RayCluster(request, hypermodel=setting.hypermodel)
+    cluster = RayCluster(address=address, cpus=cpus, gpus=gpus, hypermodel=setting.hypermodel)
     try:
         count = workers or min(trials, _room(cluster))
         return RayPool(
@@ -199,11 +191,10 @@ def open_on_ray(
 
 
 def _room(cluster: RayCluster) -> int:
-    places, request = cluster.places, cluster.request
-    if not places:
-        gpu = f" and {request.gpus:g} GPU" if request.gpus else ""
+    if not (places := cluster.places):
+        gpu = f" and {cluster.gpus:g} GPU" if cluster.gpus else ""
         raise WorkerError(
-            f"--executor ray: no node of the cluster has {request.cpus} CPU{gpu} for a trial; ask "
+            f"--executor ray: no node of the cluster has {cluster.cpus} CPU{gpu} for a trial; ask "
             "for less with --cpus-per-trial and --gpus-per-trial, start nodes, or, where nodes "
             "are started on demand, give --workers N"
         )
@@ -252,9 +243,9 @@ class RayPool(Pool):
             environment={
                 "KERAS_BACKEND": backend.load().backend.backend(),
                 "TF_CPP_MIN_LOG_LEVEL": "3",
-                **thread_variables(cluster.request.cpus),
+                **thread_variables(cluster.cpus),
             },
-            gpus=cluster.request.gpus,
+            gpus=cluster.gpus,
             log_file=self._log_dir,
             shared=(self._log_dir, dataset.train.array_file, dataset.views.array_file),
             versions={name: found[name] for name in SAME_EVERYWHERE if name in found},
@@ -277,12 +268,11 @@ class RayPool(Pool):
 
     def _start(self, number: int) -> Worker:
         setup = dataclasses.replace(self._setup, log_file=self._log_dir / f"worker-{number}.log")
-        request = self._cluster.request
         actor = (
             self._ray.remote(RemoteWorker)
             .options(
-                num_cpus=request.cpus,
-                num_gpus=request.gpus,
+                num_cpus=self._cluster.cpus,
+                num_gpus=self._cluster.gpus,
                 # One call waits for messages while another brings a task.
                 max_concurrency=4,
                 # Lost ones are replaced here, where their trials are known.

@@ -6,18 +6,19 @@ was: resumable with the options that it had.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import shlex
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from search.config import Difference, RunConfig, differences, schedule_differences
-from search.errors import RunDirectoryError
-from search.journal import Event, EventKind
-from search.records import Dataset
+from search.errors import ConfigurationError, DataError, RunDirectoryError, StopRequestedError
+from search.journal import Event, EventKind, created, plans
+from search.records import Bracket, Dataset
 from search.run_directory import RunDirectory
 from search.tuning.executors import Pace
-from search.tuning.loop import check_journal
 from search.tuning.oracle import ScheduleOracle
-from search.tuning.schedule import Bracket, Schedule, continues, planned_brackets
+from search.tuning.schedule import Schedule, continues
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,27 +40,22 @@ class Begun:
 
 def begun(events: Sequence[Event]) -> Begun | None:
     """Return what the journal says is settled, None before the first plan."""
-    plans = [event for event in events if event["event"] == EventKind.PLAN]
-    if not plans:
+    known = plans(events)
+    if not known:
         return None
-    first = plans[0]
+    first, latest = known[0], known[-1]
     return Begun(
-        pace=Pace(epoch=first["seconds_per_epoch"], trial=first.get("seconds_per_trial", 0.0)),
-        precision=first.get("precision", ""),
-        brackets=planned_brackets(plans[-1]) if _has_trials(events) else (),
-        reserved=first.get("reserved_seconds", 0.0),
+        pace=Pace(epoch=first.seconds_per_epoch or 0.0, trial=first.seconds_per_trial or 0.0),
+        precision=first.precision,
+        brackets=latest.brackets if _has_trials(events) else (),
+        reserved=first.reserved_seconds,
     )
 
 
 def finished_brackets(events: Sequence[Event]) -> tuple[Bracket, ...] | None:
     """Return the brackets of the latest search that ran to its end, None where none did."""
-    plan, finished = None, None
-    for event in events:
-        if event["event"] == EventKind.PLAN:
-            plan = event
-        elif event["event"] == EventKind.SEARCH_ENDED:
-            finished = plan
-    return None if finished is None else planned_brackets(finished)
+    ends = [n for n, event in enumerate(events) if event["event"] == EventKind.SEARCH_ENDED]
+    return plans(events[: ends[-1]])[-1].brackets if ends else None
 
 
 def claim(directory: RunDirectory, config: RunConfig, *, resume: bool, overwrite: bool) -> bool:
@@ -110,6 +106,44 @@ def claim(directory: RunDirectory, config: RunConfig, *, resume: bool, overwrite
     return goes_on
 
 
+@contextlib.contextmanager
+def held(directory: RunDirectory, config: RunConfig, *, resumed: bool) -> Iterator[None]:
+    """Hold a run for this process; a command that was wrong leaves its name free.
+
+    Args:
+        directory: The run, claimed.
+        config: What is asked for; a run that begins anew begins with this.
+        resumed: Whether there is something to go on with.
+    """
+    with directory.lock():
+        if not resumed:
+            directory.clear()
+            directory.write_json("config.json", config)
+        try:
+            yield
+        except (ConfigurationError, DataError):
+            if not directory.trials():
+                directory.clear()
+            raise
+
+
+@contextlib.contextmanager
+def stopped_in_order(directory: RunDirectory) -> Iterator[None]:
+    """Journal that the user stopped the run, and say how to go on.
+
+    Raises:
+        StopRequestedError: They did.
+    """
+    try:
+        yield
+    except (StopRequestedError, KeyboardInterrupt) as error:
+        directory.append(EventKind.STOPPED, reason=str(error) or type(error).__name__)
+        raise StopRequestedError(
+            "stopped; every finished epoch is kept. Go on with: python -m search.run --resume "
+            f"{shlex.quote(directory.root.as_posix())}"
+        ) from None
+
+
 def check_same_data(directory: RunDirectory, dataset: Dataset) -> None:
     """Refuse to continue a run on other images than it began with.
 
@@ -128,11 +162,7 @@ def check_same_data(directory: RunDirectory, dataset: Dataset) -> None:
 
 
 def check_same_backend(directory: RunDirectory, backend: str) -> None:
-    """Refuse to continue a search on another backend, whose numbers are others.
-
-    Args:
-        directory: The run.
-        backend: Name of Keras' backend in this process.
+    """Refuse to continue a search on another of Keras' backends, whose numbers are others.
 
     Raises:
         RunDirectoryError: Trials were begun on another one.
@@ -167,13 +197,14 @@ def refuse_other_search(
     known = begun(events)
     if known is None:
         return
-    if not continues(schedule, known.brackets):
-        changed = []
-        if (directory.root / "config.json").exists():
-            changed = schedule_differences(directory.read(RunConfig, "config.json"), config)
+    if not continues(schedule, known.brackets) and (directory.root / "config.json").exists():
+        changed = schedule_differences(directory.read(RunConfig, "config.json"), config)
         if changed:
             raise RunDirectoryError(_would_change(directory, changed))
-    check_journal(oracle, events)
+    # A fresh oracle refuses a trial that has no place in its schedule, or other values.
+    for event in events:
+        if event["event"] == EventKind.TRIAL_CREATED:
+            oracle.restore(created(event))
 
 
 def _would_change(directory: RunDirectory, changed: Sequence[Difference]) -> str:

@@ -10,49 +10,14 @@ rung is always exactly R.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from search.config import BUDGET
 from search.errors import ConfigurationError
+from search.records import Bracket, PlanRecord, Rung
 
 SECONDS_PER_UNIT = {"s": 1.0, "m": 60.0, "h": 3600.0}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rung:
-    """One level of successive halving.
-
-    Attributes:
-        count: Trials that are to complete here.
-        initial_epoch: Epochs they bring along from the rung below.
-        epochs: Epoch number they are trained to.
-    """
-
-    count: int
-    initial_epoch: int
-    epochs: int
-
-    @property
-    def trained(self) -> int:
-        """Return the epochs trained in this rung, all trials together."""
-        return self.count * (self.epochs - self.initial_epoch)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bracket:
-    """One run of successive halving.
-
-    Attributes:
-        iteration: Which repetition of Hyperband, 0 first.
-        bracket: The paper's s; the number of halvings.
-        rungs: Its rungs, first to last.
-    """
-
-    iteration: int
-    bracket: int
-    rungs: tuple[Rung, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +63,8 @@ class Schedule:
 
     def plan(
         self, seconds_per_epoch: float | None = None, seconds_per_trial: float = 0.0
-    ) -> dict[str, Any]:
-        """Return the fields of a PLAN event.
+    ) -> PlanRecord:
+        """Return what is going to be done, and how long it takes.
 
         Args:
             seconds_per_epoch: Measured time of an epoch of the baseline.
@@ -108,44 +73,18 @@ class Schedule:
         seconds = None
         if seconds_per_epoch is not None:
             seconds = seconds_per_epoch * self.epochs + seconds_per_trial * self.trials
-        return {
-            "tuner": self.tuner,
-            "max_epochs": self.max_epochs,
-            "brackets": [
-                {
-                    "iteration": bracket.iteration,
-                    "bracket": bracket.bracket,
-                    "rungs": [
-                        {
-                            "count": rung.count,
-                            "initial_epoch": rung.initial_epoch,
-                            "epochs": rung.epochs,
-                        }
-                        for rung in bracket.rungs
-                    ],
-                }
-                for bracket in self.brackets
-            ],
-            "configurations": self.configurations,
-            "trials": self.trials,
-            "epochs": self.epochs,
-            "seconds_per_epoch": seconds_per_epoch,
-            "seconds_per_trial": seconds_per_trial,
-            "estimated_seconds": seconds,
-            "notes": list(self.notes),
-        }
-
-
-def planned_brackets(plan: Mapping[str, Any]) -> tuple[Bracket, ...]:
-    """Return the brackets of a PLAN event: what `Schedule.plan` made of them, undone."""
-    return tuple(
-        Bracket(
-            iteration=bracket["iteration"],
-            bracket=bracket["bracket"],
-            rungs=tuple(Rung(**rung) for rung in bracket["rungs"]),
+        return PlanRecord(
+            tuner=self.tuner,
+            max_epochs=self.max_epochs,
+            brackets=self.brackets,
+            configurations=self.configurations,
+            trials=self.trials,
+            epochs=self.epochs,
+            seconds_per_epoch=seconds_per_epoch,
+            seconds_per_trial=seconds_per_trial,
+            estimated_seconds=seconds,
+            notes=self.notes,
         )
-        for bracket in plan["brackets"]
-    )
 
 
 def continues(schedule: Schedule, begun: Sequence[Bracket]) -> bool:

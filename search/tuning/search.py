@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import keras_tuner as kt
@@ -21,22 +21,23 @@ from search.config import (
     TunerKind,
 )
 from search.data.prepare import with_validation_trained
-from search.errors import ConfigurationError
-from search.journal import EventKind
-from search.records import Dataset, PlanRecord, TrialRecord, Values, from_json
+from search.errors import ConfigurationError, RunDirectoryError
+from search.journal import plans
+from search.records import BestHyperparameters, Dataset, PlanRecord, Values
 from search.run_directory import RunDirectory
 from search.tuning import space as spaces
 from search.tuning.devices import default_precision
 from search.tuning.executors import Executor, Pace, measure_pace
-from search.tuning.hypermodel import Factory
+from search.tuning.hypermodel import Factory, factory
 from search.tuning.loop import Listener, SearchLoop
 from search.tuning.model import Setting, release_memory
 from search.tuning.oracle import ScheduleOracle
-from search.tuning.planning import PlannedSearch, plan_search
+from search.tuning.planning import plan_search
 from search.tuning.pool import PoolLimits, open_executor
-from search.tuning.proposals import MAX_DRAWS
-from search.tuning.ray import RayRequest, open_on_ray
+from search.tuning.proposals import MAX_DRAWS, ConfigurationSource
+from search.tuning.ray import open_on_ray
 from search.tuning.resume import Begun, finished_brackets, refuse_other_search
+from search.tuning.schedule import Schedule
 from search.tuning.space import Belief, Prior
 from search.tuning.trial import ShouldStop
 
@@ -63,7 +64,7 @@ class Search:
         config: RunConfig,
         dataset: Dataset,
         *,
-        hypermodel: Factory,
+        hypermodel: Factory | None = None,
         known: Begun | None = None,
         after: Callable[[Pace, int], float] = lambda pace, workers: 0.0,
         since: float | None = None,
@@ -73,7 +74,7 @@ class Search:
         Args:
             config: What was asked for.
             dataset: Training and validation images.
-            hypermodel: Gives the HyperModel, see `hypermodel.factory`.
+            hypermodel: Gives the HyperModel; None for the one that `config` names.
             known: What earlier processes of the run settled.
             after: Gives the seconds that all that follows the search takes, by the baseline's pace
                 and the number of workers.
@@ -83,14 +84,14 @@ class Search:
             ConfigurationError: A hyperparameter to fix, vary or enqueue is not in the space.
         """
         self.config = config
+        self._hypermodel = hypermodel or factory(config, dataset)
         self.search_setting = Setting(
             dataset=dataset,
-            hypermodel=hypermodel(config.max_epochs, len(dataset.train)),
+            hypermodel=self._hypermodel(config.max_epochs, len(dataset.train)),
             objective=config.objective,
             prevalence=config.prevalence or dataset.prevalence,
             max_parameters=config.max_parameters,
         )
-        self._hypermodel = hypermodel
         self._horizon = config.max_epochs
         declared = spaces.declared(self.search_setting.hypermodel)
         self.defaults: Values = spaces.defaults(declared)
@@ -121,32 +122,31 @@ class Search:
         Raises:
             ConfigurationError: The earlier run has no best configuration, or one of another space.
         """
-        hypermodel = self.search_setting.hypermodel
-        if not self.config.prior:
-            known = getattr(hypermodel, "prior", None)
-            if known is None:
-                return {name: Belief(value=value) for name, value in self.defaults.items()}
-            return {name: Belief(value=v, spread=spread) for name, (v, spread) in known.items()}
-        file = Path(self.config.prior) / "best_hyperparameters.json"
-        if not file.exists():
-            file = Path(self.config.results_dir) / file
+        if self.config.prior:
+            return {name: Belief(value=v) for name, v in self._earlier_best().items()}
+        known = getattr(self.search_setting.hypermodel, "prior", None)
+        if known is None:
+            return {name: Belief(value=value) for name, value in self.defaults.items()}
+        return {name: Belief(value=v, spread=spread) for name, (v, spread) in known.items()}
+
+    def _earlier_best(self) -> Values:
+        option, file = f"--prior {self.config.prior}", "best_hyperparameters.json"
+        run = RunDirectory(Path(self.config.prior))
+        if not (run.root / file).exists():
+            run = RunDirectory(Path(self.config.results_dir) / run.root)
         try:
-            values = json.loads(file.read_text(encoding="utf-8"))["values"]
+            values = run.read(BestHyperparameters, file).values
+        except RunDirectoryError as error:
+            raise ConfigurationError(
+                f"{option}: {error}; name a run whose search has ended"
+            ) from None
+        try:
             spaces.complete(self.space, values)
-        except OSError as error:
-            raise ConfigurationError(
-                f"--prior {self.config.prior}: {file} cannot be read ({error.strerror}); name a "
-                "run whose search has ended"
-            ) from None
-        except (ValueError, KeyError, TypeError) as error:
-            raise ConfigurationError(
-                f"--prior {self.config.prior}: {file} is damaged ({error}); name another run"
-            ) from None
         except ConfigurationError as error:
             raise ConfigurationError(
-                f"--prior {self.config.prior}: its best configuration is of another space: {error}"
+                f"{option}: its best configuration is of another space: {error}"
             ) from None
-        return {name: Belief(value=value) for name, value in values.items()}
+        return values
 
     @property
     def pace(self) -> Pace:
@@ -175,9 +175,9 @@ class Search:
         if self._measured is None and BUDGET_IN_TIME.match(self.config.budget):
             return False
         images = len(self.search_setting.dataset.train)
-        epochs, before = self.plan().schedule.max_epochs, self._horizon
+        epochs, before = self.schedule.max_epochs, self._horizon
         self._horizon = epochs
-        self.search_setting = dataclasses.replace(
+        self.search_setting = replace(
             self.search_setting, hypermodel=self._hypermodel(epochs, images)
         )
         return epochs != before
@@ -192,7 +192,7 @@ class Search:
         dataset = self.search_setting.dataset
         if on_everything:
             dataset = with_validation_trained(dataset)
-        return dataclasses.replace(
+        return replace(
             self.search_setting,
             dataset=dataset,
             hypermodel=self._hypermodel(epochs or self.config.refit_epochs, len(dataset.train)),
@@ -217,16 +217,19 @@ class Search:
         """
         workers = self.config.workers
         if workers is None:
-            plans = [e for e in directory.events() if e["event"] == EventKind.PLAN]
-            workers = max((int(plan.get("workers") or 1) for plan in plans), default=1)
-
-        # That a search gives up on a slow trial says nothing about the few that are retrained.
-        limits = dataclasses.replace(self._limits, trial_timeout=0.0)
+            workers = max((plan.workers or 1 for plan in plans(directory.events())), default=1)
 
         @contextmanager
         def start(setting: Setting, *, trainings: int) -> Iterator[Executor]:
-            count = min(workers, trainings)
-            with closing(self._open(setting, count, directory, should_stop, limits)) as executor:
+            executor = self._open(
+                setting,
+                min(workers, trainings),
+                directory,
+                should_stop,
+                # That a search gives up on a slow trial says nothing about the few retrained.
+                trial_timeout=0.0,
+            )
+            with closing(executor):
                 yield executor
 
         return start
@@ -237,40 +240,32 @@ class Search:
         workers: int | None,
         directory: RunDirectory,
         should_stop: ShouldStop,
-        limits: PoolLimits,
         *,
         trials: int = MANY,
+        trial_timeout: float | None = None,
     ) -> Executor:
         """Start workers where they were asked for; for none no cluster is asked."""
-        if self.config.executor is ExecutorKind.RAY and workers != 0:
-            return open_on_ray(
-                setting,
-                RayRequest(
-                    address=self.config.address,
-                    cpus=self.config.cpus_per_trial,
-                    gpus=self.config.gpus_per_trial,
-                ),
-                workers,
-                trials=trials,
-                log_dir=directory.logs_dir,
-                should_stop=should_stop,
-                limits=limits,
+        config = self.config
+        limits = PoolLimits(
+            retries=config.retries,
+            trial_timeout=config.trial_timeout if trial_timeout is None else trial_timeout,
+            stall_timeout=config.stall_timeout,
+        )
+        start: Callable[..., Executor] = open_executor
+        if config.executor is ExecutorKind.RAY and workers != 0:
+            start = partial(
+                open_on_ray,
+                address=config.address,
+                cpus=config.cpus_per_trial,
+                gpus=config.gpus_per_trial,
             )
-        return open_executor(
+        return start(
             setting,
             workers,
             trials=trials,
             log_dir=directory.logs_dir,
             should_stop=should_stop,
             limits=limits,
-        )
-
-    @property
-    def _limits(self) -> PoolLimits:
-        return PoolLimits(
-            retries=self.config.retries,
-            trial_timeout=self.config.trial_timeout,
-            stall_timeout=self.config.stall_timeout,
         )
 
     @contextmanager
@@ -291,7 +286,6 @@ class Search:
             workers,
             directory,
             should_stop,
-            self._limits,
             trials=self._expected_trials(),
         )
         try:
@@ -306,7 +300,6 @@ class Search:
                     0 if workers == 0 else executor.workers,
                     directory,
                     should_stop,
-                    self._limits,
                 )
             self._executor = executor
             yield executor
@@ -326,21 +319,23 @@ class Search:
         """Return whether an earlier process of the run finished this very search."""
         if self._measured is None:
             return False
-        return finished_brackets(directory.events()) == self.plan().schedule.brackets
+        return finished_brackets(directory.events()) == self.schedule.brackets
 
     def _expected_trials(self) -> int:
         """Return how many trials there are; for a budget in time only once the pace is known."""
         if self._measured is None and BUDGET_IN_TIME.match(self.config.budget):
             return MANY
-        return self.plan().schedule.trials
+        return self.schedule.trials
 
-    def plan(self) -> PlannedSearch:
+    @property
+    def schedule(self) -> Schedule:
+        """Return the brackets of the search."""
+        return self.plan()[0]
+
+    def plan(self) -> tuple[Schedule, ConfigurationSource]:
         """Return the schedule and where its configurations come from."""
-        return self._planned(self.config)
-
-    def _planned(self, config: RunConfig) -> PlannedSearch:
         return plan_search(
-            config,
+            self.config,
             space=self.space,
             queue=self.queue,
             prior=self.prior,
@@ -358,14 +353,16 @@ class Search:
             RunDirectoryError: The schedule or a trial of it does not fit.
         """
         if self._measured is not None:
-            planned = self.plan()
-            oracle = self._oracle(planned, directory)
-            refuse_other_search(directory, self.config, planned.schedule, oracle)
+            schedule, source = self.plan()
+            oracle = self._oracle(schedule, source, directory)
+            refuse_other_search(directory, self.config, schedule, oracle)
 
-    def _oracle(self, planned: PlannedSearch, directory: RunDirectory) -> ScheduleOracle:
+    def _oracle(
+        self, schedule: Schedule, source: ConfigurationSource, directory: RunDirectory
+    ) -> ScheduleOracle:
         return ScheduleOracle(
-            schedule=planned.schedule,
-            source=planned.source,
+            schedule=schedule,
+            source=source,
             space=self.space,
             objective=self.config.objective,
             direction=self.config.direction,
@@ -378,25 +375,31 @@ class Search:
         Args:
             trainings: How many trainings the retraining takes, at most.
         """
-        planned = self.plan().schedule.plan(self.pace.epoch, self.pace.trial)
+        planned = self.schedule.plan(self.pace.epoch, self.pace.trial)
         epochs = self.config.refit_epochs * trainings
-        workers = self._executor.workers if self._executor else 1
-        planned["refit_epochs"], planned["trainings"] = epochs, trainings
-        planned["after_seconds"] = self._after(self.pace, workers)
-        planned["reserved_seconds"] = self._reserved
-        planned["notes"] = [
-            *planned["notes"],
+        after = self._after(self.pace, self._executor.workers if self._executor else 1)
+        retraining = (
             f"then {trainings} trainings of {self.config.refit_epochs} epochs: finalists racing "
             f"over {self.config.refit_seeds} seed(s), and the baseline; with test and report about "
-            f"{planned['after_seconds'] / 60:.0f} min more",
-        ]
-        if self._executor is not None:
-            planned["workers"] = self._executor.workers
-            planned["precision"] = self.precision
-            planned["notes"].append(
-                f"trained by {self._executor.description}, precision {self.precision}"
-            )
-        return from_json(PlanRecord, planned)
+            f"{after / 60:.0f} min more"
+        )
+        planned = replace(
+            planned,
+            after_seconds=after,
+            reserved_seconds=self._reserved,
+            refit_epochs=epochs,
+            trainings=trainings,
+            notes=(*planned.notes, retraining),
+        )
+        if self._executor is None:
+            return planned
+        trained = f"trained by {self._executor.description}, precision {self.precision}"
+        return replace(
+            planned,
+            workers=self._executor.workers,
+            precision=self.precision,
+            notes=(*planned.notes, trained),
+        )
 
     def _fits(self, values: Values) -> bool:
         """Return whether a configuration's model is within `--max-parameters`.
@@ -424,10 +427,8 @@ class Search:
             "cannot win; it is retrained and evaluated all the same"
         ]
 
-    def search(
-        self, directory: RunDirectory, executor: Executor, *, listener: Listener
-    ) -> list[TrialRecord]:
-        """Search, from the first trial or from where the journal ends.
+    def loop(self, directory: RunDirectory, executor: Executor, listener: Listener) -> SearchLoop:
+        """Return what searches, from the first trial or from where the journal ends.
 
         Args:
             directory: The run directory.
@@ -436,26 +437,23 @@ class Search:
 
         Raises:
             ConfigurationError: Nothing that may be proposed fits `--max-parameters`.
-            SearchFailedError: Every configuration failed or learned nothing.
         """
-        planned = self.plan()
-        if planned.schedule.configurations > len(self.queue) and (
-            planned.source.values(len(self.queue)) is None
-        ):
+        schedule, source = self.plan()
+        queued = len(self.queue)
+        if schedule.configurations > queued and source.values(queued) is None:
             raise ConfigurationError(
                 f"--max-parameters {self.config.max_parameters:,}: none of {MAX_DRAWS} "
                 "configurations drawn has a model that small; raise the limit (0 is none), or "
                 "lower --image-size"
             )
-        loop = SearchLoop(
-            oracle=self._oracle(planned, directory),
+        return SearchLoop(
+            oracle=self._oracle(schedule, source, directory),
             executor=executor,
             run=directory,
             seed=self.config.seed,
             listener=listener,
             precision=self.precision,
         )
-        return loop.search()
 
 
 def parameters(hypermodel: kt.HyperModel, values: Values) -> int:

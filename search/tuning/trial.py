@@ -90,13 +90,17 @@ def train_trial(
         should_stop=should_stop or (lambda: False),
         on_step=on_step or (lambda: None),
     )
-    failure = _attempt(run)
     batch_size = int(spec.values.get("batch_size", 0))
-    if failure is not None and failure.kind is FailureKind.OUT_OF_MEMORY and batch_size > 1:
-        half = batch_size // 2
-        run.notes += (f"out of memory at batch size {batch_size}; retried at {half}",)
-        run.spec = dataclasses.replace(spec, values={**spec.values, "batch_size": half})
+    try:
         failure = _attempt(run)
+        if failure is not None and failure.kind is FailureKind.OUT_OF_MEMORY and batch_size > 1:
+            release_memory()
+            half = batch_size // 2
+            run.notes += (f"out of memory at batch size {batch_size}; retried at {half}",)
+            run.spec = dataclasses.replace(spec, values={**spec.values, "batch_size": half})
+            failure = _attempt(run)
+    finally:
+        release_memory()
     return TrialResult(
         trial_id=spec.trial_id,
         epochs=tuple(run.records),
@@ -167,25 +171,58 @@ class _Run:
 
 def _attempt(run: _Run) -> Failure | None:
     """Train, and turn exceptions into a failure: the one place that does so."""
+    spec, setting = run.spec, run.setting
     try:
-        _train(run)
+        if (ready := _prepare(run)) is not None:
+            model, feed, validator, initial = ready
+            hyperparameters = kt.HyperParameters()
+            hyperparameters.values = copy.deepcopy(spec.values)
+            setting.hypermodel.fit(
+                hyperparameters,
+                model,
+                feed,
+                initial_epoch=initial,
+                epochs=spec.epochs,
+                callbacks=[_EpochEnd(run, feed, validator)],
+                shuffle=False,
+                verbose=0,
+            )
     except SearchError:
         raise
     except _DivergedError as error:
         return Failure(kind=FailureKind.DIVERGED, message=str(error))
     except Exception as error:
-        refuse_machine_faults(run.setting.dataset, error)
-        text = traceback.format_exc().strip().splitlines()[-TRACEBACK_LINES:]
+        refuse_machine_faults(setting.dataset, error)
+        first, _, _ = str(error).strip().partition("\n")
         return Failure(
             kind=failure_kind(error),
-            message=f"{type(error).__name__}: {str(error).strip().splitlines()[0][:300]}"
-            if str(error).strip()
-            else type(error).__name__,
-            traceback="\n".join(text),
+            message=": ".join(filter(None, (type(error).__name__, first[:300]))),
+            traceback="\n".join(traceback.format_exc().strip().splitlines()[-TRACEBACK_LINES:]),
         )
-    finally:
-        release_memory()
     return None
+
+
+def _prepare(run: _Run) -> tuple[Any, TrainingFeed, Validator, int] | None:
+    """Build what trains and restore it; return it with the epochs behind it, None if it is done."""
+    spec, setting = run.spec, run.setting
+    begin = time.perf_counter()
+    model = build_model(
+        setting,
+        spec.values,
+        spec.seed,
+        precision=spec.precision,
+        max_parameters=setting.max_parameters,
+    )
+    run.parameters = int(model.count_params())
+    feed = training_feed(setting, spec.values, spec.seed)
+    initial = _restore(run, model, feed.num_batches)
+    for record in run.records:
+        run.on_epoch(record)
+    if initial >= spec.epochs or run.out_of_patience:
+        return None
+    validator = Validator(setting.dataset, prevalence=setting.prevalence, on_batch=run.on_step)
+    run.costs["build"] += time.perf_counter() - begin
+    return model, feed, validator, initial
 
 
 def refuse_machine_faults(dataset: Dataset, error: BaseException | None = None) -> None:
@@ -226,39 +263,6 @@ def failure_kind(error: BaseException) -> FailureKind:
     if name == "ModelTooLargeError":
         return FailureKind.TOO_LARGE
     return FailureKind.ERROR
-
-
-def _train(run: _Run) -> None:
-    spec, setting = run.spec, run.setting
-    begin = time.perf_counter()
-    model = build_model(
-        setting,
-        spec.values,
-        spec.seed,
-        precision=spec.precision,
-        max_parameters=setting.max_parameters,
-    )
-    run.parameters = int(model.count_params())
-    feed = training_feed(setting, spec.values, spec.seed)
-    initial = _restore(run, model, feed.num_batches)
-    for record in run.records:
-        run.on_epoch(record)
-    if initial >= spec.epochs or run.out_of_patience:
-        return
-    validator = Validator(setting.dataset, prevalence=setting.prevalence, on_batch=run.on_step)
-    run.costs["build"] += time.perf_counter() - begin
-    hyperparameters = kt.HyperParameters()
-    hyperparameters.values = copy.deepcopy(spec.values)
-    setting.hypermodel.fit(
-        hyperparameters,
-        model,
-        feed,
-        initial_epoch=initial,
-        epochs=spec.epochs,
-        callbacks=[_EpochEnd(run, feed, validator)],
-        shuffle=False,
-        verbose=0,
-    )
 
 
 def _restore(run: _Run, model: Any, steps_per_epoch: int) -> int:
@@ -383,8 +387,3 @@ class _EpochEnd(keras.callbacks.Callback):
         if epoch > self.run.spec.initial_epoch:
             self.run.records.append(record)
         return record
-
-
-def weights_file(directory: Path, *, best: bool) -> Path:
-    """Return the weights that a finished trial left."""
-    return directory / (checkpoint.BEST if best else checkpoint.LAST)

@@ -57,8 +57,10 @@ def executor(setting: Setting, run: RunDirectory, address: str) -> Executor:
     clusters.MEASURE_SECONDS = 400.0
     pool = clusters.open_on_ray(
         setting,
-        clusters.RayRequest(address=address),
         2,
+        address=address,
+        cpus=1,
+        gpus=0.0,
         trials=100,
         log_dir=run.logs_dir,
         should_stop=lambda: False,

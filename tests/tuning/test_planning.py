@@ -1,5 +1,7 @@
 """From options to schedule and source: small spaces, grids, budgets, queues."""
 
+from types import SimpleNamespace
+
 import keras_tuner as kt
 import pytest
 
@@ -20,9 +22,10 @@ def space(values: int, *, continuous: bool = False) -> kt.HyperParameters:
 
 def plan(config: RunConfig, found: kt.HyperParameters, *, queue=None, seconds=1.0, begun=()):
     queue = [spaces.defaults(found)] if queue is None else queue
-    return plan_search(
+    schedule, source = plan_search(
         config, space=found, queue=queue, seconds_per_epoch=lambda: seconds, begun=begun
     )
+    return SimpleNamespace(schedule=schedule, source=source)
 
 
 def drawn(planned) -> list[dict]:
@@ -126,15 +129,15 @@ def test_a_budget_picks_the_largest_schedule_that_fits():
 
 
 def test_a_budget_in_time_pays_for_starting_trials_too():
-    planned = plan_search(
+    schedule, _ = plan_search(
         RunConfig(max_epochs=27, budget="10m"),
         space=space(5, continuous=True),
         queue=[],
         seconds_per_epoch=lambda: 1.0,
         seconds_per_trial=lambda: 5.0,
     )
-    assert "is 600 epochs, 5.0 of them for every trial's start: R = " in planned.schedule.notes[-1]
-    assert 300 < planned.schedule.plan(1.0, 5.0)["estimated_seconds"] <= 600
+    assert "is 600 epochs, 5.0 of them for every trial's start: R = " in schedule.notes[-1]
+    assert 300 < schedule.plan(1.0, 5.0).estimated_seconds <= 600
 
 
 @pytest.mark.parametrize("kind", list(TunerKind))

@@ -18,7 +18,7 @@ from search.errors import WorkerError
 from search.journal import trial_records
 from search.records import TrialSpec
 from search.run_directory import RunDirectory
-from search.tuning.ray import RayCluster, RayRequest
+from search.tuning.ray import RayCluster
 from search.tuning.worker import Broken, RemoteSetup, RemoteWorker, rooted
 from tests.tuning.on_ray import SCHEDULE
 from tests.tuning.replay import check_replay
@@ -193,7 +193,7 @@ def test_a_cluster_that_does_not_answer_is_named_with_the_remedy():
     pytest.importorskip("ray")
     address = f"127.0.0.1:{free_port()}"
     with pytest.raises(WorkerError, match=rf"--address {address}.*RAY\.md"):
-        RayCluster(RayRequest(address=address), hypermodel=object())
+        RayCluster(address=address, hypermodel=object())
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,7 @@ def test_as_many_workers_as_nodes_have_room_for(cpus, gpus, places):
             ]
 
     cluster = object.__new__(RayCluster)
-    cluster.ray, cluster.request = FakeRay, RayRequest(cpus=cpus, gpus=gpus)
+    cluster.ray, cluster.cpus, cluster.gpus = FakeRay, cpus, gpus
     assert cluster.places == places
     assert cluster.nodes == 3
 

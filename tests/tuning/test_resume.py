@@ -5,6 +5,7 @@ import pytest
 from search.config import RunConfig
 from search.errors import RunDirectoryError
 from search.journal import EventKind
+from search.records import to_json
 from search.run_directory import RunDirectory
 from search.tuning.resume import begun, check_same_backend, claim, finished_brackets
 from search.tuning.schedule import hyperband
@@ -25,7 +26,7 @@ def started(run: RunDirectory, *, backend: str = "tensorflow") -> None:
 
 
 def plan(run: RunDirectory, schedule=ONCE, **fields) -> None:
-    run.append(EventKind.PLAN, **schedule.plan(2.0, 1.0), **fields)
+    run.append(EventKind.PLAN, **{**to_json(schedule.plan(2.0, 1.0)), **fields})
 
 
 def trial(run: RunDirectory) -> None:
@@ -98,7 +99,7 @@ def test_the_first_pace_holds_and_the_latest_brackets(run):
     plan(run, precision="float32")
     assert begun(run.events()).brackets == ()
     trial(run)
-    run.append(EventKind.PLAN, **TWICE.plan(9.0, 9.0), precision="mixed_bfloat16")
+    run.append(EventKind.PLAN, **{**to_json(TWICE.plan(9.0, 9.0)), "precision": "mixed_bfloat16"})
     known = begun(run.events())
     assert (known.pace.epoch, known.pace.trial, known.precision) == (2.0, 1.0, "float32")
     assert known.brackets == TWICE.brackets

@@ -46,8 +46,8 @@ def search(tiny_dataset, tmp_path):
         searching = make(tiny_dataset, begun(directory.events()) or KNOWN, **options)
         searching.refuse_other(directory)
         directory.write_json("config.json", searching.config)
-        directory.append(EventKind.PLAN, **searching.plan().schedule.plan(1.0, 0.0))
-        return searching.search(directory, FakeExecutor(workers=2), listener=lambda event: None)
+        directory.append(EventKind.PLAN, **to_json(searching.schedule.plan(1.0, 0.0)))
+        return searching.loop(directory, FakeExecutor(workers=2), lambda event: None).search()
 
     run.directory = directory
     return run
@@ -82,7 +82,7 @@ def test_a_larger_budget_is_accepted_where_it_repeats_the_brackets(search, tiny_
     whole = search(budget="22epochs")
     assert outcome(whole[: len(first)]) == outcome(first)
     assert len(whole) == 2 * len(first)
-    schedule = make(tiny_dataset, budget="22epochs").plan().schedule
+    schedule = make(tiny_dataset, budget="22epochs").schedule
     check_replay(search.directory.root, schedule)
 
 
@@ -114,7 +114,7 @@ def test_schedules_of_the_learning_rate_span_the_epochs_that_the_budget_leaves(
     tiny_dataset, budget
 ):
     made = make(tiny_dataset, None, max_epochs=27, budget=budget)
-    planned = made.plan().schedule.max_epochs
+    planned = made.schedule.max_epochs
     assert made.search_setting.hypermodel.epochs == planned
     assert (planned < 27) == bool(budget)
     assert made.refit_setting().hypermodel.epochs == made.config.refit_epochs
@@ -127,13 +127,13 @@ def test_a_budget_in_time_settles_that_span_when_the_pace_is_known(
     made = make(tiny_dataset, None, max_epochs=27, budget="100s", workers=0)
     directory = RunDirectory(tmp_path)
     with made.executor(directory, lambda: False) as executor:
-        planned = made.plan().schedule.max_epochs
+        planned = made.schedule.max_epochs
         assert planned < 27
         assert executor._setting.hypermodel.epochs == planned
         directory.append(EventKind.PLAN, **to_json(made.plan_record(trainings=2)))
     # A resumed run knows the pace from its beginning, and what was spent before.
     resumed = make(tiny_dataset, begun(directory.events()), max_epochs=27, budget="100s")
-    assert resumed.plan().schedule == made.plan().schedule
+    assert resumed.schedule == made.schedule
 
 
 def test_a_budget_in_time_leaves_what_the_rest_of_the_run_needs(tiny_dataset, monkeypatch):
@@ -196,7 +196,9 @@ def test_an_earlier_runs_best_is_the_prior_and_is_tried_first(tiny_dataset, tmp_
     run.write_json("best_hyperparameters.json", {"trial_id": "x", "values": values})
     made = make(tiny_dataset, prior="earlier", results_dir=str(tmp_path))
     assert made.queue[1] == values
-    with pytest.raises(ConfigurationError, match=r"--prior nowhere: .* cannot be read"):
+    with pytest.raises(
+        ConfigurationError, match=r"--prior nowhere: .*no such file.*search has ended"
+    ):
         make(tiny_dataset, prior="nowhere", results_dir=str(tmp_path))
     run.write_json("best_hyperparameters.json", {"trial_id": "x", "values": {"depth": 3}})
     with pytest.raises(ConfigurationError, match="another space"):
@@ -226,8 +228,8 @@ def test_workers_are_started_until_a_search_has_ended_however_many_trials_failed
     directory = RunDirectory(tmp_path / "run")
     directory.create()
     made = make(tiny_dataset, workers=3)
-    schedule = made.plan().schedule
-    directory.append(EventKind.PLAN, **schedule.plan(1.0, 0.0))
+    schedule = made.schedule
+    directory.append(EventKind.PLAN, **to_json(schedule.plan(1.0, 0.0)))
     for _ in range(schedule.trials):  # replacements count among them
         directory.append(EventKind.TRIAL_ENDED, status=TrialStatus.FAILED)
     if ended:

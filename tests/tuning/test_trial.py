@@ -233,16 +233,16 @@ def test_a_loss_that_is_not_finite_is_a_recorded_failure(setting, tmp_path):
 
 
 def test_out_of_memory_is_retried_once_at_half_the_batch(setting, tmp_path, monkeypatch):
-    whole = trials._train
+    whole = setting.hypermodel.fit
     sizes = []
 
-    def hungry(run):
-        sizes.append(run.spec.values["batch_size"])
+    def hungry(hp, *args, **options):
+        sizes.append(hp.values["batch_size"])
         if sizes[-1] > 4:
             raise MemoryError("not that much")
-        whole(run)
+        return whole(hp, *args, **options)
 
-    monkeypatch.setattr(trials, "_train", hungry)
+    monkeypatch.setattr(setting.hypermodel, "fit", hungry)
     result = train_trial(spec(tmp_path, "t"), setting)
     assert sizes == [8, 4]
     assert result.failure is None
