@@ -17,6 +17,7 @@ import stat
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -294,379 +295,295 @@ class Option:
     shown: str = ""
 
 
-def option(default: Any, group: str, text: str, **more: Any) -> Any:
+def option(
+    default: Any, text: str, *, group: str, on_resume: OnResume = OnResume.FIXED, **more: Any
+) -> Any:
     """Return a field of RunConfig with its row."""
-    metadata = {"option": Option(group=group, help=text, **more)}
+    metadata = {"option": Option(group=group, help=text, on_resume=on_resume, **more)}
     if isinstance(default, dict):
         return field(default_factory=lambda: dict(default), metadata=metadata)
     return field(default=default, metadata=metadata)
 
 
 FREE, GROWS, PLANNED = OnResume.FREE, OnResume.GROWS, OnResume.PLANNED
-DATA = "data"
-SEARCH = "search"
-WORKERS = "workers"
-RETRAINING = "retraining and verdict"
-RUN = "run directory"
+data_option = partial(option, group="data")
+search_option = partial(option, group="search")
+worker_option = partial(option, group="workers", on_resume=FREE)
+retraining_option = partial(option, group="retraining and verdict", on_resume=FREE)
+run_option = partial(option, group="run directory", on_resume=FREE)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """Everything that was asked for; `config.json` holds exactly this."""
 
-    data: str = option(
+    data: str = data_option(
         "auto",
-        DATA,
         "demo, kaggle, a folder or a .zip file; auto takes $CHEST_XRAY_DIR, ./chest_xray, "
         "./data/chest_xray, an earlier Kaggle download, else the demo",
         metavar="SOURCE",
         on_resume=FREE,
     )
-    split: SplitKind = option(
+    split: SplitKind = data_option(
         SplitKind.PATIENT,
-        DATA,
         "how validation images are chosen: patient puts no patient on both sides; notebook repeats "
         "the notebook's random split, to compare with it; folders takes your own val/",
     )
-    val_fraction: float = option(
+    val_fraction: float = data_option(
         0.2,
-        DATA,
         "share of the images for validation; more ranks configurations better, less trains better",
         between=(0.05, 0.5),
     )
-    image_size: int = option(
+    image_size: int = data_option(
         180,
-        DATA,
         "side of the images in pixels; 96 takes a quarter of the time of 180 and costs little",
         metavar="PX",
         between=(32, 512),
     )
-    channels: Channels = option(
+    channels: Channels = data_option(
         Channels.THREE,
-        DATA,
         "1 (gray), 3 (gray, three times, as the baseline has it), or rgb, which keeps real colour",
     )
-    classes: tuple[str, ...] = option(
+    classes: tuple[str, ...] = data_option(
         (),
-        DATA,
         "the two classes to take, of more folders; the others are listed as left out",
         metavar="A,B",
         shown="those of the folders",
     )
-    positive: str = option(
+    positive: str = data_option(
         "",
-        DATA,
         "the class that is the finding",
         metavar="NAME",
         shown="the one not called normal, negative, healthy, benign, control or 0",
     )
-    patients: str = option(
+    patients: str = data_option(
         "",
-        DATA,
         "regular expression with one group, the patient, searched in a file's name and then in its "
         "path",
         metavar="REGEX",
         shown="known names of files",
     )
-    table: str = option(
+    table: str = data_option(
         "",
-        DATA,
         "CSV file with the columns file, label, patient, split; all but the first are optional",
         metavar="FILE.csv",
         shown="no table",
     )
-    views: tuple[str, ...] = option(
+    views: tuple[str, ...] = data_option(
         ("crop", "shift", "zoom_out", "tone"),
-        DATA,
         "perturbed validation images: the kinds of perturbation; leave out what cannot happen to "
         "your images",
         metavar="KIND,KIND",
     )
-    views_per_image: int = option(
-        2, DATA, "perturbed copies of each validation image", between=(1, 4)
+    views_per_image: int = data_option(
+        2, "perturbed copies of each validation image", between=(1, 4)
     )
-    view_strength: dict[str, float | tuple[float, ...]] = option(
+    view_strength: dict[str, float | tuple[float, ...]] = data_option(
         {},
-        DATA,
         "strength of a perturbation, e.g. shift=0.1 or crop_area=0.6:0.9 (repeatable)",
         metavar="NAME=VALUE",
         repeated=True,
         read=lambda texts: dict(_strength(text) for text in texts),
         shown="see search/data/views.py",
     )
-    prevalence: float | None = option(
+    prevalence: float | None = data_option(
         None,
-        DATA,
         "share of positives where the network will be used, for the log losses",
         metavar="P",
         between=(0.001, 0.999),
         shown="that of the training images",
     )
-    cache_dir: str = option(
+    cache_dir: str = data_option(
         "",
-        DATA,
         "where decoded images are kept",
         metavar="DIR",
         on_resume=FREE,
         shown="~/.cache/xray-search",
     )
-    tuner: TunerKind = option(
+    tuner: TunerKind = search_option(
         TunerKind.HYPERBAND,
-        SEARCH,
         "how configurations are chosen; hyperband stops bad ones early, the others train all to "
         "the end",
     )
-    preset: str = option(
+    preset: str = search_option(
         "",
-        SEARCH,
         "other defaults: quick for a first result on a CPU in about an hour, thorough for a GPU "
         "over night; see below",
         known=("", "demo", "quick", "standard", "thorough"),
         on_resume=FREE,
         shown="standard, with --data demo: demo",
     )
-    max_epochs: int = option(
+    max_epochs: int = search_option(
         27,
-        SEARCH,
         "epochs of the longest trials (Hyperband's R); the other tuners train all trials this long",
         metavar="R",
         between=(1, 100_000),
     )
-    factor: int = option(
+    factor: int = search_option(
         3,
-        SEARCH,
         "hyperband keeps one configuration of this many (its eta); larger is harsher",
         between=(2, 100),
     )
-    iterations: int = option(
+    iterations: int = search_option(
         1,
-        SEARCH,
         "repetitions of hyperband; raise it on --resume to go on searching",
         between=(1, 1000),
         on_resume=GROWS,
     )
-    max_trials: int = option(
+    max_trials: int = search_option(
         30,
-        SEARCH,
         "trials of random and bayesian, and a cap for grid",
         between=(1, 1_000_000),
         on_resume=GROWS,
     )
-    budget: str = option(
+    budget: str = search_option(
         "",
-        SEARCH,
         "the largest search that fits: 300epochs, or a time for the whole run, such as 90m or 2h",
         metavar="B",
         on_resume=PLANNED,
         shown="no limit",
     )
-    objective: str = option(
+    objective: str = search_option(
         "stress_auc",
-        SEARCH,
         "metric that ranks configurations; robust_ ones are of the worst perturbation, stress_ "
         "ones of all perturbed images, val_ ones of the images as they are",
         metavar="METRIC",
         known=OBJECTIVES,
     )
-    fix: dict[str, Any] = option(
+    fix: dict[str, Any] = search_option(
         {},
-        SEARCH,
         "hold a hyperparameter, e.g. flip=false (repeatable)",
         metavar="NAME=VALUE",
         repeated=True,
         read=lambda texts: dict(_assignment("--fix", text) for text in texts),
     )
-    search: tuple[str, ...] = option(
-        (), SEARCH, "vary only these hyperparameters", metavar="NAME,NAME", shown="all"
+    search: tuple[str, ...] = search_option(
+        (), "vary only these hyperparameters", metavar="NAME,NAME", shown="all"
     )
-    hypermodel: str = option(
+    hypermodel: str = search_option(
         "",
-        SEARCH,
         "your own network: a kt.HyperModel, its class, or a function build(hp); see "
         "search/tuning/README.md for what it must accept",
         metavar="MODULE:NAME",
         shown="the documented network",
     )
-    source: SourceKind = option(
-        SourceKind.PRIOR,
-        SEARCH,
-        "hyperband draws around what is known, or uniformly from the whole space",
+    source: SourceKind = search_option(
+        SourceKind.PRIOR, "hyperband draws around what is known, or uniformly from the whole space"
     )
-    prior: str = option(
+    prior: str = search_option(
         "",
-        SEARCH,
         "draw around the best configuration of that earlier run",
         metavar="RUN",
         shown="what the HyperModel knows",
     )
-    enqueue: tuple[dict[str, Any], ...] = option(
+    enqueue: tuple[dict[str, Any], ...] = search_option(
         (),
-        SEARCH,
         "configurations to try first, as in best_hyperparameters.json, one or a list",
         metavar="FILE.json",
         read=lambda text: _queue(Path(text)),
     )
-    max_parameters: int = option(
-        4_000_000, SEARCH, "largest network that is trained, 0 for no limit", between=(0, 10**12)
+    max_parameters: int = search_option(
+        4_000_000, "largest network that is trained, 0 for no limit", between=(0, 10**12)
     )
-    seed: int = option(
-        8, SEARCH, "of everything; another one is another search", between=(0, 2**31 - 1)
+    seed: int = search_option(
+        8, "of everything; another one is another search", between=(0, 2**31 - 1)
     )
-    precision: Precision = option(
+    precision: Precision = worker_option(
         Precision.AUTO,
-        WORKERS,
         "number format of training; mixed_bfloat16 is faster on recent GPUs and some CPUs, auto "
         "takes it where the machine has it; the baseline stays float32",
+        on_resume=OnResume.FIXED,
     )
-    workers: int | None = option(
+    workers: int | None = worker_option(
         None,
-        WORKERS,
         "processes that train trials side by side; auto by cores, memory and GPUs, 0 trains in "
         "this process",
         between=(0, 1024),
         read=lambda text: None if text == "auto" else number("--workers", text, int),
-        on_resume=FREE,
         shown="auto",
     )
-    executor: ExecutorKind = option(
-        ExecutorKind.LOCAL,
-        WORKERS,
-        "local, or ray for the nodes of a Ray cluster, see search/tuning/RAY.md",
-        on_resume=FREE,
+    executor: ExecutorKind = worker_option(
+        ExecutorKind.LOCAL, "local, or ray for the nodes of a Ray cluster, see search/tuning/RAY.md"
     )
-    address: str = option(
-        "",
-        WORKERS,
-        "of the Ray cluster",
-        metavar="HOST:PORT",
-        on_resume=FREE,
-        shown="this machine's",
+    address: str = worker_option(
+        "", "of the Ray cluster", metavar="HOST:PORT", shown="this machine's"
     )
-    cpus_per_trial: int = option(
-        1, WORKERS, "CPU cores of a Ray node that a trial takes", between=(1, 1024), on_resume=FREE
+    cpus_per_trial: int = worker_option(
+        1, "CPU cores of a Ray node that a trial takes", between=(1, 1024)
     )
-    gpus_per_trial: float = option(
-        0.0,
-        WORKERS,
-        "share of a Ray node's GPU that a trial takes, e.g. 0.25",
-        between=(0, 1),
-        on_resume=FREE,
+    gpus_per_trial: float = worker_option(
+        0.0, "share of a Ray node's GPU that a trial takes, e.g. 0.25", between=(0, 1)
     )
-    trial_timeout: float = option(
-        0.0,
-        WORKERS,
-        "seconds that a trial may take in one worker, 0 for no limit",
-        between=(0, 10**7),
-        on_resume=FREE,
+    trial_timeout: float = worker_option(
+        0.0, "seconds that a trial may take in one worker, 0 for no limit", between=(0, 10**7)
     )
-    stall_timeout: float = option(
+    stall_timeout: float = worker_option(
         600.0,
-        WORKERS,
         "seconds without a sign of life after which a worker counts as hung; raise it on a slow "
         "machine",
         between=(0, 10**7),
-        on_resume=FREE,
     )
-    retries: int = option(
-        2,
-        WORKERS,
-        "how often a trial is started again when its worker is lost",
-        between=(0, 1000),
-        on_resume=FREE,
+    retries: int = worker_option(
+        2, "how often a trial is started again when its worker is lost", between=(0, 1000)
     )
-    choose_by: str = option(
+    choose_by: str = retraining_option(
         "",
-        RETRAINING,
         "metric that chooses the configurations to retrain",
         metavar="METRIC",
         known=("", *OBJECTIVES),
-        on_resume=FREE,
         shown="the objective",
     )
-    top: int = option(
+    top: int = retraining_option(
         1,
-        RETRAINING,
         "how many of the search's best are retrained; the best on validation is the winner",
         between=(1, 100),
-        on_resume=FREE,
     )
-    refit_epochs: int = option(
-        25,
-        RETRAINING,
-        "epochs of retraining; the best of them on validation is kept",
-        between=(1, 100_000),
-        on_resume=FREE,
+    refit_epochs: int = retraining_option(
+        25, "epochs of retraining; the best of them on validation is kept", between=(1, 100_000)
     )
-    refit_seeds: int = option(
+    refit_seeds: int = retraining_option(
         3,
-        RETRAINING,
         "networks per configuration, each with another seed; with one, differences of a few points "
         "may be noise",
         between=(1, 100),
-        on_resume=FREE,
     )
-    refit_patience: int = option(
+    refit_patience: int = retraining_option(
         0,
-        RETRAINING,
         "stop a retraining after so many epochs without a better objective, 0 for never",
         between=(0, 100_000),
-        on_resume=FREE,
     )
-    refit_on: RefitOn = option(
+    refit_on: RefitOn = retraining_option(
         RefitOn.TRAIN,
-        RETRAINING,
         "train+val trains the exported network once more on both, which gains a little and leaves "
         "no images to check it on",
-        on_resume=FREE,
     )
-    ensemble: bool = option(
-        False,
-        RETRAINING,
-        "export the mean probability of all seeds' networks as one model",
-        on_resume=FREE,
+    ensemble: bool = retraining_option(
+        False, "export the mean probability of all seeds' networks as one model"
     )
-    threshold_rule: str = option(
+    threshold_rule: str = retraining_option(
         "sensitivity=0.95",
-        RETRAINING,
         "how the decision threshold is chosen on validation: sensitivity=0.NN, specificity=0.NN, "
         "youden, or 0.5",
         metavar="RULE",
-        on_resume=FREE,
     )
-    calibrate: CalibrationKind = option(
-        CalibrationKind.NONE,
-        RETRAINING,
-        "temperature: divide the logits by one number fitted on validation",
-        on_resume=FREE,
+    calibrate: CalibrationKind = retraining_option(
+        CalibrationKind.NONE, "temperature: divide the logits by one number fitted on validation"
     )
-    export: tuple[ExportFormat, ...] = option(
+    export: tuple[ExportFormat, ...] = retraining_option(
         (ExportFormat.KERAS,),
-        RETRAINING,
         "formats of the trained model; keras is always written",
         metavar="FORMAT,FORMAT",
         read=lambda text: (ExportFormat.KERAS, *_formats(text)),
-        on_resume=FREE,
     )
-    name: str = option(
-        "", RUN, "of the run directory", metavar="NAME", shown="the time", on_resume=FREE
-    )
-    results_dir: str = option(
-        "results", RUN, "folder that holds the run directories", metavar="DIR", on_resume=FREE
-    )
-    tensorboard: bool = option(
-        False,
-        RUN,
-        "write the run for TensorBoard too",
-        on_resume=FREE,
-    )
-    tracker: str = option(
+    name: str = run_option("", "of the run directory", metavar="NAME", shown="the time")
+    results_dir: str = run_option("results", "folder that holds the run directories", metavar="DIR")
+    tensorboard: bool = run_option(False, "write the run for TensorBoard too")
+    tracker: str = run_option(
         "",
-        RUN,
         "mlflow or wandb: send parameters, every epoch's metrics and the model there too, no "
         "images (needs the extra of that name)",
         metavar="NAME",
         known=("", "mlflow", "wandb"),
-        on_resume=FREE,
         shown="none",
     )
 
