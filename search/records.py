@@ -379,6 +379,7 @@ class TrialResult:
         failure: None when it trained to its budget.
         notes: What a reader should know, e.g. a halved batch.
         learned: Whether its validation AUC is above chance by more than its standard error.
+        memory_mb: Main memory that its process held after it, 0 where it trains on a GPU.
     """
 
     trial_id: str
@@ -390,6 +391,7 @@ class TrialResult:
     failure: Failure | None = None
     notes: tuple[str, ...] = ()
     learned: bool = True
+    memory_mb: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

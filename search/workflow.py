@@ -155,8 +155,10 @@ def run(
 
         with stage("report", "Report"):
             heatmaps = gradcam.look(directory, warn=console.warn)
-            documents.write(directory, heatmaps, _about(directory, config, dataset))
-        directory.write_manifest(to_json(_about(directory, config, dataset)))
+            about = _about(directory, config, dataset)
+            documents.write(directory, heatmaps, about)
+        seconds = stage_seconds(directory.events())
+        directory.write_manifest(to_json(dataclasses.replace(about, seconds=seconds)))
         console.show_end(comparison, directory.root)
     return directory
 

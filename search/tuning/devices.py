@@ -221,13 +221,10 @@ def set_environment(variables: dict[str, str]) -> None:
 
 
 def usable_cores() -> int:
-    """Return how many CPU cores this process may use, whole ones."""
-    try:
-        cores = len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS
-        cores = os.cpu_count() or 1
-    limit = cpu_limit()
-    return cores if limit is None else max(1, min(cores, int(limit)))
+    """Return how many CPU cores this process may use; a container's limit counts."""
+    from joblib import cpu_count  # not where a worker begins
+
+    return int(cpu_count())
 
 
 def available_memory_mb() -> int | None:
@@ -251,27 +248,6 @@ def resident_mb() -> int:
     return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") // 1_000_000
 
 
-def cpu_limit(*, root: Path = CGROUP_ROOT, own: Path = CGROUP_OWN) -> float | None:
-    """Return how many cores' time the control groups leave, None without a limit.
-
-    A limit binds all groups inside, so the smallest from the process's own group upwards counts.
-
-    Args:
-        root: Where the groups are.
-        own: The file that names this process's groups.
-    """
-    found = []
-    for group in _groups("cpu", root, own):
-        both = _text(group / "cpu.max").split()
-        quota, period = both or (
-            _text(group / "cpu.cfs_quota_us"),
-            _text(group / "cpu.cfs_period_us"),
-        )
-        if quota.isdigit() and period.isdigit():  # else "max", or -1
-            found.append(int(quota) / int(period))
-    return min(found, default=None)
-
-
 def free_memory_mb(*, root: Path = CGROUP_ROOT, own: Path = CGROUP_OWN) -> int | None:
     """Return the main memory that the control groups leave, in MiB, None without a limit.
 
@@ -282,7 +258,7 @@ def free_memory_mb(*, root: Path = CGROUP_ROOT, own: Path = CGROUP_OWN) -> int |
         own: The file that names this process's groups.
     """
     found = []
-    for group in _groups("memory", root, own):
+    for group in _groups(root, own):
         for limit, used, cache in (
             ("memory.max", "memory.current", "inactive_file"),
             ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
@@ -295,8 +271,8 @@ def free_memory_mb(*, root: Path = CGROUP_ROOT, own: Path = CGROUP_OWN) -> int |
     return min(found, default=None)
 
 
-def _groups(controller: str, root: Path, own: Path) -> Iterator[Path]:
-    """Yield the folders of this process's groups that a controller limits, and of those above.
+def _groups(root: Path, own: Path) -> Iterator[Path]:
+    """Yield the folders of this process's groups that limit memory, and of those above.
 
     Linux has two interfaces, of which a machine may have both.
     """
@@ -304,8 +280,8 @@ def _groups(controller: str, root: Path, own: Path) -> Iterator[Path]:
         _, controllers, inside = line.split(":", 2)
         if not controllers:
             bases = {root, root / "unified"}
-        elif controller in controllers.split(","):
-            bases = {root / controllers, root / controller}
+        elif "memory" in controllers.split(","):
+            bases = {root / controllers, root / "memory"}
         else:
             continue
         for base in bases:

@@ -60,7 +60,7 @@ from search.tuning.executors import (
 )
 from search.tuning.model import Setting
 from search.tuning.trial import ShouldStop, refuse_machine_faults
-from search.tuning.worker import Beat, Broken, Holds, Measure, Ready, Stop, Stopped, serve
+from search.tuning.worker import Broken, Measure, Ready, Signal, serve
 
 POLL_SECONDS = 0.5
 
@@ -283,7 +283,7 @@ class Pool(ABC):
                 self._stopping = True
                 for worker in self._workers:
                     if worker.busy:
-                        worker.send(Stop())
+                        worker.send(Signal.STOP)
             if self._stopping and not any(worker.busy for worker in self._workers):
                 raise StopRequestedError("stopped after an epoch as asked")
             if not self._stopping:
@@ -383,6 +383,7 @@ class Pool(ABC):
             on_message(message)
         elif isinstance(message, TrialResult):
             worker.finish()
+            worker.memory_mb = message.memory_mb
             self._failed_starts = 0
             self._results.append(message)
         elif isinstance(message, Ready):
@@ -391,16 +392,14 @@ class Pool(ABC):
             worker.measuring = False
             self._failed_starts = 0
             self._paces.append(message)
-        elif isinstance(message, Holds):
-            worker.memory_mb = message.megabytes
-        elif isinstance(message, Stopped):
+        elif message is Signal.STOPPED:
             worker.finish()
         elif isinstance(message, Broken):
             worker.last_words = message.message
         elif isinstance(message, SearchError):
             raise message
         else:
-            assert isinstance(message, Beat)
+            assert message is Signal.BEAT
 
     def _replace(self, worker: Worker, reason: str, on_message: OnMessage) -> Worker:
         """Start another worker in place of a lost one, and see to its trial.
@@ -525,15 +524,15 @@ class WorkerPool(Pool):
         limits: PoolLimits | None = None,
         description: str = "",
     ) -> None:
-        """Start the workers; they load in the background.
+        """Start the workers, one for each set of environment variables; else as for `Pool`.
 
         Args:
             setting: Data and HyperModel; pickled once, the arrays stay on disk.
-            environments: Environment variables of each worker; one worker for each.
+            environments: Environment variables of each worker.
             log_dir: Where `worker-N.log` goes, what workers and their libraries print.
-            should_stop: Asked every half second.
-            limits: When to replace workers.
-            description: What they are, for the plan.
+            should_stop: As for `Pool`.
+            limits: As for `Pool`.
+            description: As for `Pool`.
         """
         self._environments = list(environments)
         self._setting = pickle.dumps(setting)

@@ -25,7 +25,7 @@ from search.tuning.devices import thread_variables
 from search.tuning.model import Setting
 from search.tuning.pool import POLL_SECONDS, Pool, PoolLimits, Worker
 from search.tuning.trial import ShouldStop
-from search.tuning.worker import RemoteSetup, RemoteWorker, rooted
+from search.tuning.worker import RemoteWorker, rooted
 
 KNOCK_SECONDS = 10.0
 
@@ -239,17 +239,16 @@ class RayPool(Pool):
         # Its own pickle also takes a HyperModel that was defined where the search was started.
         self._setting = self._ray.put(self._ray.cloudpickle.dumps(setting))
         found = backend.versions()
-        self._setup = RemoteSetup(
-            environment={
-                "KERAS_BACKEND": backend.load().backend.backend(),
+        self._node: dict[str, Any] = {
+            "environment": {
+                "KERAS_BACKEND": backend.name(),
                 "TF_CPP_MIN_LOG_LEVEL": "3",
                 **thread_variables(cluster.cpus),
             },
-            gpus=cluster.gpus,
-            log_file=self._log_dir,
-            shared=(self._log_dir, dataset.train.array_file, dataset.views.array_file),
-            versions={name: found[name] for name in SAME_EVERYWHERE if name in found},
-        )
+            "gpus": cluster.gpus,
+            "shared": (self._log_dir, dataset.train.array_file, dataset.views.array_file),
+            "versions": {name: found[name] for name in SAME_EVERYWHERE if name in found},
+        }
         self._begun = self._placed = time.monotonic()
         nodes = cluster.nodes
         super().__init__(
@@ -267,7 +266,7 @@ class RayPool(Pool):
         self._cluster.close()
 
     def _start(self, number: int) -> Worker:
-        setup = dataclasses.replace(self._setup, log_file=self._log_dir / f"worker-{number}.log")
+        log_file = self._log_dir / f"worker-{number}.log"
         actor = (
             self._ray.remote(RemoteWorker)
             .options(
@@ -279,9 +278,9 @@ class RayPool(Pool):
                 max_restarts=0,
                 scheduling_strategy="SPREAD",
             )
-            .remote(setup, self._setting)
+            .remote(self._setting, log_file=log_file, **self._node)
         )
-        return _RayWorker(number, actor, ray=self._ray, log_file=setup.log_file)
+        return _RayWorker(number, actor, ray=self._ray, log_file=log_file)
 
     def _await_messages(self) -> None:
         pending = [w.pending for w in self._workers if isinstance(w, _RayWorker) and w.alive]
@@ -340,13 +339,12 @@ class _RayWorker(Worker):
         if self._lost or not self._ray.wait([self.pending], timeout=0)[0]:
             return
         try:
-            sent = self._ray.get(self.pending)
+            messages, self.pid, ended = self._ray.get(self.pending)
         except self._ray.exceptions.RayError as error:
             self._lost = _loss(error)
             return
-        self.pid = sent.pid
-        yield from sent.messages
-        if sent.ended:
+        yield from messages
+        if ended:
             self._lost = "its work ended"
         else:
             self.pending = self._actor.receive.remote()

@@ -23,6 +23,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum, auto
 from multiprocessing import connection as connections
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -51,25 +52,6 @@ class Ready:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Beat:
-    """The worker made progress."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Holds:
-    """The main memory the worker holds after a trial on the CPU."""
-
-    megabytes: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stopped:
-    """The worker gave a trial back after an epoch, as asked."""
-
-    trial_id: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class Broken:
     """The worker cannot work, with any trial."""
 
@@ -85,9 +67,15 @@ class Measure:
     precision: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Stop:
-    """Ask to give the trial back after this epoch."""
+class Signal(Enum):
+    """What is said to a worker, or by it, in a word."""
+
+    STOP = auto()
+    """Give the trial back after this epoch."""
+    STOPPED = auto()
+    """The trial was given back, as asked."""
+    BEAT = auto()
+    """There is progress."""
 
 
 class Pipe(Protocol):
@@ -107,22 +95,14 @@ class SharedPipe:
     """A connection that several threads may send through: messages go one after another."""
 
     def __init__(self, pipe: Pipe) -> None:
-        """Send through a pipe that has no other sender."""
         self._pipe = pipe
         self._lock = threading.Lock()
+        self.recv, self.poll = pipe.recv, pipe.poll
 
     def send(self, message: Any, /) -> None:
         """Send an object."""
         with self._lock:
             self._pipe.send(message)
-
-    def recv(self) -> Any:
-        """Wait for an object, and take it."""
-        return self._pipe.recv()
-
-    def poll(self) -> bool:
-        """Return whether there is an object to take."""
-        return self._pipe.poll()
 
 
 def serve(
@@ -142,30 +122,51 @@ def serve(
         pickled_setting: A pickled `Setting`.
     """
     _end_with(parent)
-    # Keras may call back from threads of its own, also when a step has failed.
-    pipe = SharedPipe(connection)
-    set_environment(environment)
     # Ctrl-C reaches the whole process group; the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # That the parent is gone, or has no use for this worker any more, ends it in order.
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        # Keras may call back from threads of its own, also when a step has failed.
+        _serve(SharedPipe(connection), pickled_setting, environment=environment, log_file=log_file)
+
+
+def _serve(
+    pipe: Pipe,
+    pickled_setting: bytes,
+    *,
+    environment: dict[str, str],
+    log_file: Path,
+    check: Callable[[], None] = lambda: None,
+    place: str = "",
+) -> None:
+    """Load a backend, then do one task after another until None is sent.
+
+    Args:
+        pipe: To the sender of tasks.
+        pickled_setting: A pickled `Setting`.
+        environment: Variables to set before anything else is imported.
+        log_file: Gets what is printed, by this process and by libraries.
+        check: Raises where this machine cannot be used.
+        place: What is said of where this is.
+    """
     try:
+        set_environment(environment)
+        check()
         print_to(log_file)
         from search import backend
 
         backend.load()
         setting = pickle.loads(pickled_setting)
-        pipe.send(Ready(device=backend.device()))
+        pipe.send(Ready(device=f"{backend.device()}{place}"))
     except SearchError as error:
         pipe.send(error)
         return
-    except Exception:
+    except Exception as error:
         traceback.print_exc()
-        pipe.send(Broken(message=traceback.format_exc().strip().splitlines()[-1]))
+        pipe.send(Broken(message=f"{type(error).__name__}: {error}"))
         return
-    try:
-        while (task := pipe.recv()) is not None:
-            work(pipe, task, setting)
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        return  # the parent is gone, or has no use for this worker any more
+    while (task := pipe.recv()) is not None:
+        work(pipe, task, setting)
 
 
 def work(pipe: Pipe, task: Any, setting: Any) -> None:
@@ -173,7 +174,7 @@ def work(pipe: Pipe, task: Any, setting: Any) -> None:
 
     Args:
         pipe: To the sender of the task.
-        task: A `TrialSpec`, a `Measure`, or a `Stop` that came late.
+        task: A `TrialSpec`, a `Measure`, or a `STOP` that came late.
         setting: A `Setting`.
 
     Raises:
@@ -183,7 +184,7 @@ def work(pipe: Pipe, task: Any, setting: Any) -> None:
     from search.tuning.executors import measure_pace
     from search.tuning.trial import train_trial
 
-    if isinstance(task, Stop):
+    if task is Signal.STOP:
         return  # came after the trial it was meant for had ended
     try:
         if isinstance(task, Measure):
@@ -196,11 +197,10 @@ def work(pipe: Pipe, task: Any, setting: Any) -> None:
             should_stop=lambda: _asked_to_stop(pipe),
             on_step=_beats(pipe),
         )
-        if not backend.gpus():
-            pipe.send(Holds(megabytes=resident_mb()))
-        pipe.send(result)
+        held = 0 if backend.gpus() else resident_mb()
+        pipe.send(dataclasses.replace(result, memory_mb=held))
     except StopRequestedError:
-        pipe.send(Stopped(trial_id=task.trial_id))
+        pipe.send(Signal.STOPPED)
     except SearchError as error:
         pipe.send(error)
     except Exception as error:
@@ -211,7 +211,7 @@ def work(pipe: Pipe, task: Any, setting: Any) -> None:
 
 def _asked_to_stop(pipe: Pipe) -> bool:
     """Return whether the parent wants the trial back; nothing else is sent to a busy worker."""
-    return pipe.poll() and isinstance(pipe.recv(), Stop)
+    return pipe.poll() and pipe.recv() is Signal.STOP
 
 
 def _beats(pipe: Pipe) -> Callable[[], None]:
@@ -222,7 +222,7 @@ def _beats(pipe: Pipe) -> Callable[[], None]:
         now = time.monotonic()
         if now - last >= BEAT_SECONDS:
             last = now
-            pipe.send(Beat())
+            pipe.send(Signal.BEAT)
 
     return beat
 
@@ -257,97 +257,66 @@ def print_to(log_file: Path) -> None:
     os.close(descriptor)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sent:
-    """What a worker has sent since it was last asked.
-
-    Attributes:
-        messages: As `worker.py` sends them.
-        pid: Its process.
-        ended: Whether it will send no more.
-    """
-
-    messages: tuple[Any, ...]
-    pid: int
-    ended: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class RemoteSetup:
-    """What a remote worker needs to know besides the `Setting`.
-
-    Attributes:
-        environment: Variables to set before a backend is imported.
-        gpus: The share of a GPU that Ray gave it, 0 for none.
-        log_file: Gets what it prints.
-        shared: Files that every node must see under the same path.
-        versions: Packages that must be the same as where the search runs.
-    """
-
-    environment: dict[str, str]
-    gpus: float
-    log_file: Path
-    shared: tuple[Path, ...]
-    versions: dict[str, str]
-
-
 class RemoteWorker:
     """A worker on a node of a cluster; its methods are called from where the search runs.
 
     The trial is trained in a thread, so that messages can be asked for meanwhile.
     """
 
-    def __init__(self, setup: RemoteSetup, setting: bytes) -> None:
+    def __init__(
+        self,
+        setting: bytes,
+        *,
+        environment: dict[str, str],
+        gpus: float,
+        log_file: Path,
+        shared: tuple[Path, ...],
+        versions: dict[str, str],
+    ) -> None:
         """Begin to load.
 
         Args:
-            setup: Its place.
             setting: A pickled `Setting`.
+            environment: Variables to set before a backend is imported.
+            gpus: The share of a GPU that Ray gave it, 0 for none.
+            log_file: Gets what it prints.
+            shared: Files that every node must see under the same path.
+            versions: Packages that must be the same as where the search runs.
         """
         self._mailbox = _Mailbox()
-        self._thread = threading.Thread(
-            target=self._serve, args=(setup, setting), name="worker", daemon=True
-        )
+        host = socket.gethostname()
+
+        def serve_here() -> None:
+            # What a GPU holds is asked of the node, in this thread.
+            _serve(
+                self._mailbox,
+                setting,
+                environment=environment | gpu_share_variables(gpus),
+                log_file=log_file,
+                check=lambda: _check_node(shared, versions, host),
+                place=f" on {host}",
+            )
+
+        self._thread = threading.Thread(target=serve_here, name="worker", daemon=True)
         self._thread.start()
 
     def send(self, task: Any) -> None:
         """Take a task: a trial, a measurement, a request to stop, or None to end."""
         self._mailbox.received.put(task)
 
-    def receive(self) -> Sent:
-        """Return what it has sent since the last call, after a second at the latest."""
+    def receive(self) -> tuple[list[Any], int, bool]:
+        """Return what it has sent since the last call, after a second at the latest.
+
+        Returns:
+            Messages, its process, and whether it will send no more.
+        """
         ended = not self._thread.is_alive()  # before reading, so that last words are heard
         messages = []
         with contextlib.suppress(queue.Empty):
             messages.append(self._mailbox.sent.get(timeout=0 if ended else RECEIVE_SECONDS))
             while True:
                 messages.append(self._mailbox.sent.get_nowait())
-        return Sent(messages=tuple(messages), pid=os.getpid(), ended=ended)
-
-    def _serve(self, setup: RemoteSetup, pickled_setting: bytes) -> None:
-        host = socket.gethostname()
-        try:
-            set_environment(setup.environment | gpu_share_variables(setup.gpus))
-            _check_shared(setup.shared, host)
-            print_to(setup.log_file)
-            from search import backend
-
-            _check_versions(setup.versions, backend.versions(), host)
-            backend.load()
-            setting = pickle.loads(pickled_setting)
-            self._mailbox.send(Ready(device=f"{backend.device()} on {host}"))
-        except SearchError as error:
-            self._mailbox.send(error)
-            return
-        except Exception as error:
-            traceback.print_exc()
-            self._mailbox.send(Broken(message=f"{type(error).__name__}: {error}"))
-            return
-        # A fault was sent as Broken before it is raised; the thread ends with it.
-        while (task := self._mailbox.recv()) is not None:
-            if isinstance(task, TrialSpec):
-                _await_checkpoint(task)
-            work(self._mailbox, task, setting)
+        return messages, os.getpid(), ended
 
 
 class _Mailbox:
@@ -361,23 +330,27 @@ class _Mailbox:
         self.sent.put(message)
 
     def recv(self) -> Any:
-        return self.received.get()
+        task = self.received.get()
+        if isinstance(task, TrialSpec):
+            _await_checkpoint(task)
+        return task
 
     def poll(self) -> bool:
         return not self.received.empty()
 
 
-def _check_shared(files: tuple[Path, ...], host: str) -> None:
-    for path in files:
+def _check_node(shared: tuple[Path, ...], versions: dict[str, str], host: str) -> None:
+    """Make sure that a node sees the same files and has the same packages as the search."""
+    for path in shared:
         if not path.exists():
             raise FileNotFoundError(
                 f"{path} is not there on {host}; put --results-dir and --cache-dir in a folder "
                 "that every node mounts under the same path"
             )
+    from search import backend
 
-
-def _check_versions(wanted: dict[str, str], found: dict[str, str], host: str) -> None:
-    for package, version in wanted.items():
+    found = backend.versions()
+    for package, version in versions.items():
         if found.get(package) != version:
             raise RuntimeError(
                 f"{host} has {package} {found.get(package, 'missing')}, the search {version}; "

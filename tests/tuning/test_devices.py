@@ -1,7 +1,7 @@
 """This machine, how many workers it gets by the rule, and what each of them gets of it."""
 
+import os
 import subprocess
-from pathlib import Path
 
 import pytest
 
@@ -112,15 +112,12 @@ def test_a_share_of_the_users_own_does_not_stand_beside_ours(monkeypatch):
 
 
 def test_a_containers_limits_count(monkeypatch):
-    monkeypatch.setattr(devices, "cpu_limit", lambda: None)
     monkeypatch.setattr(devices, "free_memory_mb", lambda: None)
-    cores, memory = devices.usable_cores(), devices.available_memory_mb()
-    monkeypatch.setattr(devices, "cpu_limit", lambda: 0.5)
+    memory = devices.available_memory_mb()
+    assert 1 <= devices.usable_cores() <= os.cpu_count()
     monkeypatch.setattr(devices, "free_memory_mb", lambda: 7)
-    assert (devices.usable_cores(), devices.available_memory_mb()) == (1, 7)
-    monkeypatch.setattr(devices, "cpu_limit", lambda: 1e6)
+    assert devices.available_memory_mb() == 7
     monkeypatch.setattr(devices, "free_memory_mb", lambda: 10**9)
-    assert devices.usable_cores() == cores
     assert memory is None or devices.available_memory_mb() < 10**9
 
 
@@ -161,15 +158,14 @@ def test_no_tool_or_a_broken_one_means_no_gpu(monkeypatch):
 
 
 @pytest.fixture
-def limits(tmp_path):
-    def of(own: str, files: dict[str, str]) -> tuple[float | None, int | None]:
+def free(tmp_path):
+    def of(own: str, files: dict[str, str]) -> int | None:
         (tmp_path / "own").write_text(own)
         for name, text in files.items():
             path = tmp_path / "groups" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text + "\n")
-        where = {"root": tmp_path / "groups", "own": tmp_path / "own"}
-        return devices.cpu_limit(**where), devices.free_memory_mb(**where)
+        return devices.free_memory_mb(root=tmp_path / "groups", own=tmp_path / "own")
 
     return of
 
@@ -178,52 +174,31 @@ def mib(count: int) -> str:
     return str(count * 2**20)
 
 
-def test_the_smallest_limit_from_the_own_group_upwards_counts(limits):
-    found = limits(
-        "0::/job/step",
-        {
-            "job/step/cpu.max": "max 100000",
-            "job/cpu.max": "250000 100000",
-            "cpu.max": "800000 100000",
-            "job/step/memory.max": mib(4000),
-            "job/step/memory.current": mib(1500),
-            "job/step/memory.stat": f"anon 5\ninactive_file {mib(500)}",
-            "job/memory.max": "max",
-            "job/memory.current": mib(9000),
-        },
-    )
-    assert found == (2.5, 3000)
+def test_the_smallest_limit_from_the_own_group_upwards_counts(free):
+    job = {
+        "job/step/memory.max": mib(4000),
+        "job/step/memory.current": mib(1500),
+        "job/step/memory.stat": f"anon 5\ninactive_file {mib(500)}",
+        "job/memory.max": "max",
+        "job/memory.current": mib(9000),
+    }
+    assert free("0::/job/step", job) == 3000
 
 
-def test_version_1_is_understood(limits):
-    found = limits(
-        "4:memory:/docker/abc\n3:cpu,cpuacct:/docker/abc\n1:name=systemd:/x\n0::/",
-        {
-            # Inside a container its own group is mounted at the top.
-            "cpu,cpuacct/cpu.cfs_quota_us": "150000",
-            "cpu,cpuacct/cpu.cfs_period_us": "100000",
-            "memory/memory.limit_in_bytes": mib(2000),
-            "memory/memory.usage_in_bytes": mib(1200),
-            "memory/memory.stat": f"inactive_file 1\ntotal_inactive_file {mib(100)}",
-        },
-    )
-    assert found == (1.5, 900)
+def test_version_1_is_understood(free):
+    # Inside a container its own group is mounted at the top.
+    container = {
+        "memory/memory.limit_in_bytes": mib(2000),
+        "memory/memory.usage_in_bytes": mib(1200),
+        "memory/memory.stat": f"inactive_file 1\ntotal_inactive_file {mib(100)}",
+    }
+    own = "4:memory:/docker/abc\n3:cpu,cpuacct:/docker/abc\n1:name=systemd:/x\n0::/"
+    assert free(own, container) == 900
 
 
-def test_no_limit_is_none_or_huge(limits):
-    assert limits("0::/", {"cpu.max": "max 100000", "memory.max": "max"}) == (None, None)
-    cores, memory = limits(
-        "4:memory:/\n3:cpu:/",
-        {
-            **{"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"},
-            **{"memory/memory.limit_in_bytes": HUGE, "memory/memory.usage_in_bytes": "0"},
-        },
-    )
-    assert cores is None
-    assert memory > 10**9
-
-
-def test_another_system_has_none(tmp_path):
-    nowhere = {"root": Path(tmp_path / "none"), "own": tmp_path / "neither"}
-    assert devices.cpu_limit(**nowhere) is None
-    assert devices.free_memory_mb(**nowhere) is None
+def test_no_limit_is_none_or_huge(free, tmp_path):
+    assert free("0::/", {"memory.max": "max"}) is None
+    unlimited = {"memory/memory.limit_in_bytes": HUGE, "memory/memory.usage_in_bytes": "0"}
+    assert free("4:memory:/\n3:cpu:/", unlimited) > 10**9
+    # Another system than Linux.
+    assert devices.free_memory_mb(root=tmp_path / "none", own=tmp_path / "neither") is None

@@ -19,7 +19,7 @@ from search.journal import trial_records
 from search.records import TrialSpec
 from search.run_directory import RunDirectory
 from search.tuning.ray import RayCluster
-from search.tuning.worker import Broken, RemoteSetup, RemoteWorker, rooted
+from search.tuning.worker import Broken, RemoteWorker, rooted
 from tests.tuning.on_ray import SCHEDULE
 from tests.tuning.replay import check_replay
 
@@ -204,22 +204,22 @@ def test_a_cluster_that_does_not_answer_is_named_with_the_remedy():
     ],
 )
 def test_a_node_that_cannot_work_says_why(tmp_path, shared, versions, words):
-    setup = RemoteSetup(
-        environment={},
-        gpus=0.5,
-        log_file=tmp_path / "worker-0.log",
-        shared=(tmp_path / shared,),
-        versions=versions,
-    )
+    options = {
+        "environment": {},
+        "gpus": 0.5,
+        "log_file": tmp_path / "worker-0.log",
+        "shared": (tmp_path / shared,),
+        "versions": versions,
+    }
     code = (
         "import pickle, sys\n"
         "from search.tuning.worker import RemoteWorker\n"
-        "worker = RemoteWorker(pickle.load(sys.stdin.buffer), b'')\n"
+        "worker = RemoteWorker(b'', **pickle.load(sys.stdin.buffer))\n"
         "heard = []\n"
         "while True:\n"
-        "    sent = worker.receive()\n"
-        "    heard += sent.messages\n"
-        "    if sent.ended: break\n"
+        "    messages, _, ended = worker.receive()\n"
+        "    heard += messages\n"
+        "    if ended: break\n"
         "sys.__stdout__.flush()\n"
         "open(sys.argv[1], 'wb').write(pickle.dumps(heard))\n"
     )
@@ -227,7 +227,7 @@ def test_a_node_that_cannot_work_says_why(tmp_path, shared, versions, words):
     subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "heard")],
         cwd=ROOT,
-        input=pickle.dumps(setup),
+        input=pickle.dumps(options),
         check=True,
         stderr=subprocess.DEVNULL,
     )
