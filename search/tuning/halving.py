@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from search.records import Bracket
+from search.records import Bracket, Rung
 from search.tuning.schedule import Schedule
 
 FEWEST_SPARES = 2
@@ -29,17 +29,11 @@ class Slot:
         bracket_index: Position of the bracket in the schedule.
         rung: Its rung.
         configuration: Number of the configuration.
-        parent: Whether it continues the trial of that configuration one rung below.
     """
 
     bracket_index: int
     rung: int
     configuration: int
-
-    @property
-    def parent(self) -> bool:
-        """Return whether there is a trial to continue."""
-        return self.rung > 0
 
 
 @dataclass
@@ -80,6 +74,14 @@ class Halving:
         self._first = [0]
         for bracket in schedule.brackets:
             self._first.append(self._first[-1] + bracket.rungs[0].count)
+
+    def bracket(self, slot: Slot) -> Bracket:
+        """Return the bracket of a trial."""
+        return self.schedule.brackets[slot.bracket_index]
+
+    def rung(self, slot: Slot) -> Rung:
+        """Return the rung of a trial."""
+        return self.bracket(slot).rungs[slot.rung]
 
     def next_slot(self) -> Slot | None:
         """Return the next trial that may start, or None while all depends on running ones.

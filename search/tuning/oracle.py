@@ -2,15 +2,16 @@
 
 `ScheduleOracle` is a `kt.Oracle`. `create_trial` and `end_trial` may be called in any order by any
 number of workers; state on disk is KerasTuner's (`oracle.json`, `trial_*/trial.json`), written
-atomically, and can be read by plain KerasTuner tuners. Which trial comes next is decided by
-`halving.Halving`, which values it has by a `sources.ConfigurationSource`; how a score is made of a
-history is decided here. To resume, the journal's trials are played back with `restore`.
+atomically, and its random and grid search open it. Which trial comes next is decided by
+`halving.Halving`, which values it has by a `proposals.ConfigurationSource`; how a score is made of
+a history is decided here. To resume, the journal's trials are played back with `restore`.
 """
 
 from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,13 +73,11 @@ class ScheduleOracle(kt.Oracle):
         self.source = source
         self.slots: dict[str, Slot] = {}
         self.parameters: dict[str, int] = {}
-        self._waiting: dict[str, str] = {}
         self._set_project_dir(str(directory.parent), directory.name)
 
     def trial_id(self, slot: Slot) -> str:
         """Return a slot's trial id: configuration number and the epochs it is trained to."""
-        rung = self.halving.schedule.brackets[slot.bracket_index].rungs[slot.rung]
-        return f"{slot.configuration:04d}-{rung.epochs:03d}"
+        return f"{slot.configuration:04d}-{self.halving.rung(slot).epochs:03d}"
 
     def create_trial(self, tuner_id: str) -> Any:
         """Return the next trial for a worker.
@@ -138,8 +137,7 @@ class ScheduleOracle(kt.Oracle):
     def record(self, trial_id: str) -> TrialRecord:
         """Return the journal's view of a trial that was just created."""
         slot = self.slots[trial_id]
-        bracket = self.halving.schedule.brackets[slot.bracket_index]
-        rung = bracket.rungs[slot.rung]
+        bracket, rung = self.halving.bracket(slot), self.halving.rung(slot)
         return TrialRecord(
             trial_id=trial_id,
             configuration=slot.configuration,
@@ -183,16 +181,13 @@ class ScheduleOracle(kt.Oracle):
         self.save()
 
     def _observe(self, slot: Slot, trial: Any, score: float | None) -> None:
-        rung = self.halving.schedule.brackets[slot.bracket_index].rungs[slot.rung]
-        self.source.observe(
-            slot.configuration, trial.hyperparameters.values, score, epochs=rung.epochs
-        )
+        epochs = self.halving.rung(slot).epochs
+        self.source.observe(slot.configuration, trial.hyperparameters.values, score, epochs=epochs)
 
     def score_trial(self, trial: Any) -> None:
         """Score a trial by its smoothed objective instead of KerasTuner's luckiest epoch."""
         history = trial.metrics.get_history(self.objective.name)
-        rung = self.slots[trial.trial_id]
-        epochs = self.halving.schedule.brackets[rung.bracket_index].rungs[rung.rung].epochs
+        epochs = self.halving.rung(self.slots[trial.trial_id]).epochs
         trial.score = smoothed([float(item.mean()) for item in history], epochs=epochs)
         trial.best_step = history[-1].step
 
@@ -230,10 +225,6 @@ class ScheduleOracle(kt.Oracle):
                 tracker.register(name, direction=metric_direction(name))
             tracker.update(name, value, step=step)
 
-    def get_state(self) -> dict[str, Any]:
-        """Return KerasTuner's state, with what its own tuners look for when they open a project."""
-        return {**super().get_state(), **_foreign_state(self.halving.schedule)}
-
     def save(self) -> None:
         """Write `oracle.json` atomically, and once the file by which tuners know a project."""
         path = Path(self._get_oracle_fname())
@@ -249,14 +240,13 @@ class ScheduleOracle(kt.Oracle):
     def _start(self, slot: Slot, values: dict[str, Any]) -> Any:
         trial_id = self.trial_id(slot)
         hyperparameters = self.hyperparameters.copy()
-        rung = self.halving.schedule.brackets[slot.bracket_index].rungs[slot.rung]
-        bracket = self.halving.schedule.brackets[slot.bracket_index].bracket
+        rung = self.halving.rung(slot)
         # The names KerasTuner's Hyperband uses, but with the bracket that made the trial.
         hyperparameters.values = {
             **values,
             "tuner/epochs": rung.epochs,
             "tuner/initial_epoch": rung.initial_epoch,
-            "tuner/bracket": bracket,
+            "tuner/bracket": self.halving.bracket(slot).bracket,
             "tuner/round": slot.rung,
         }
         parent = self._parent(slot)
@@ -276,38 +266,17 @@ class ScheduleOracle(kt.Oracle):
     def _parent(self, slot: Slot) -> str | None:
         if slot.rung == 0:
             return None
-        below = Slot(
-            bracket_index=slot.bracket_index, rung=slot.rung - 1, configuration=slot.configuration
-        )
-        return self.trial_id(below)
+        return self.trial_id(replace(slot, rung=slot.rung - 1))
 
     def _slot_of(self, record: TrialRecord) -> Slot:
         index = self.bracket_index(record.iteration, record.bracket)
         slot = Slot(bracket_index=index, rung=record.rung, configuration=record.configuration)
-        rungs = self.halving.schedule.brackets[index].rungs
-        if record.rung < len(rungs) and self.trial_id(slot) == record.trial_id:
+        if (
+            record.rung < len(self.halving.bracket(slot).rungs)
+            and self.trial_id(slot) == record.trial_id
+        ):
             return slot
         raise RunDirectoryError(
             f"trial {record.trial_id} of the journal has no place in this schedule; resume with "
             "the options the run was started with, or use --overwrite or another --name"
         )
-
-
-def _foreign_state(schedule: Schedule) -> dict[str, Any]:
-    """Return what `kt.Hyperband` and `kt.BayesianOptimization` expect of a project of theirs.
-
-    With it they show and load what was found; to go on with the search is not for them, so
-    Hyperband finds all its brackets done.
-    """
-    iterations = 1 + schedule.brackets[-1].iteration
-    hyperband = {
-        "hyperband_iterations": iterations,
-        "max_epochs": schedule.max_epochs,
-        "min_epochs": 1,
-        "factor": 3,
-        "brackets": [],
-        "current_bracket": 0,
-        "current_iteration": iterations - 1,
-    }
-    bayesian = {"num_initial_points": None, "alpha": 1e-4, "beta": 2.6}
-    return hyperband | bayesian

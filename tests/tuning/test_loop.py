@@ -372,9 +372,7 @@ def test_another_space_or_schedule_is_refused(tmp_path):
         make_loop(tmp_path, FakeExecutor(), schedule=hyperband(max_epochs=4, factor=2)).search()
 
 
-@pytest.mark.parametrize(
-    "kind", [kt.RandomSearch, kt.GridSearch, kt.BayesianOptimization, kt.Hyperband]
-)
+@pytest.mark.parametrize("kind", [kt.RandomSearch, kt.GridSearch])
 def test_plain_kerastuner_opens_the_project(tmp_path, kind):
     records = make_loop(tmp_path, FakeExecutor()).search()
     tuner = kind(
