@@ -40,9 +40,6 @@ FROM = {"baseline": ("baseline",), "winner": ("winner",), "both": ("baseline", "
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
-    Args:
-        arguments: What follows the command's name; None: those of the process.
-
     Returns:
         The exit code: 0; 2 for a missing, unfinished or changed run or a wrong option; 130 when
         stopped.

@@ -66,9 +66,6 @@ class Outcome:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
 
-    Args:
-        argv: Arguments without the program's name; None for those of the process.
-
     Returns:
         0; 2 for a user error or when a file could not be scored; 130 after Ctrl-C.
     """

@@ -51,9 +51,6 @@ COLUMNS = ("file", "probability", "verdict", "error", "threshold", "notice")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
 
-    Args:
-        argv: Arguments without the program's name; None for those of the process.
-
     Returns:
         0; 2 for a user error or when a file could not be predicted; 130 after Ctrl-C; 1 when
         the reader of the rows has enough of them, as `head` does.

@@ -20,9 +20,6 @@ from search.run_directory import RunDirectory, file_sha256, locate
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
-    Args:
-        arguments: What follows the command's name; None: those of the process.
-
     Returns:
         The exit code: 0; 2 when there is no such run, when it is damaged, or when what was asked
         for cannot be done.

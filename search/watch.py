@@ -43,9 +43,6 @@ class RunState(StrEnum):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
-    Args:
-        arguments: What follows the command's name; None: those of the process.
-
     Returns:
         The exit code: 0 when the run ended in order or was left with Ctrl-C, 1 when its process is
         gone and it is unfinished, 2 when there is no such run.

@@ -43,11 +43,6 @@ class _MemoryFile(io.BytesIO):
 def save(model: Any, path: Path, *, epoch: int) -> None:
     """Write weights, optimizer state and epoch number, atomically.
 
-    Args:
-        model: A compiled Keras model.
-        path: Where to; the name ends in `.weights.h5`.
-        epoch: Number of the epoch just finished.
-
     Raises:
         StorageError: The disk is full or read-only.
     """

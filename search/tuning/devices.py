@@ -167,12 +167,7 @@ def worker_environments(
 
 
 def threads_per_worker(workers: int, *, cores: int | None = None) -> int:
-    """Return how many threads compute in each of some workers.
-
-    Args:
-        workers: How many there are.
-        cores: CPU cores to divide; those of this process by default.
-    """
+    """Return how many threads compute in each of some workers."""
     return max(1, (cores or usable_cores()) // workers)
 
 
@@ -195,12 +190,7 @@ def gpu_share_variables(share: float) -> dict[str, str]:
 
 
 def _memory_variables(workers: float, memory_mb: int) -> dict[str, str]:
-    """Return what keeps a worker to its share of a GPU's memory, on JAX and on TensorFlow.
-
-    Args:
-        workers: How many have the GPU.
-        memory_mb: Its memory, 0 if unknown.
-    """
+    """Return what keeps each of some workers to its share of a GPU's memory, 0 if unknown."""
     contexts = CONTEXT_MB * (workers + 1) / memory_mb if memory_mb else 0.0
     share = max(LEAST_GPU_SHARE, min(GPU_SHARE, 1 - contexts)) / workers
     variables = {

@@ -158,14 +158,7 @@ class InProcessExecutor:
 def measure_pace(
     setting: Setting, values: Values, *, seed: int, precision: str = "float32"
 ) -> Pace:
-    """Time a few training steps and validation batches, and scale them to an epoch.
-
-    Args:
-        setting: Data and HyperModel.
-        values: The configuration, usually the baseline's.
-        seed: Any seed.
-        precision: Keras dtype policy.
-    """
+    """Time a few training steps and validation batches, and scale them to an epoch."""
     start = time.perf_counter()
     model = build_model(setting, values, seed, precision=precision)
     feed = training_feed(setting, values, seed)

@@ -107,13 +107,7 @@ class Halving:
         self._state[slot.bracket_index][slot.rung].running.add(slot.configuration)
 
     def complete(self, slot: Slot, *, score: float, parameters: int) -> None:
-        """Note a trial's result.
-
-        Args:
-            slot: The trial.
-            score: Its score, smaller is better.
-            parameters: Its model's size, which breaks ties: the simpler one wins.
-        """
+        """Note a trial's result: a smaller score is better, of equal ones the simpler model."""
         state = self._state[slot.bracket_index][slot.rung]
         state.running.discard(slot.configuration)
         state.scores[slot.configuration] = (score, parameters, slot.configuration)

@@ -40,10 +40,6 @@ PROBES = 4
 def factory(config: RunConfig, dataset: Dataset) -> Factory:
     """Return what gives the HyperModel of a run.
 
-    Args:
-        config: What was asked for.
-        dataset: Its images.
-
     Raises:
         ConfigurationError: `--hypermodel` names nothing, or something that cannot be searched.
     """

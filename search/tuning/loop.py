@@ -51,16 +51,7 @@ class SearchLoop:
         listener: Listener,
         precision: str = "float32",
     ) -> None:
-        """Prepare; nothing is trained yet.
-
-        Args:
-            oracle: A fresh oracle.
-            executor: Where trials are trained.
-            run: The run directory, locked by the caller.
-            seed: The run's seed.
-            listener: Called with every event.
-            precision: Keras dtype policy of every configuration but number 0, the control.
-        """
+        """Prepare; the precision is that of every configuration but number 0, the baseline."""
         self.oracle = oracle
         self.executor = executor
         self.run = run

@@ -90,13 +90,7 @@ def build_model(
 
 
 def training_feed(setting: Setting, values: Values, seed: int) -> TrainingFeed:
-    """Return the training batches of a configuration.
-
-    Args:
-        setting: Data.
-        values: Hyperparameter values.
-        seed: Seed of the order.
-    """
+    """Return the training batches of a configuration."""
     return TrainingFeed(
         setting.dataset.train,
         class_weights=setting.dataset.class_weights,
@@ -106,13 +100,7 @@ def training_feed(setting: Setting, values: Values, seed: int) -> TrainingFeed:
 
 
 def reseed(model: Any, *, seed: int, epoch: int) -> None:
-    """Set the state of every random layer from (seed, epoch).
-
-    Args:
-        model: A Keras model.
-        seed: The trial's seed.
-        epoch: 1 for the first epoch.
-    """
+    """Set the state of every random layer from (seed, epoch)."""
     generators = [v for v in model.variables if v.path.endswith("seed_generator_state")]
     drawn = np.random.default_rng([seed, epoch, 1])
     for variable in generators:
@@ -124,9 +112,6 @@ def averaged(model: Any) -> Iterator[None]:
     """Give the model its averaged weights for the block, then put the trained ones back.
 
     Does nothing for a model whose optimizer keeps no average.
-
-    Args:
-        model: A compiled Keras model that has trained a step at least.
     """
     optimizer = model.optimizer
     if not optimizer.use_ema:

@@ -51,16 +51,7 @@ class ScheduleOracle(kt.Oracle):
         direction: str,
         directory: Path,
     ) -> None:
-        """Create an oracle with nothing tried; writes nothing yet.
-
-        Args:
-            schedule: Brackets and rungs.
-            source: Configurations by number.
-            space: The search space, for KerasTuner's files.
-            objective: Name of the metric.
-            direction: "min" or "max".
-            directory: KerasTuner's project directory.
-        """
+        """Create an oracle with nothing tried; writes nothing yet."""
         super().__init__(
             objective=kt.Objective(objective, direction),
             hyperparameters=space.copy(),
@@ -197,9 +188,6 @@ class ScheduleOracle(kt.Oracle):
 
     def restore(self, record: TrialRecord) -> Any:
         """Play back the creation of a trial of the journal.
-
-        Args:
-            record: The trial as it was created.
 
         Returns:
             The KerasTuner trial.

@@ -294,11 +294,6 @@ class Pool(ABC):
     def pace(self, values: Values, *, seed: int, precision: str = "float32") -> Pace:
         """Measure what a configuration costs the whole machine while every worker trains it.
 
-        Args:
-            values: The configuration.
-            seed: Any seed.
-            precision: Keras dtype policy.
-
         Raises:
             StopRequestedError: The user asked to stop.
             WorkerError: No worker can be started.
@@ -524,16 +519,7 @@ class WorkerPool(Pool):
         limits: PoolLimits | None = None,
         description: str = "",
     ) -> None:
-        """Start the workers, one for each set of environment variables; else as for `Pool`.
-
-        Args:
-            setting: Data and HyperModel; pickled once, the arrays stay on disk.
-            environments: Environment variables of each worker.
-            log_dir: Where `worker-N.log` goes, what workers and their libraries print.
-            should_stop: As for `Pool`.
-            limits: As for `Pool`.
-            description: As for `Pool`.
-        """
+        """Start the workers, one for each set of environment variables; else as for `Pool`."""
         self._environments = list(environments)
         self._setting = pickle.dumps(setting)
         self._log_dir = log_dir
@@ -661,10 +647,6 @@ def _kill_at_close(pipe: Connection, pid: int) -> None:
     main module or loads a backend, when no code of its own could act, and while it is stopped
     (SIGSTOP), when only SIGKILL is obeyed. macOS ignores this; there the worker's own thread ends
     it, see `worker.py`.
-
-    Args:
-        pipe: The end that the process holds as well.
-        pid: The process.
     """
     descriptor = pipe.fileno()
     flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)

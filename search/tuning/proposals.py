@@ -58,14 +58,7 @@ class UniformSource:
     def __init__(
         self, space: Space, *, queue: list[Values], seed: int, accepts: Accepts = everything
     ) -> None:
-        """Draw from a space.
-
-        Args:
-            space: The (narrowed) space.
-            queue: Configurations that come first.
-            seed: The run's seed.
-            accepts: Says whether a configuration may be proposed; others are drawn again.
-        """
+        """Draw from a space; what is not accepted is drawn again."""
         self.space = space
         self.seed = seed
         self._accepts = accepts
@@ -261,15 +254,7 @@ class BayesianSource:
         trials: int,
         accepts: Accepts = everything,
     ) -> None:
-        """Advise on a space.
-
-        Args:
-            space: The (narrowed) space.
-            queue: Configurations that come first.
-            seed: The run's seed.
-            trials: Trials of the search; a third of them are random, at least 5.
-            accepts: Says whether a configuration may be proposed.
-        """
+        """Advise on a space; a third of the trials are random, at least 5."""
         self._drawn = UniformSource(space, queue=queue, seed=seed, accepts=accepts)
         self._accepts = accepts
         self._random = max(5, len(queue), trials // 3)

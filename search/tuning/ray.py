@@ -159,17 +159,6 @@ def open_on_ray(
 ) -> RayPool:
     """Connect to a cluster and ask for workers.
 
-    Args:
-        setting: Data and HyperModel.
-        workers: How many; None for as many as there is room for now.
-        address: Of the cluster; "" for this machine's.
-        cpus: CPU cores of a trial.
-        gpus: The share of a GPU that a trial takes.
-        trials: How many trials there are, at most.
-        log_dir: Where workers' logs go.
-        should_stop: Asked after each epoch.
-        limits: When workers are replaced.
-
     Raises:
         ConfigurationError: Ray is not installed.
         WorkerError: No cluster answers, or it has no room for a trial.
@@ -220,16 +209,7 @@ class RayPool(Pool):
         should_stop: ShouldStop,
         limits: PoolLimits | None = None,
     ) -> None:
-        """Ask for the workers; they load in the background.
-
-        Args:
-            setting: Data and HyperModel; the arrays stay on disk.
-            workers: How many.
-            cluster: Where; closed with this executor.
-            log_dir: Where `worker-N.log` goes; a folder that all nodes see.
-            should_stop: Asked every half second.
-            limits: When to replace workers.
-        """
+        """Ask for the workers; they load in the background."""
         self._cluster = cluster
         self._ray = cluster.ray
         self._log_dir = log_dir.absolute()

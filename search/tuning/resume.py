@@ -108,13 +108,7 @@ def claim(directory: RunDirectory, config: RunConfig, *, resume: bool, overwrite
 
 @contextlib.contextmanager
 def held(directory: RunDirectory, config: RunConfig, *, resumed: bool) -> Iterator[None]:
-    """Hold a run for this process; a command that was wrong leaves its name free.
-
-    Args:
-        directory: The run, claimed.
-        config: What is asked for; a run that begins anew begins with this.
-        resumed: Whether there is something to go on with.
-    """
+    """Hold a run for this process; a command that was wrong leaves its name free."""
     with directory.lock():
         if not resumed:
             directory.clear()
@@ -181,13 +175,9 @@ def check_same_backend(directory: RunDirectory, backend: str) -> None:
 def refuse_other_search(
     directory: RunDirectory, config: RunConfig, schedule: Schedule, oracle: ScheduleOracle
 ) -> None:
-    """Refuse to go on where the journal is that of another search; trains and writes nothing.
+    """Refuse to go on where the journal is that of another search; writes nothing.
 
-    Args:
-        directory: The run, whose `config.json` is still the old one.
-        config: What is asked for now.
-        schedule: What would be done.
-        oracle: A fresh one of that schedule.
+    The `config.json` on disk is still the old one, the oracle fresh.
 
     Raises:
         RunDirectoryError: The schedule does not begin with the brackets that were begun, or a

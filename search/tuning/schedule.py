@@ -64,12 +64,7 @@ class Schedule:
     def plan(
         self, seconds_per_epoch: float | None = None, seconds_per_trial: float = 0.0
     ) -> PlanRecord:
-        """Return what is going to be done, and how long it takes.
-
-        Args:
-            seconds_per_epoch: Measured time of an epoch of the baseline.
-            seconds_per_trial: What a trial takes besides: building, compiling.
-        """
+        """Return what is going to be done, and how long it takes."""
         seconds = None
         if seconds_per_epoch is not None:
             seconds = seconds_per_epoch * self.epochs + seconds_per_trial * self.trials
@@ -111,12 +106,7 @@ def _grown(old: Bracket, new: Bracket) -> bool:
 
 
 def hyperband(*, max_epochs: int, factor: int, iterations: int = 1) -> Schedule:
-    """Return the paper's schedule.
-
-    Args:
-        max_epochs: R, at least 1.
-        factor: η, at least 2.
-        iterations: How often all brackets are repeated.
+    """Return the paper's schedule of R = `max_epochs` and η = `factor`.
 
     Raises:
         ConfigurationError: An argument is out of range.
@@ -159,14 +149,7 @@ def hyperband(*, max_epochs: int, factor: int, iterations: int = 1) -> Schedule:
 
 
 def full_budget(*, tuner: str, trials: int, epochs: int, notes: tuple[str, ...] = ()) -> Schedule:
-    """Return the schedule of a tuner without halving: every trial gets all epochs.
-
-    Args:
-        tuner: Its name.
-        trials: Number of trials.
-        epochs: Epochs of each.
-        notes: Remarks for the plan.
-    """
+    """Return the schedule of a tuner without halving: every trial gets all epochs."""
     rung = Rung(count=trials, initial_epoch=0, epochs=epochs)
     return Schedule(
         tuner=tuner,

@@ -430,11 +430,6 @@ class Search:
     def loop(self, directory: RunDirectory, executor: Executor, listener: Listener) -> SearchLoop:
         """Return what searches, from the first trial or from where the journal ends.
 
-        Args:
-            directory: The run directory.
-            executor: Where trials are trained.
-            listener: Called with every event.
-
         Raises:
             ConfigurationError: Nothing that may be proposed fits `--max-parameters`.
         """

@@ -112,15 +112,7 @@ def serve(
     log_file: Path,
     pickled_setting: bytes,
 ) -> None:
-    """Work until the pipe closes; the target of a spawned process.
-
-    Args:
-        connection: To the parent.
-        parent: Closes when the parent is gone; nothing is ever sent through it.
-        environment: Variables to set before anything else is imported.
-        log_file: Gets what is printed, by this process and by libraries.
-        pickled_setting: A pickled `Setting`.
-    """
+    """Work until the pipe or the parent's closes; the target of a spawned process."""
     _end_with(parent)
     # Ctrl-C reaches the whole process group; the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -139,16 +131,7 @@ def _serve(
     check: Callable[[], None] = lambda: None,
     place: str = "",
 ) -> None:
-    """Load a backend, then do one task after another until None is sent.
-
-    Args:
-        pipe: To the sender of tasks.
-        pickled_setting: A pickled `Setting`.
-        environment: Variables to set before anything else is imported.
-        log_file: Gets what is printed, by this process and by libraries.
-        check: Raises where this machine cannot be used.
-        place: What is said of where this is.
-    """
+    """Load a backend, then do one task after another until None is sent."""
     try:
         set_environment(environment)
         check()
