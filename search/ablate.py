@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     console = Console(live=False if options.no_live else None, quiet=options.quiet)
     try:
-        run = locate(options.run, Path(options.results_dir))
+        run = locate(options.run, options.results_dir)
         if not run.complete:
             raise RunDirectoryError(
                 f"{run.root}: the run is unfinished (no manifest.json, which is written last), so "
@@ -96,9 +96,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--epochs", type=int, metavar="N", help="of each training (the run's)")
     made.add_argument("--workers", type=int, metavar="N", help="worker processes (the run's)")
     made.add_argument("--plan", action="store_true", help="say what would be trained, and stop")
-    made.add_argument(
-        "--results-dir", default="results", metavar="DIR", help="where names are looked for"
-    )
+    cli.add_results_dir(made)
     made.add_argument("--no-live", action="store_true", help="plain lines, no live view")
     made.add_argument("--quiet", action="store_true", help="only warnings and the result")
     return made

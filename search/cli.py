@@ -181,6 +181,34 @@ def option_table() -> str:
     return "\n".join(lines)
 
 
+def add_results_dir(parser: argparse.ArgumentParser) -> None:
+    """Add the option that says where a run that is named is looked up."""
+    parser.add_argument(
+        "--results-dir",
+        type=Path,
+        default=Path("results"),
+        metavar="DIR",
+        help="where a run's bare name is looked up (%(default)s)",
+    )
+
+
+def plain(command: Command) -> Command:
+    """Have a command print a line on standard error for what the user can mend, and for Ctrl-C."""
+
+    @functools.wraps(command)
+    def run(arguments: Sequence[str] | None = None) -> int:
+        try:
+            return command(arguments)
+        except SearchError as error:
+            message, code = str(error), error.exit_code
+        except KeyboardInterrupt:
+            message, code = "stopped", 130
+        print(f"error: {message}", file=sys.stderr)
+        return code
+
+    return run
+
+
 def execute(command: Command, arguments: Sequence[str] | None = None) -> int:
     """Run a command in a process of its own and return the exit code.
 

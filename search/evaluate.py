@@ -21,7 +21,7 @@ from rich.text import Text
 from search import cli
 from search.data.cache import default_cache_dir
 from search.data.prepare import Labelled, labelled_folder
-from search.errors import ConfigurationError, SearchError
+from search.errors import ConfigurationError
 from search.records import Estimate, Evaluation, Split, to_json
 from search.run_directory import write_json
 from search.scoring.bootstrap import subtype_recall
@@ -31,7 +31,6 @@ from search.scoring.predict import NOT_FOR_DIAGNOSIS, find_model, unchecked_note
 from search.scoring.predictions import evaluate, predict_subset
 
 SOME_REJECTED = 2
-INTERRUPTED = 130
 SHOWN_REJECTED = 10
 
 ROWS = (
@@ -63,6 +62,7 @@ class Outcome:
     found: Labelled
 
 
+@cli.plain
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
 
@@ -70,26 +70,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         0; 2 for a user error or when a file could not be scored; 130 after Ctrl-C.
     """
     arguments = _parser().parse_args(argv)
-    try:
-        if arguments.seed < 0:
-            raise ConfigurationError(f"--seed {arguments.seed}: must be at least 0")
-        model_file = find_model(
-            arguments.model, results_dir=arguments.results_dir, form=arguments.format
-        )
-        outcome = _score(model_file, arguments)
-        if note := unchecked_note(model_file):
-            print(note, file=sys.stderr)
-        # First what takes no disk: the numbers are not lost where the file cannot be written.
-        _print(Console(), model_file, arguments.data, outcome)
-        if arguments.json:
-            content = _as_json(model_file, arguments.data, outcome)
-            write_json(arguments.json, content, option="--json")
-    except SearchError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
+    if arguments.seed < 0:
+        raise ConfigurationError(f"--seed {arguments.seed}: must be at least 0")
+    model_file = find_model(
+        arguments.model, results_dir=arguments.results_dir, form=arguments.format
+    )
+    outcome = _score(model_file, arguments)
+    if note := unchecked_note(model_file):
+        print(note, file=sys.stderr)
+    # First what takes no disk: the numbers are not lost where the file cannot be written.
+    _print(Console(), model_file, arguments.data, outcome)
+    if arguments.json:
+        content = _as_json(model_file, arguments.data, outcome)
+        write_json(arguments.json, content, option="--json")
     return SOME_REJECTED if outcome.found.rejected else 0
 
 
@@ -117,13 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--seed", type=int, default=8, help="seed of the intervals' resampling (%(default)s)"
     )
-    parser.add_argument(
-        "--results-dir",
-        type=Path,
-        default=Path("results"),
-        metavar="DIR",
-        help="where a run's bare name is looked up (%(default)s)",
-    )
+    cli.add_results_dir(parser)
     parser.add_argument(
         "--cache-dir",
         type=Path,

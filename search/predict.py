@@ -24,7 +24,6 @@ from rich.text import Text
 from search import cli
 from search.data.dicom import bits_used
 from search.data.listing import find_images
-from search.errors import SearchError
 from search.scoring.formats import FORMATS, KERAS, LoadedModel
 from search.scoring.loading import load_model
 from search.scoring.predict import (
@@ -41,13 +40,13 @@ from search.scoring.predict import (
 
 PIPE_CLOSED = 1
 SOME_FAILED = 2
-INTERRUPTED = 130
 SHOWN_BAD = 10
 
 COLUMNS = ("file", "probability", "verdict", "error", "threshold", "notice")
 """Keys of a row, which can be understood without the others."""
 
 
+@cli.plain
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
 
@@ -58,12 +57,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         return _predict(arguments)
-    except SearchError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
     except BrokenPipeError:
         # Python would try to write the rest once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -89,13 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="write rows to FILE.csv or FILE.json as they come"
     )
-    parser.add_argument(
-        "--results-dir",
-        type=Path,
-        default=Path("results"),
-        metavar="DIR",
-        help="where a run's bare name is looked up (%(default)s)",
-    )
+    cli.add_results_dir(parser)
     return parser
 
 

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from search import cli
-from search.errors import SearchError
 from search.records import ManifestFile, TrialStatus
 from search.reporting.console import Console
 from search.reporting.contents import RunContents, read
@@ -17,6 +16,7 @@ from search.reporting.format import plural
 from search.run_directory import RunDirectory, file_sha256, locate
 
 
+@cli.plain
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
@@ -26,20 +26,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = parser().parse_args(arguments)
     console = Console(live=False, dated=False)
-    try:
-        run = locate(options.run, options.results_dir)
-        page = run.root / "report.html"
-        if options.rebuild or (options.html and not (run.complete and page.exists())):
-            rebuild(run, console, look=options.rebuild)
-        contents = read(run)
-        if options.share:
-            from search.reporting import documents  # matplotlib takes most of a second to import
+    run = locate(options.run, options.results_dir)
+    page = run.root / "report.html"
+    if options.rebuild or (options.html and not (run.complete and page.exists())):
+        rebuild(run, console, look=options.rebuild)
+    contents = read(run)
+    if options.share:
+        from search.reporting import documents  # matplotlib takes most of a second to import
 
-            documents.share(contents, options.share)
-        show(contents, console)
-    except SearchError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        documents.share(contents, options.share)
+    show(contents, console)
     if options.html:
         console.info(f"open {page.resolve().as_uri()}")
     if options.share:
@@ -64,13 +60,7 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="make trials.csv, history.csv, the plots, the reports and the model card again",
     )
-    made.add_argument(
-        "--results-dir",
-        type=Path,
-        default=Path("results"),
-        metavar="DIR",
-        help="where a run's bare name is looked up (%(default)s)",
-    )
+    cli.add_results_dir(made)
     made.add_argument(
         "--share",
         type=Path,

@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Sequence
 from enum import StrEnum
-from pathlib import Path
 
 from search import cli
 from search.config import RunConfig
@@ -52,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         live=False if options.no_live or options.once else None, dated=not options.once
     )
     try:
-        run = locate(options.run, Path(options.results_dir))
+        run = locate(options.run, options.results_dir)
         watched = Watched(run, console)
         return watched.show_once() if options.once else watched.follow()
     except SearchError as error:
@@ -75,12 +74,7 @@ def parser() -> argparse.ArgumentParser:
         "alone.",
     )
     made.add_argument("run", metavar="RUN", help="a run directory, or its name")
-    made.add_argument(
-        "--results-dir",
-        default="results",
-        metavar="DIR",
-        help="where names are looked for (results)",
-    )
+    cli.add_results_dir(made)
     made.add_argument("--once", action="store_true", help="print where it stands, and end")
     made.add_argument("--no-live", action="store_true", help="plain lines, no live view")
     return made

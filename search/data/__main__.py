@@ -24,11 +24,9 @@ from search import cli
 from search.config import RunConfig
 from search.data.prepare import prepare_run, source_of
 from search.data.report import table
-from search.errors import ConfigurationError, SearchError
+from search.errors import ConfigurationError
 from search.records import BestHyperparameters, Dataset
 from search.run_directory import RunDirectory, write_json
-
-INTERRUPTED = 130
 
 OPTIONS = (
     "split", "val_fraction", "image_size", "channels", "classes", "positive", "patients", "table",
@@ -52,24 +50,10 @@ Augment = Callable[[np.ndarray], np.ndarray]
 """`float32` (n, S, S, C) in 0–1 to the same, a new draw at every call."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line.
-
-    Args:
-        argv: Arguments without the program's name; None for those of the process.
-
-    Returns:
-        0; 2 for a user error; 130 after Ctrl-C.
-    """
-    arguments = _parser().parse_args(argv)
-    try:
-        _show(arguments)
-    except SearchError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
+@cli.plain
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code: 0; 2 for a user error; 130 after Ctrl-C."""
+    _show(_parser().parse_args(arguments))
     return 0
 
 

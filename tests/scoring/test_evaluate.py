@@ -166,4 +166,4 @@ def test_ctrl_c_is_130(say, run_dir, films, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("search.evaluate.predict_subset", interrupt)
-    assert say(run_dir, "--data", films) == (130, "", "interrupted\n")
+    assert say(run_dir, "--data", films) == (130, "", "error: stopped\n")

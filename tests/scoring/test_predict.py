@@ -331,7 +331,7 @@ def test_ctrl_c_is_130_without_a_traceback(capsys, run_dir, films, monkeypatch):
     monkeypatch.setattr("search.predict.predict_files", interrupt)
     RunDirectory(run_dir).write_manifest(MANIFEST)
     code, out, err = say(capsys, run_dir, films)
-    assert (code, out, err) == (130, "", "interrupted\n")
+    assert (code, out, err) == (130, "", "error: stopped\n")
 
 
 @pytest.mark.parametrize("command", ["search.predict", "search.evaluate"])
