@@ -46,7 +46,7 @@ class EventKind(StrEnum):
     [str]."""
     TRIAL_CREATED = "trial_created"
     """trial_id, configuration, iteration, bracket, rung, parent, values, initial_epoch,
-    target_epochs, seed, oracle (what the oracle needs to be rebuilt)."""
+    target_epochs, seed."""
     EPOCH = "epoch"
     """A finished epoch, written after its checkpoint: trial_id, epoch, metrics, seconds."""
     TRIAL_STARTED = "trial_started"
