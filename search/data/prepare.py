@@ -264,7 +264,11 @@ def cache_of(config: RunConfig) -> Path:
 def source_of(config: RunConfig, *, progress: Progress = silent) -> Source:
     """Find the images of a run, see `find_source`."""
     return find_source(
-        config.data, cache_dir=cache_of(config), table=config.table, progress=progress
+        config.data,
+        cache_dir=cache_of(config),
+        seed=config.seed,
+        table=config.table,
+        progress=progress,
     )
 
 
