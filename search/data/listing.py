@@ -97,7 +97,8 @@ class Labelling:
                 groups = re.compile(self.patients).groups
             except re.error as error:
                 raise ConfigurationError(
-                    f"--patients {self.patients}: not a regular expression ({error})"
+                    f"--patients {self.patients}: not a regular expression ({error}); write one "
+                    r"with one group, such as (patient\d+)"
                 ) from error
             if groups != 1:
                 raise ConfigurationError(

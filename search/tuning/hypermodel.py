@@ -18,10 +18,12 @@ import importlib
 import importlib.util
 import inspect
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import keras
 import keras_tuner as kt
 import numpy as np
 
@@ -32,6 +34,9 @@ from search.records import Dataset
 
 Factory = Callable[[int, int], kt.HyperModel]
 """Gives the HyperModel for trainings of so many epochs on so many images."""
+
+MISREAD = ("bool", "int8", "string")
+"""Types of an input that Keras casts pixels to without a word, or not at all."""
 
 PROBES = 4
 """Random images that a HyperModel is tried with."""
@@ -131,11 +136,24 @@ def _check(config: RunConfig, make: Factory, dataset: Dataset) -> None:
     try:
         model = make(config.max_epochs, len(dataset.train)).build(kt.HyperParameters())
     except Exception as error:  # whatever the user's code raises
+        last = traceback.extract_tb(error.__traceback__)[-1]
         raise ConfigurationError(
-            f"{option}: building its defaults fails: {type(error).__name__}: {error}"
+            f"{option}: building its defaults fails: {type(error).__name__}: {error} "
+            f"({last.filename}, line {last.lineno}); build(hp) must work with hp's defaults"
         ) from error
+    if not isinstance(model, keras.Model):
+        raise ConfigurationError(
+            f"{option}: build(hp) returns a {type(model).__name__}; it must return a compiled "
+            "keras.Model"
+        )
     if not getattr(model, "compiled", False):
         raise ConfigurationError(f"{option}: its model is not compiled; call model.compile in it")
+    for entry in getattr(model, "inputs", None) or ():
+        if entry.dtype in MISREAD:
+            raise ConfigurationError(
+                f"{option}: its model's input {entry.name} is {entry.dtype}, which cannot hold "
+                "pixels from 0 to 255; give keras.Input dtype='uint8' or 'float32'"
+            )
     channels = 3 if config.channels is Channels.RGB else 1
     shape = (PROBES, config.image_size, config.image_size, channels)
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
@@ -151,6 +169,11 @@ def _check(config: RunConfig, make: Factory, dataset: Dataset) -> None:
         raise ConfigurationError(
             f"{option}: its model gives {described} for {PROBES} images; it must give one "
             f"probability each, of shape ({PROBES}, 1)"
+        )
+    if np.asarray(answer).dtype.kind in "biu":
+        raise ConfigurationError(
+            f"{option}: its model gives {np.asarray(answer).dtype} numbers; they must be float32 "
+            "probabilities, which training can improve"
         )
     values = np.asarray(answer, np.float64)
     if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:

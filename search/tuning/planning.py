@@ -116,6 +116,8 @@ def _left_out(config: RunConfig, queue: list[Values], planned: Schedule) -> tupl
     """Say which options have no effect, or not the whole of it."""
     notes: tuple[str, ...] = ()
     too_many = len({spaces.key(values) for values in queue}) - planned.configurations
+    # Before them the queue has the baseline and the prior's centre, which nobody named.
+    too_many = min(too_many, len(config.enqueue))
     if too_many > 0:
         notes += (
             f"--enqueue: the last {too_many} of its configurations are not tried, the schedule has "

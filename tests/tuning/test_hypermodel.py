@@ -14,8 +14,8 @@ MODULE = """
 import keras
 import keras_tuner as kt
 
-def network(hp, size=32, units=1, activation="sigmoid", compiled=True, channels=1):
-    inputs = keras.Input((size, size, channels), dtype="uint8")
+def network(hp, size=32, units=1, activation="sigmoid", compiled=True, channels=1, dtype="uint8"):
+    inputs = keras.Input((size, size, channels), dtype=dtype)
     x = keras.layers.Rescaling(1 / 255)(inputs)
     x = keras.layers.Conv2D(hp.Choice("filters", [2, 4]), 3)(x)
     x = keras.layers.GlobalAveragePooling2D()(x)
@@ -44,6 +44,18 @@ def linear(hp):
     return model
 def loose(hp): return network(hp, compiled=False)
 def colour(hp): return network(hp, channels=3)
+def wrapped(hp): return network(hp, dtype="int8")
+def nothing(hp): network(hp)
+def outputs(hp):
+    model = network(hp)
+    both = keras.Model(model.inputs, [model.output, model.output])
+    both.compile("adam", "binary_crossentropy")
+    return both
+def decided(hp):
+    model = network(hp)
+    hard = keras.Model(model.inputs, keras.ops.cast(model.output > 0.5, "int32"))
+    hard.compile("adam", "binary_crossentropy")
+    return hard
 def broken(hp): raise RuntimeError("no such backbone")
 number = 3
 """
@@ -79,7 +91,11 @@ def test_a_class_gets_what_its_constructor_names(file, tiny_dataset):
         ("linear", "must be probabilities"),
         ("loose", "not compiled"),
         ("colour", "does not take uint8 images"),
-        ("broken", "RuntimeError: no such backbone"),
+        ("wrapped", "is int8, which cannot hold"),
+        ("nothing", "returns a NoneType"),
+        ("outputs", "gives 2 outputs for 4 images"),
+        ("decided", "gives int32 numbers"),
+        ("broken", r"RuntimeError: no such backbone \(.*\.py, line \d+\)"),
         ("number", "is a int"),
         ("missing", "has no missing; it has"),
     ],
