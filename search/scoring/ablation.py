@@ -125,11 +125,6 @@ class Ablation:
     ) -> AblationReport:
         """Train what is missing, evaluate the test, and write `ablation.json`.
 
-        Args:
-            dataset: The run's images.
-            sealed: Its test images.
-            open_executor: Gives workers.
-
         Raises:
             SearchFailedError: An unchanged configuration could not be trained.
             StopRequestedError: The user asked to stop; finished epochs are kept.

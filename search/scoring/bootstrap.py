@@ -170,16 +170,10 @@ def paired_differences(
 
 
 def over_seeds(differences: Sequence[float]) -> Estimate:
-    """Return the mean of paired differences with its 95% interval by Student's t.
+    """Return the mean of paired differences, one per seed, with its 95% interval by Student's t.
 
     "The Probable Error of a Mean", Biometrika 6, 1908. With three seeds it is wide, as it should
-    be.
-
-    Args:
-        differences: One per seed.
-
-    Returns:
-        The interval is NaN for fewer than two seeds.
+    be; for fewer than two it is NaN.
 
     Raises:
         ValueError: There is no difference.
@@ -216,14 +210,7 @@ def judge(metric: str, *intervals: Estimate) -> Outcome:
 def subtype_recall(
     predictions: Predictions, threshold: float, *, repeats: int = REPEATS, seed: int
 ) -> dict[str, Estimate]:
-    """Return the sensitivity by subtype of the positive class, of those that names tell.
-
-    Args:
-        predictions: Probabilities of one split.
-        threshold: Positive at or above it.
-        repeats: Number of resamples.
-        seed: Seed of the resampling.
-    """
+    """Return the sensitivity by subtype of the positive class, of those that names tell."""
     labels, probabilities = check_images(predictions.labels, predictions.probabilities)
     kinds = np.asarray(predictions.subtypes, dtype=str)
     patients = np.asarray(predictions.patients, dtype=str)
@@ -244,15 +231,10 @@ def subtype_recall(
 def patient_resamples(
     patients: Sequence[str], *, repeats: int = REPEATS, seed: int
 ) -> Iterator[np.ndarray]:
-    """Yield how often each image is drawn when patients are drawn with replacement.
+    """Yield how often each of n images is drawn when patients are drawn with replacement.
 
-    Args:
-        patients: n identifiers.
-        repeats: Number of resamples.
-        seed: Seed of the resampling; the same one gives the resamples of `bootstrap_intervals`.
-
-    Yields:
-        `float64` (r, n), in blocks that add up to `repeats` rows.
+    `float64` (r, n), in blocks that add up to `repeats` rows; for a seed those of
+    `bootstrap_intervals`.
     """
     yield from _resamples(_codes(patients, len(patients)), repeats=repeats, seed=seed)
 

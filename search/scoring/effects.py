@@ -148,13 +148,7 @@ def parse_factors(text: str) -> list[tuple[str, str]]:
 
 
 def changed(factor: str, level: str, base: Values, epochs: int) -> Change:
-    """Change one factor of a configuration and nothing else.
-
-    Args:
-        factor: A key of `FACTORS`.
-        level: What to change it to, or "".
-        base: The configuration.
-        epochs: Epochs it is trained.
+    """Change one factor of a configuration, trained for so many epochs, and nothing else.
 
     Raises:
         ConfigurationError: The level cannot be read, is what the configuration has already, or the

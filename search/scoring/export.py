@@ -185,10 +185,6 @@ def inference_copy(network: keras.Model, *, name: str = "") -> keras.Model:
     noise, of Keras or of any package, also inside nested models. Initializers, regularizers and
     constraints, which act in training only, are left out too: with them goes the last that another
     package may have put into a layer of Keras.
-
-    Args:
-        network: Functional or sequential, with one output.
-        name: Of the copy; "" is the network's own.
     """
 
     def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
@@ -224,16 +220,10 @@ def _is_random(layer: keras.layers.Layer) -> bool:
 
 
 def ensemble_of(members: Sequence[keras.Model]) -> keras.Model:
-    """Return a model that gives the mean probability of several networks.
+    """Return a model that gives the mean probability of at least two networks.
 
-    The networks stay whole inside it, one layer each, so that `gradcam.networks` finds them.
-
-    Args:
-        members: At least two; (batch, S, S, channels) 0–255 to (batch, 1) probability.
-
-    Returns:
-        A model of the same input and output, float32, with copies of the networks' weights and
-        without their random layers. Its parameter count is the sum of theirs.
+    They stay whole inside it, one layer each, so that `gradcam.networks` finds them: copies in
+    float32, without their random layers.
 
     Raises:
         ValueError: Fewer than two networks, or their inputs differ.
@@ -284,7 +274,9 @@ def convert(
     probabilities: np.ndarray,
     timeout: float = TIMEOUT,
 ) -> ExportRecord:
-    """Convert an exported Keras model to another format beside it, and check the result.
+    """Convert `model.keras` to another format beside it, and check the result.
+
+    An earlier file of that name is replaced only by one that passed, and removed otherwise.
 
     Args:
         model_file: `model.keras`.
@@ -292,10 +284,6 @@ def convert(
         images: `uint8` (n, S, S, channels), validation images.
         probabilities: `float64` (n,), the run's own for them.
         timeout: Seconds after which it is given up.
-
-    Returns:
-        What became of it, with a reason where it failed. An earlier file of that name is replaced
-        only by one that passed, and removed otherwise.
 
     Raises:
         StorageError: The disk is full or read-only.

@@ -79,17 +79,7 @@ def predict_images(
 def predict_subset(
     model: Predictor, subset: Subset, split: Split, *, batch_size: int = 64
 ) -> Predictions:
-    """Predict every image of a split, the last partial batch included.
-
-    Args:
-        model: `uint8` (batch, S, S, channels) to (batch, 1).
-        subset: The images; read from the memory map batch by batch.
-        split: Which split they are.
-        batch_size: Images at a time.
-
-    Raises:
-        ModelError: The model gives something other than a probability.
-    """
+    """Predict every image of a split, see `predict_images`."""
     return Predictions(
         split=split,
         paths=subset.paths,

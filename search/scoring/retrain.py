@@ -342,12 +342,7 @@ class Trainer:
     def train_finally(
         self, recipe: Recipe, networks: Sequence[Retrained], setting: Setting
     ) -> tuple[Retrained, ...]:
-        """Train once more on train + val, each seed to the epoch that validation found best.
-
-        Args:
-            recipe: Of the networks.
-            networks: What was trained on train alone.
-            setting: Data and HyperModel.
+        """Train networks of train alone once more, on train + val, to the epochs that were kept.
 
         Raises:
             SearchFailedError: It failed with every seed.

@@ -96,14 +96,7 @@ class Network:
         setting: Setting,
         calibrate: bool,
     ) -> None:
-        """Load the weights, fit the temperature, and choose the threshold on validation.
-
-        Args:
-            trained: What to load.
-            config: Gives the threshold's rule.
-            setting: Data and HyperModel of the retraining.
-            calibrate: Whether to fit a temperature.
-        """
+        """Load the weights, fit the temperature, and choose the threshold on validation."""
         self.trained = trained
         self.test: Predictions | None = None
         self._dataset = setting.dataset
@@ -286,15 +279,8 @@ def evaluate_test(
 ) -> dict[NetworkKey, Tested]:
     """Let every network predict the test, each once, and journal that.
 
-    Args:
-        sealed: The test images.
-        networks: By role and seed; may be loaded one after another.
-        total: How many they are.
-        directory: Its journal gets the event.
-        reporter: Where a person watches.
-
-    Returns:
-        {} where there is no test that could be used, of which the reporter was told.
+    The networks, `total` of them, may be loaded one after another. Returns {}, and warns, where
+    there is no test that could be used.
     """
     try:
         test = sealed.open()

@@ -3,68 +3,17 @@
 import contextlib
 import dataclasses
 import math
-from collections import deque
 
 import pytest
+from fake_executor import OBJECTIVE, FakeExecutor
 
 from search.config import RefitOn, RunConfig
 from search.errors import SearchFailedError, StopRequestedError
-from search.records import EpochRecord, Failure, FailureKind, TrialRecord, TrialResult, TrialStatus
+from search.records import EpochRecord, TrialRecord, TrialStatus
 from search.run_directory import RunDirectory
 from search.scoring.retrain import retrain, trainings
-from search.tuning import checkpoint
-from search.tuning.executors import TrialStarted
 
 DEFAULTS = {"size": 1}
-
-OBJECTIVE = "robust_loss"
-
-
-class FakeExecutor:
-    """Trains nothing: the loss is smaller for larger sizes and best in the second epoch."""
-
-    def __init__(self, workers=1, *, fail=(), dead=(), stop_after=None):
-        self.workers, self.fail, self.dead, self.left = workers, fail, dead, stop_after
-        self.queue, self.specs = deque(), []
-
-    @property
-    def free(self):
-        return self.workers - len(self.queue)
-
-    def submit(self, spec):
-        assert self.free > 0
-        self.queue.append(spec)
-
-    def wait(self, on_message):
-        # The last submitted first: results come in another order than they were asked for.
-        spec = self.queue.pop()
-        self.specs.append(spec)
-        on_message(TrialStarted(trial_id=spec.trial_id, worker=0, pid=1, device="fake"))
-        epochs = []
-        for number in range(1, spec.epochs + 1):
-            if self.left == 0:
-                raise StopRequestedError("as asked")
-            self.left = None if self.left is None else self.left - 1
-            loss = 1 / spec.values["size"] + 0.1 * abs(number - 2) + (spec.seed % 7) / 100
-            metrics = {OBJECTIVE: loss}
-            epochs.append(
-                EpochRecord(trial_id=spec.trial_id, epoch=number, metrics=metrics, seconds=0.0)
-            )
-            on_message(epochs[-1])
-        spec.directory.mkdir(parents=True, exist_ok=True)
-        (spec.directory / checkpoint.BEST).touch()
-        failure = None
-        if spec.trial_id in self.fail:
-            failure = Failure(kind=FailureKind.ERROR, message="injected")
-        return TrialResult(
-            trial_id=spec.trial_id,
-            epochs=tuple(epochs),
-            parameters=int(10 * spec.values["size"]),
-            seconds=0.0,
-            best_epoch=min(2, spec.epochs),
-            failure=failure,
-            learned=spec.trial_id not in self.dead,
-        )
 
 
 def record(number, size, *, found=None, status=TrialStatus.COMPLETED):
