@@ -139,7 +139,9 @@ THRESHOLD_RULE = re.compile(r"(youden|0\.5|(?:sensitivity|specificity)=(?:0?\.\d
 
 BUDGET = re.compile(r"(?=0*\.?0*[1-9])(\d{1,9}(?:\.\d+)?)(s|m|h|epochs)\Z")
 BUDGET_IN_TIME = re.compile(r"\d+(?:\.\d+)?(s|m|h)\Z")
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\Z")
+NAME = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,199})?\Z")
+FOLDER = re.compile(r"(?!.*://)")
+MOUNTED = "must be a folder; mount what is elsewhere"
 
 
 def direction(objective: str) -> str:
@@ -278,6 +280,8 @@ class Option:
         metavar: What stands for the value in the help.
         between: Smallest and largest number allowed.
         known: Every text allowed; () for any.
+        pattern: What a text must match.
+        must: The same in words.
         on_resume: What may happen to it when a run is resumed.
         read: Makes the value of the text that was typed; None: as its type says.
         repeated: Whether it may be given several times; `read` then gets a list.
@@ -289,6 +293,8 @@ class Option:
     metavar: str = ""
     between: tuple[float, float] | None = None
     known: tuple[str, ...] = ()
+    pattern: re.Pattern[str] | None = None
+    must: str = ""
     on_resume: OnResume = OnResume.FIXED
     read: Callable[[Any], Any] | None = None
     repeated: bool = False
@@ -399,6 +405,8 @@ class RunConfig:
         metavar="DIR",
         on_resume=FREE,
         shown="~/.cache/xray-search",
+        pattern=FOLDER,
+        must=MOUNTED,
     )
     tuner: TunerKind = search_option(
         TunerKind.HYPERBAND,
@@ -442,6 +450,8 @@ class RunConfig:
         metavar="B",
         on_resume=PLANNED,
         shown="no limit",
+        pattern=re.compile(rf"({BUDGET.pattern})?\Z"),
+        must="write a time such as 90m or 2h, or 300epochs",
     )
     objective: str = search_option(
         "stress_auc",
@@ -565,6 +575,8 @@ class RunConfig:
         "how the decision threshold is chosen on validation: sensitivity=0.NN, specificity=0.NN, "
         "youden, or 0.5",
         metavar="RULE",
+        pattern=THRESHOLD_RULE,
+        must="must be youden, 0.5, sensitivity=0.NN or specificity=0.NN",
     )
     calibrate: CalibrationKind = retraining_option(
         CalibrationKind.NONE, "temperature: divide the logits by one number fitted on validation"
@@ -575,8 +587,21 @@ class RunConfig:
         metavar="FORMAT,FORMAT",
         read=lambda text: (ExportFormat.KERAS, *_formats(text)),
     )
-    name: str = run_option("", "of the run directory", metavar="NAME", shown="the time")
-    results_dir: str = run_option("results", "folder that holds the run directories", metavar="DIR")
+    name: str = run_option(
+        "",
+        "of the run directory",
+        metavar="NAME",
+        shown="the time",
+        pattern=NAME,
+        must="use up to 200 letters, digits, '.', '_' and '-'; it becomes the name of a folder",
+    )
+    results_dir: str = run_option(
+        "results",
+        "folder that holds the run directories",
+        metavar="DIR",
+        pattern=FOLDER,
+        must=MOUNTED,
+    )
     tensorboard: bool = run_option(False, "write the run for TensorBoard too")
     tracker: str = run_option(
         "",
@@ -600,23 +625,6 @@ class RunConfig:
                 f"--ensemble with --refit-seeds {self.refit_seeds}: an ensemble needs at least 2 "
                 "networks; give --refit-seeds 3"
             )
-        if not THRESHOLD_RULE.match(self.threshold_rule):
-            raise ConfigurationError(
-                f"--threshold-rule {self.threshold_rule}: must be youden, 0.5, "
-                "sensitivity=0.NN or specificity=0.NN"
-            )
-        if self.name and not NAME.match(self.name):
-            raise ConfigurationError(
-                f"--name {self.name!r:.60}: use up to 200 letters, digits, '.', '_' and '-'; it "
-                "becomes the name of a folder"
-            )
-        if self.budget and not BUDGET.match(self.budget):
-            raise ConfigurationError(
-                f"--budget {self.budget}: write a time such as 90m or 2h, or 300epochs"
-            )
-        for place in (self.results_dir, self.cache_dir):
-            if "://" in place:
-                raise ConfigurationError(f"{place}: must be a folder; mount what is elsewhere")
         self._check_executor()
         self._check_source()
 
@@ -674,6 +682,8 @@ def _check(name: str, row: Option, value: Any) -> None:
     if row.between is not None and not row.between[0] <= value <= row.between[1]:
         low, high = row.between
         raise ConfigurationError(f"{flag(name)} {value}: must be between {low:g} and {high:.10g}")
+    if row.pattern is not None and not row.pattern.match(value):
+        raise ConfigurationError(f"{flag(name)} {value:.60}: {row.must}")
 
 
 PRESETS: dict[str, dict[str, Any]] = {
