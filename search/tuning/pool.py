@@ -531,17 +531,6 @@ class WorkerPool(Pool):
             limits=limits,
         )
 
-    def __enter__(self) -> WorkerPool:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    @property
-    def pids(self) -> list[int]:
-        """Return the processes of the workers."""
-        return [worker.pid for worker in self._workers]
-
     def _start(self, number: int) -> Worker:
         log_file = self._log_dir / f"worker-{number}.log"
         return _ProcessWorker(

@@ -10,6 +10,7 @@ import math
 import os
 import subprocess
 import sys
+from contextlib import closing
 
 import keras
 import numpy as np
@@ -92,12 +93,13 @@ def test_mixed_precision_trains(setting, tmp_path):
 
 def test_workers_share_a_gpu(setting, tmp_path):
     messages = []
-    with WorkerPool(
+    pool = WorkerPool(
         setting,
         environments=worker_environments(2, gpus=find_gpus()[:1]),
         log_dir=tmp_path / "logs",
         should_stop=lambda: False,
-    ) as pool:
+    )
+    with closing(pool):
         for name in ("a", "b", "c"):
             pool.submit(spec(tmp_path, name))
         results = [pool.wait(messages.append) for _ in range(3)]

@@ -5,6 +5,7 @@ import multiprocessing.process
 import os
 import pickle
 from collections import deque
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -45,14 +46,17 @@ def spec(folder: Path, name: str, *, epochs: int = 3, **values) -> TrialSpec:
     )
 
 
-def pool_of(setting, folder, workers=2, *, should_stop=lambda: False, **limits) -> WorkerPool:
-    return WorkerPool(
+def pool_of(
+    setting, folder, workers=2, *, should_stop=lambda: False, **limits
+) -> closing[WorkerPool]:
+    pool = WorkerPool(
         setting,
         environments=worker_environments(workers),
         log_dir=folder / "logs",
         should_stop=should_stop,
         limits=PoolLimits(**limits),
     )
+    return closing(pool)
 
 
 def finish(pool: WorkerPool, count: int, messages: list | None = None) -> dict:
@@ -88,7 +92,7 @@ def test_a_pool_gives_what_one_process_gives_and_survives_a_kill(setting, tmp_pa
     assert sorted(started) == ["a", "b", "b", "c"]
     heard = {(m.trial_id, m.epoch) for m in messages if isinstance(m, EpochRecord)}
     assert heard == {(name, epoch) for name in "abc" for epoch in (1, 2, 3)}
-    assert not any(_alive(pid) for pid in pool.pids)
+    assert not any(_alive(worker.pid) for worker in pool._workers)
 
 
 def test_a_trial_that_kills_every_worker_fails_and_the_others_go_on(setting, tmp_path):
