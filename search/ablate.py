@@ -112,7 +112,7 @@ def _check(options: argparse.Namespace) -> None:
             raise ConfigurationError(f"{option} {value}: must be at least {least}")
 
 
-def _reopen(directory: RunDirectory, config: RunConfig, console: Console) -> tuple[Any, Any, Any]:
+def _restore(directory: RunDirectory, config: RunConfig, console: Console) -> tuple[Any, Any, Any]:
     """Make the data set and the HyperModel of a finished run again.
 
     Returns:
@@ -154,7 +154,7 @@ def _ablate(
 
         if options.workers is not None:
             config = dataclasses.replace(config, workers=options.workers)
-        dataset, sealed, search_stage = _reopen(run, config, console)
+        dataset, sealed, search_stage = _restore(run, config, console)
     if dataset.synthetic:
         console.notice(SYNTHETIC_NOTICE)
     ablation = Ablation(
