@@ -101,7 +101,7 @@ class SplitKind(StrEnum):
     """How train + val files are divided 80:20."""
 
     PATIENT = "patient"
-    """By patient, stratified by class: no child on both sides."""
+    """By patient, stratified by class: no patient on both sides."""
     NOTEBOOK = "notebook"
     """As the notebook: `random.seed(8); random.shuffle` over sorted file names."""
     FOLDERS = "folders"

@@ -1,7 +1,7 @@
 """What passes between the rooms: frozen snapshots, without links back to what made them.
 
 Imports nothing heavier than NumPy, so that `--help`, `--plan` and reports start at once.
-Times are seconds, rates are fractions in [0, 1], labels are 0 (NORMAL) and 1 (PNEUMONIA).
+Times are seconds, rates are fractions in [0, 1], labels are 0 (negative) and 1 (positive).
 """
 
 from __future__ import annotations
@@ -464,7 +464,7 @@ class Estimate:
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
-    """Probabilities of PNEUMONIA for one split.
+    """Probabilities of the positive class for one split.
 
     Attributes:
         split: The split.
@@ -488,7 +488,7 @@ class Threshold:
     """A decision threshold and where it came from.
 
     Attributes:
-        value: Call PNEUMONIA at or above this probability.
+        value: Call positive at or above this probability.
         rule: The rule as typed, e.g. "sensitivity=0.95".
         chosen_on: The images that fixed it, e.g. "perturbed validation images (n = 2002)".
         reached: The rule's quantity at that threshold on those images.

@@ -46,6 +46,9 @@ an image if its content says so."""
 JUNK = frozenset({"__macosx", "thumbs.db", "desktop.ini"})
 """Left behind by operating systems; passed over, as is every name that begins with a dot."""
 
+OTHER_CLASS = " is none of the two classes"
+"""What the reason of an image that `--classes` leaves out ends in, after its class."""
+
 NEGATIVE = frozenset({"normal", "negative", "healthy", "benign", "control", "0"})
 """Names of a class, lower case, that say that there is no finding."""
 
@@ -475,7 +478,7 @@ def _of_classes(
             depth = len(place.parts) - 1 - bool(image.group)
             left.add(
                 image.relative,
-                f"{image.class_name} is none of the two classes",
+                f"{image.class_name}{OTHER_CLASS}",
                 place="/".join(place.parts[:depth]),
             )
     return kept

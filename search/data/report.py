@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
-from search.data.listing import FoundFile
+from search.data.listing import OTHER_CLASS, FoundFile
 from search.data.scan import FileRecord, Scan
 from search.records import (
     DatasetReport,
@@ -214,9 +214,13 @@ def with_alarms(report: DatasetReport) -> DatasetReport:
         )
     if report.rejected:
         found.append(f"{len(report.rejected):,} image file(s) cannot be used, see the reasons")
-    if report.left_out:
-        files = sum(row.files for row in report.left_out)
-        found.append(f"{files:,} other file(s) are left out, see the reasons")
+    other = Counter[str]()
+    for row in report.left_out:
+        name, of_a_class, _ = row.reason.partition(OTHER_CLASS)
+        other[name if of_a_class else ""] += row.files
+    for name, files in sorted(other.items(), reverse=True):
+        what = f"images of {name}, a class that was not asked for," if name else "other file(s)"
+        found.append(f"{files:,} {what} are left out, see the reasons")
     return replace(report, alarms=tuple(found))
 
 

@@ -305,8 +305,8 @@ def limits(
     if out:
         found.append(f"Of {plural(len(trials), 'trial')}, {listed(out)}: they chose nothing.")
     found.append(
-        "Intervals speak of which patients were drawn and of training seeds, not of another "
-        "hospital or of wrong labels."
+        "Intervals speak of which patients were drawn and of training seeds, not of images from "
+        "elsewhere or of wrong labels."
     )
     return found
 

@@ -32,7 +32,7 @@ class Setting:
         hypermodel: A `kt.HyperModel` whose `build` gives a compiled model that takes raw gray
             `uint8` (n, S, S, 1) and returns probabilities (n, 1).
         objective: Name of the metric that decides.
-        prevalence: Prior of PNEUMONIA for the log losses.
+        prevalence: Prior of the positive class for the log losses.
         validated: False where the validation images are trained on as well, so that nothing is
             left to validate with: epochs have the metrics of training only, and the last is kept.
         max_parameters: A trial whose model has more fails, 0 for no limit.

@@ -386,12 +386,16 @@ def images():
 
 @pytest.fixture(scope="module")
 def calibrated_file(tmp_path_factory):
-    """With GELU, whose export is not a matter of course, and a temperature."""
+    """With flips and the like, with GELU, whose export is not a matter of course, a temperature."""
     import keras
 
     keras.utils.set_random_seed(4)
     inputs = keras.Input((SIZE, SIZE, 1), dtype="uint8")
     x = keras.layers.Rescaling(1 / 255)(inputs)
+    for layer in augmentation_layers(
+        flip=True, rotation=5.0, crop_min_area=0.5, tone_jitter=0.2, noise=0.1, seed=1
+    ):
+        x = layer(x)
     x = keras.layers.SeparableConv2D(4, 3, strides=2, activation="gelu")(x)
     x = keras.layers.BatchNormalization()(x)
     x = keras.layers.Conv2D(6, 3, strides=2, activation="silu")(x)

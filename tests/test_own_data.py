@@ -1,0 +1,118 @@
+"""Other people's images, from the command line to the last report: two folders, a table, colour."""
+
+import csv
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from search.run import main
+from search.run_directory import RunDirectory
+
+pytestmark = pytest.mark.slow
+
+FOREIGN = re.compile(r"child|hospital|pneumonia", re.IGNORECASE)
+REPORTS = ("report.html", "report.md", "model_card.md")
+
+
+def draw(path: Path, number: int, *, ill: bool, colour: bool = False) -> None:
+    """Write an image that is bright on the right where it shows the finding."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(number).integers(0, 90, (36, 40, 3 if colour else 1))
+    pixels[:, 20:] += 150 * ill
+    pixels = pixels.astype(np.uint8)
+    Image.fromarray(pixels if colour else pixels[..., 0]).save(path)
+
+
+def run(folder: Path, *options: str) -> int:
+    return main(
+        [
+            *("--data", str(folder), "--name", "own", "--results-dir", str(folder.parent / "out")),
+            *("--cache-dir", str(folder.parent / "cache"), "--no-live", "--workers", "0"),
+            *("--tuner", "random", "--max-trials", "2", "--image-size", "32", "--max-epochs", "1"),
+            *("--refit-epochs", "1", "--refit-seeds", "1", *options),
+        ]
+    )
+
+
+def reports(folder: Path) -> dict[str, str]:
+    """Return what a person reads of each report, markup and programs left out."""
+    root = folder.parent / "out" / "own"
+    assert RunDirectory(root).complete
+    found = {name: (root / name).read_text(encoding="utf-8") for name in REPORTS}
+    page = re.sub(r"<(script|style)\b.*?</\1>", " ", found["report.html"], flags=re.DOTALL)
+    return {**found, "report.html": page}
+
+
+def test_three_classes_in_colour_are_refused_and_two_of_them_finished(tmp_path, capsys):
+    folder = tmp_path / "skin"
+    for number in range(90):
+        name = ("benign", "malignant", "unclear")[number % 3]
+        path = folder / name / f"{number:03}.png"
+        draw(path, number, ill=name == "malignant", colour=True)
+    assert run(folder, "--channels", "rgb") == 2
+    said = " ".join(capsys.readouterr().out.split())
+    assert "benign" in said
+    assert "malignant" in said
+    assert "unclear" in said
+    assert "--classes" in said
+    assert run(folder, "--channels", "rgb", "--classes", "benign,malignant") == 0
+    for name, text in reports(folder).items():
+        assert "malignant" in text, name
+        assert re.search(r"unclear.{0,80}30|30.{0,80}unclear", text, re.DOTALL), name
+        assert not FOREIGN.search(text), (name, FOREIGN.search(text))
+    dataset = RunDirectory(folder.parent / "out" / "own").read_json("dataset.json")
+    assert dataset["channels"] == 3
+    assert dataset["classes"] == ["benign", "malignant"]
+    assert dataset["counts"]["test"]["malignant"] > 0
+
+
+def test_covid_and_normal_folders_are_searched_with_covid_as_the_finding(tmp_path, capsys):
+    folder = tmp_path / "films"
+    for number in range(60):
+        split, name = ("train", "train", "test")[number % 3], ("covid", "normal")[number % 2]
+        draw(folder / split / name / f"{number:03}.png", number, ill=name == "covid")
+    assert run(folder) == 0
+    assert "covid" in capsys.readouterr().out
+    found = reports(folder)
+    for name, text in found.items():
+        assert "covid" in text, name
+        assert not FOREIGN.search(text), (name, FOREIGN.search(text))
+    root = RunDirectory(folder.parent / "out" / "own")
+    assert root.read_json("dataset.json")["classes"] == ["normal", "covid"]
+    # Nothing in these names tells whose images they are, which each report has to say.
+    assert not root.read_json("dataset.json")["patients_known"]
+    assert all("patient" in text for text in found.values())
+
+
+def test_a_table_of_files_with_patients_keeps_every_patient_on_one_side(tmp_path):
+    folder = tmp_path / "table"
+    rows = []
+    for number in range(72):
+        # Twelve patients with six images each; the finding is the patient's.
+        patient = number % 12
+        ill = patient % 2 == 1
+        draw(folder / "images" / f"{number:03}.png", number, ill=ill)
+        rows.append((f"images/{number:03}.png", "lesion" if ill else "none", f"p{patient}"))
+    with open(folder / "labels.csv", "w", encoding="utf-8", newline="") as handle:
+        csv.writer(handle).writerows([("file", "label", "patient"), *rows])
+    options = ("--table", str(folder / "labels.csv"), "--positive", "lesion")
+    assert run(folder, *options) == 0
+    for name, text in reports(folder).items():
+        assert "lesion" in text, name
+        assert not FOREIGN.search(text), (name, FOREIGN.search(text))
+    root = RunDirectory(folder.parent / "out" / "own")
+    dataset = root.read_json("dataset.json")
+    assert dataset["patients_known"]
+    assert sum(count["total"] for count in dataset["patients"].values()) == 12
+    patients = {path: patient for path, _, patient in rows}
+    with open(root.root / "predictions.csv", encoding="utf-8", newline="") as handle:
+        found = list(csv.DictReader(handle))
+    sides = {
+        split: {patients[r["path"]] for r in found if r["split"] == split}
+        for split in ("val", "test")
+    }
+    assert sides["test"]
+    assert not sides["val"] & sides["test"]
