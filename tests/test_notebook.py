@@ -23,6 +23,18 @@ OPTIONS = {
 }
 """
 
+INTERRUPT = """
+import os, signal, time
+
+try:
+    os.kill(os.getpid(), signal.SIGINT)  # what the button of a notebook does
+    time.sleep(30)
+    heard = "nothing"
+except KeyboardInterrupt:
+    heard = "the interrupt"
+heard
+"""
+
 
 def notebook():
     return nbformat.read(NOTEBOOK, as_version=4)
@@ -39,6 +51,7 @@ def test_it_runs_to_the_end(tmp_path, monkeypatch):
     tiny = notebook()
     (options,) = [c for c in tiny.cells if "parameters" in c.metadata.get("tags", ())]
     options.source = PARAMETERS
+    tiny.cells.append(nbformat.v4.new_code_cell(INTERRUPT))
     NotebookClient(
         tiny, timeout=500, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
     ).execute()
@@ -57,4 +70,5 @@ def test_it_runs_to_the_end(tmp_path, monkeypatch):
     assert "learning_rate" in output("result.best")["text/plain"]
     assert "image/png" in output("result.plot")
     assert output("result.predict")["text/plain"].count("FilePrediction") == 3
+    assert output("signal.SIGINT")["text/plain"] == "'the interrupt'"
     assert "array" in output("load_model")["text/plain"]
