@@ -1,9 +1,9 @@
 """The rules of imports, read from the source: a stack, without circles, and light where it says."""
 
 import ast
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -147,7 +147,7 @@ def test_what_must_answer_at_once_loads_no_keras():
 
 
 def test_help_answers_in_about_a_second():
-    begin = time.perf_counter()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         [sys.executable, "-m", "search.run", "--help"],
         cwd=ROOT,
@@ -156,5 +156,6 @@ def test_help_answers_in_about_a_second():
         check=True,
     )
     assert "--tuner" in done.stdout
-    # The goal is one second; a loaded test machine gets some slack.
-    assert time.perf_counter() - begin < 3
+    # Of the processor's time: on a machine that does something else the clock tells nothing.
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.5
