@@ -70,12 +70,6 @@ def test_other_errors_of_the_system_pass_through(tmp_path):
         raise ConnectionError
 
 
-def test_a_results_folder_that_is_a_file_is_a_clear_error(tmp_path):
-    (tmp_path / "results").write_text("")
-    with pytest.raises(RunDirectoryError, match="file is where a folder should be"):
-        RunDirectory(tmp_path / "results" / "run").create()
-
-
 def test_a_second_process_is_refused_and_told_who_holds_the_run(run):
     code = (
         "import sys, pathlib\nfrom search.run_directory import RunDirectory\n"

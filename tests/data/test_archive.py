@@ -49,13 +49,6 @@ def test_the_images_of_the_shallowest_set_are_extracted_and_the_rest_is_counted(
     assert sum(row.files for row in left_out) == 3
 
 
-def test_patients_folders_extra_classes_and_files_without_suffix_are_extracted(tmp_path):
-    names = [*WANTED, "train/NORMAL/p1/x.jpeg", "train/COVID/y.jpeg", "Valid/NORMAL/scan"]
-    root, left_out = extract(make_zip(tmp_path / "a.zip", names), cache_dir=tmp_path / "cache")
-    assert extracted(root) == sorted(names)
-    assert left_out == ()
-
-
 @pytest.mark.parametrize("prefix", ["", "set/", "a/b/"])
 def test_classes_without_train_are_extracted(tmp_path, prefix):
     names = [f"{prefix}{name}/{n}.png" for name in ("benign", "malignant") for n in range(3)]

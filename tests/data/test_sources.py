@@ -1,7 +1,6 @@
 import os
 import sys
 import types
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -219,19 +218,6 @@ def test_ctrl_c_during_a_download_is_not_swallowed(tmp_path, monkeypatch):
     fake_kagglehub(monkeypatch, download)
     with pytest.raises(KeyboardInterrupt):
         find_source("kaggle", cache_dir=tmp_path)
-
-
-def test_zip_is_a_source(tmp_path):
-    tree = make_tree(tmp_path / "tree", patients=2)
-    archive = tmp_path / "archive.zip"
-    with zipfile.ZipFile(archive, "w") as file:
-        for path in sorted(tree.rglob("*.jpeg")):
-            file.write(path, f"chest_xray/{path.relative_to(tree)}")
-    source = find_source(str(archive), cache_dir=tmp_path / "cache")
-    assert source.kind is SourceKind.ZIP
-    assert [f.relative for f in list_images(source.root).files] == [
-        f.relative for f in list_images(tree).files
-    ]
 
 
 def test_the_demos_counts_are_a_few_hundred():
