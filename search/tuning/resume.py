@@ -162,8 +162,8 @@ def check_same_backend(directory: RunDirectory, backend: str) -> None:
         RunDirectoryError: Trials were begun on another one.
     """
     events = directory.events()
-    # Journals of earlier versions do not name it.
-    before = next((e["backend"] for e in events if e.get("backend")), backend)
+    started = (event for event in events if event["event"] == EventKind.RUN_STARTED)
+    before = next((event["backend"] for event in started), backend)
     if before != backend and _has_trials(events):
         raise RunDirectoryError(
             f"{directory.root}: begun with KERAS_BACKEND={before}, now it is {backend}: the same "
