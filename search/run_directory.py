@@ -43,44 +43,26 @@ class RunDirectory:
 
     Attributes:
         root: `results/<name>`.
+        name: Of the run.
+        journal_file: The journal.
+        tuner_dir: KerasTuner's project.
+        refit_dir: The retrained candidates' checkpoints.
+        logs_dir: What worker processes printed.
+        plots_dir: The plots.
     """
 
     def __init__(self, root: Path) -> None:
         """Refer to a run directory, existing or not; touches nothing."""
         self.root = root
+        self.name = root.name
+        self.journal_file = root / "journal.jsonl"
+        self.tuner_dir = root / "tuner"
+        self.refit_dir = root / "refit"
+        self.logs_dir = root / "logs"
+        self.plots_dir = root / "plots"
 
     def __repr__(self) -> str:
         return f"RunDirectory({self.root.as_posix()!r})"
-
-    @property
-    def name(self) -> str:
-        """Return the run's name."""
-        return self.root.name
-
-    @property
-    def journal_file(self) -> Path:
-        """Return the path of the journal."""
-        return self.root / "journal.jsonl"
-
-    @property
-    def tuner_dir(self) -> Path:
-        """Return KerasTuner's project directory."""
-        return self.root / "tuner"
-
-    @property
-    def refit_dir(self) -> Path:
-        """Return the directory of the retrained candidates' checkpoints."""
-        return self.root / "refit"
-
-    @property
-    def logs_dir(self) -> Path:
-        """Return the directory of what worker processes printed."""
-        return self.root / "logs"
-
-    @property
-    def plots_dir(self) -> Path:
-        """Return the directory of the plots."""
-        return self.root / "plots"
 
     @property
     def exists(self) -> bool:
