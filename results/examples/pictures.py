@@ -1,7 +1,7 @@
 """Draws the README's pictures from a run: `python results/examples/pictures.py RUN`.
 
 `report.png` is the top of its page in headless Chromium, `screen.svg` the live view at 80 × 24 when
-three fifths of its journal were written.
+a third of its journal was written.
 """
 
 import base64
@@ -20,7 +20,7 @@ from search.reporting.progress import RunProgress
 from search.run_directory import RunDirectory
 
 HERE = Path(__file__).parent
-SHARE = 0.6
+SHARE = 0.35
 
 
 def screen(run: RunDirectory) -> None:
