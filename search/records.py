@@ -28,6 +28,14 @@ Metrics = dict[str, float]
 Values = dict[str, Any]
 """Hyperparameter values by name, active ones only, as KerasTuner keeps them."""
 
+IMPLIED: Values = {"base_filters": 16, "activation": "relu", "batch_norm": True}
+"""What Keras' initialization implies in the documented network: with it they are no choice."""
+
+
+def with_implied(values: Values) -> Values:
+    """Return values with those that the initialization implies."""
+    return {**IMPLIED, **values} if "initializer" in values else values
+
 
 class Split(StrEnum):
     """The part of the data an image is used for."""

@@ -21,6 +21,7 @@ from search.records import (
     PlanRecord,
     Predictions,
     TrialRecord,
+    with_implied,
 )
 from search.reporting.format import (
     compact,
@@ -243,7 +244,8 @@ def history_rows(retrainings: Iterable[Retraining]) -> list[dict[str, Any]]:
 
 def setting_rows(comparison: Comparison) -> list[tuple[str, str, str, bool]]:
     """Return (hyperparameter, baseline, winner, whether they differ), those that differ first."""
-    baseline, winner = comparison.baseline.values, comparison.winner.values
+    baseline = with_implied(comparison.baseline.values)
+    winner = with_implied(comparison.winner.values)
     rows = []
     for name in dict.fromkeys((*winner, *baseline)):
         old = setting(baseline[name]) if name in baseline else "–"

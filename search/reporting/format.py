@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from search.records import Estimate, TrialRecord, TrialStatus, Values
+from search.records import Estimate, TrialRecord, TrialStatus, Values, with_implied
 
 MISSING = "–"
 SPARKS = "▁▂▃▄▅▆▇█"
@@ -181,6 +181,7 @@ def differing(values: Values, baseline: Values) -> Values:
     One that is active here and absent there counts as different; one that is absent here is
     implied by the value that switched it off, and is not listed.
     """
+    baseline = with_implied(baseline)
     return {
         name: value
         for name, value in values.items()

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from search.errors import ConfigurationError
-from search.records import Estimate, Finalist, SeedDifference, Values
+from search.records import Estimate, Finalist, SeedDifference, Values, with_implied
 from search.run_directory import RunDirectory
 from search.scoring.bootstrap import Outcome
 
@@ -33,9 +33,6 @@ QUESTIONS = {
 """The five questions, by name."""
 
 DROPOUT = ("conv_dropout", "dense_dropout_1", "dense_dropout_2", "dense_dropout_3")
-
-INACTIVE: Values = {"base_filters": 16, "batch_norm": True, "activation": "relu"}
-"""What holds where the initialization excludes these hyperparameters from the values."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,9 +152,9 @@ def changed(factor: str, level: str, base: Values, epochs: int) -> Change:
             configuration has no such hyperparameter.
     """
     question, change = FACTORS[factor]
-    inactive = INACTIVE if "initializer" in base else {}
+    known = with_implied(base)
     try:
-        before, after, values, longer = change(level, {**inactive, **base}, epochs)
+        before, after, values, longer = change(level, known, epochs)
     except ValueError as error:
         raise ConfigurationError(f"--factors {factor}={level}: {error}") from None
     except KeyError as error:
@@ -165,7 +162,7 @@ def changed(factor: str, level: str, base: Values, epochs: int) -> Change:
             f"--factors {factor}: the network has no hyperparameter {error}"
         ) from None
     # What holds anyway is not said again: it would look like another configuration.
-    values = {name: v for name, v in values.items() if name in base or v != inactive.get(name)}
+    values = {name: v for name, v in values.items() if name in base or v != known.get(name)}
     if (values, longer) == (base, epochs):
         raise ConfigurationError(f"--factors {factor}={level}: that is what the configuration has")
     return Change(
