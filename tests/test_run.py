@@ -246,7 +246,8 @@ def test_a_run_whose_images_changed_is_not_resumed(folder, tmp_path, capsys):
 
 def test_a_run_goes_on_where_its_images_have_moved_to(folder, tmp_path):
     shutil.copytree(folder / "results", tmp_path / "results")
-    moved = shutil.copytree(next((folder / "cache").glob("demo/*/chest_xray")), tmp_path / "films")
+    (demo,) = (folder / "cache").glob("demo/*-seed8/chest_xray")
+    moved = shutil.copytree(demo, tmp_path / "films")
     options = arguments(folder, "--resume", "--preset", "demo", "--data", str(moved))
     assert main([*options, "--results-dir", str(tmp_path / "results")]) == 0
     assert str(moved) in (tmp_path / "results" / "tiny" / "config.json").read_text()
