@@ -64,7 +64,7 @@ class StopRequestedError(SearchError):
 RESULTS_DIR = "--results-dir"
 """The option that moves everything a run writes."""
 
-ONE_FILE = ("--json", "--share", "--light")
+ONE_FILE = ("--json", "--share")
 """Options that name what is made from a finished run; nothing is to be resumed."""
 
 

@@ -188,11 +188,6 @@ def load_image(
         raise DataError(f"{name}: {error}; give another file") from error
 
 
-def load_gray(path_or_bytes: Path | str | bytes, image_size: int) -> np.ndarray:
-    """Return `uint8` (S, S) of `load_image`."""
-    return load_image(path_or_bytes, image_size).pixels[:, :, 0]
-
-
 def is_image(path: Path) -> bool:
     """Return whether a regular file is an image by its content, whatever its name.
 

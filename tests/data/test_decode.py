@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from search.data.decode import MAX_PIXELS, UnusableImageError, decode, load_gray
+from search.data.decode import MAX_PIXELS, UnusableImageError, decode, load_image
 from search.errors import DataError
 from tests.data.trees import encoded, film, write
 
@@ -119,14 +119,14 @@ def test_fine_stripes_average_out_instead_of_aliasing():
     assert np.abs(pixels[:, 1:-1].astype(int) - 127).max() <= 2
 
 
-def test_load_gray_takes_a_path_or_bytes(tmp_path):
+def test_load_image_takes_a_path_or_bytes(tmp_path):
     path = write(tmp_path / "a.jpeg", WHOLE)
-    assert np.array_equal(load_gray(path, 32), load_gray(WHOLE, 32))
-    assert load_gray(path, 32).dtype == np.uint8
+    assert np.array_equal(load_image(path, 32).pixels, load_image(WHOLE, 32).pixels)
+    assert load_image(path, 32).pixels.dtype == np.uint8
 
 
-def test_load_gray_names_the_file(tmp_path):
+def test_load_image_names_the_file(tmp_path):
     with pytest.raises(DataError, match=r"none\.jpeg: cannot be read"):
-        load_gray(tmp_path / "none.jpeg", 32)
+        load_image(tmp_path / "none.jpeg", 32)
     with pytest.raises(DataError, match=r"bad\.jpeg: not an image"):
-        load_gray(write(tmp_path / "bad.jpeg", b"bad"), 32)
+        load_image(write(tmp_path / "bad.jpeg", b"bad"), 32)

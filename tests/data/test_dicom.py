@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from search.data import dicom
-from search.data.decode import UnusableImageError, decode, load_gray
+from search.data.decode import UnusableImageError, decode, load_image
 from search.data.dicom import NEEDS_PYDICOM, is_dicom
 from search.errors import DataError
 from tests.data.trees import dicom_file
@@ -185,7 +185,7 @@ def test_a_cut_file_is_refused(pydicom, tmp_path):
     data = dicom_file(ramp(0, 255), bits=8)
     (tmp_path / "cut.dcm").write_bytes(data[:-1000])
     with pytest.raises(DataError, match=r"cut\.dcm: corrupt DICOM"):
-        load_gray(tmp_path / "cut.dcm", SIDE)
+        load_image(tmp_path / "cut.dcm", SIDE)
 
 
 def test_without_pydicom_the_remedy_is_named(monkeypatch):
