@@ -23,7 +23,7 @@ from search.errors import ConfigurationError
 from search.journal import Event, EventKind
 from search.records import Comparison, Metrics, TrialStatus, to_json
 from search.reporting.console import Console
-from search.reporting.format import one_line, usable
+from search.reporting.format import one_line, training, usable
 from search.reporting.sentences import headlines
 from search.run_directory import RunDirectory, write_json
 
@@ -232,24 +232,23 @@ class Tracker:
         kind, time = event["event"], event.get("time", 0.0)
         if kind == EventKind.TRIAL_CREATED:
             placed = {name: event[name] for name in ("configuration", "bracket", "rung")}
-            self._begin(f"trial {event['trial_id']}", {**event["values"], **placed})
+            self._begin(_name(event), {**event["values"], **placed})
         elif kind == EventKind.REFIT_STARTED:
-            name = _retraining(event)
+            name = _name(event)
             if self._folders.get(name) != event["folder"]:
                 # Another training than an earlier process had under this name.
                 self._folders[name] = event["folder"]
                 self._runs.pop(name, None)
                 self._begin(name, event["values"])
         elif kind in (EventKind.EPOCH, EventKind.REFIT_EPOCH):
-            name = f"trial {event['trial_id']}" if kind == EventKind.EPOCH else _retraining(event)
             found = {**event["metrics"], "epoch_seconds": event["seconds"]}
-            self._log(name, found, step=event["epoch"], time=time)
+            self._log(_name(event), found, step=event["epoch"], time=time)
         elif kind == EventKind.TRIAL_ENDED:
-            name = f"trial {event['trial_id']}"
+            name = _name(event)
             self._log(name, {"score": event["score"]}, step=event["epochs"], time=time)
             self._end(name, ok=event["status"] == TrialStatus.COMPLETED)
         elif kind == EventKind.REFIT_ENDED:
-            self._end(_retraining(event), ok=event["failure"] is None)
+            self._end(_name(event), ok=event["failure"] is None)
 
     def _begin(self, name: str, values: dict[str, Any]) -> tuple[Service, str]:
         """Begin a run, or go on with it, unless this process has it open."""
@@ -294,8 +293,10 @@ class Tracker:
             self._end(name, ok=self._directory.complete)
 
 
-def _retraining(event: Event) -> str:
-    return f"{event['role']}, seed {event['seed']}"
+def _name(event: Event) -> str:
+    if "trial_id" in event:
+        return f"trial {event['trial_id']}"
+    return training(event["role"], event["seed"])
 
 
 @contextlib.contextmanager
