@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from fake_executor import OBJECTIVE, FakeExecutor
-from tiny import make_predictions
+from tiny import Said, make_predictions
 
 from search.config import RunConfig
 from search.data.prepare import SealedTest
@@ -36,17 +36,6 @@ class Guessing:
         return make_predictions(test.labels, said)
 
 
-class Reporter:
-    def __init__(self):
-        self.infos, self.warnings, self.events = [], [], []
-        self.info, self.warn, self.listen = (
-            self.infos.append, self.warnings.append, self.events.append
-        )  # fmt: skip
-
-    def progress(self, text, done, total):
-        pass
-
-
 @pytest.fixture
 def ablate(tmp_path, monkeypatch):
     """Return a function that ablates; it gives the report, the executor and the reporter."""
@@ -58,7 +47,7 @@ def ablate(tmp_path, monkeypatch):
 
     def perform(factors="flip,epochs", *, bases=("baseline", "winner"), tested=True, **faults):
         fake = FakeExecutor(size=lambda values: 2 if values["flip"] else 1, **faults)
-        reporter = Reporter()
+        reporter = Said()
 
         @contextlib.contextmanager
         def open_executor(setting, *, trainings):

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import ABOUT, SIZE, THRESHOLD, exported, make_network, smooth_image
+from tiny import ABOUT, SIZE, THRESHOLD, Said, exported, make_network, smooth_image
 
 from hypermodels.augmentation import augmentation_layers
 from search.data.decode import load_gray
@@ -325,14 +325,6 @@ def test_code_hidden_in_a_model_is_not_run(model_file, tmp_path):
     )  # fmt: skip
     with pytest.raises(ModelError, match="cannot be loaded"):
         load_model(evil)
-
-
-class Said:
-    """Keeps what a reporter is told."""
-
-    def __init__(self):
-        self.infos, self.warnings = [], []
-        self.info, self.warn = self.infos.append, self.warnings.append
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.25])

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from tiny import make_network, make_predictions
+from tiny import Said, make_network, make_predictions
 
 from search.config import CalibrationKind, RunConfig
 from search.data.prepare import SealedTest
@@ -23,19 +23,6 @@ from search.scoring.predictions import PREDICTION_FILES, evaluate, read_predicti
 from search.scoring.retrain import Recipe, Retrained, Retraining, ensemble
 from search.scoring.verdict import compare, decide
 from tests.tiny_data import tiny_data
-
-
-class Said:
-    """A reporter that keeps what it is told."""
-
-    def __init__(self):
-        self.infos, self.warnings, self.events = [], [], []
-        self.info, self.warn, self.listen = (
-            self.infos.append, self.warnings.append, self.events.append
-        )  # fmt: skip
-
-    def progress(self, text, done, total):
-        pass
 
 
 @pytest.fixture(scope="module")
