@@ -1,15 +1,6 @@
 """Finds the HyperModel of a run and checks, before anything is trained, that it can be searched.
 
-`--hypermodel package.module:Name` or `path/to/file.py:Name` names a `kt.HyperModel` (a class or an
-instance) or a function `build(hp)`. The protocol:
-
-- `build(hp)` returns a compiled model that takes raw `uint8` images (n, S, S, 1), or (n, S, S, 3)
-  with `--channels rgb`, and returns one probability per image, (n, 1);
-- a class is called with those of `image_size`, `channels`, `colour`, `train_size` and `epochs` that
-  its constructor names;
-- `batch_size`, where it is a hyperparameter, is the size of training batches, else they have 32;
-- its defaults are trial 0 and the baseline. What it knows beforehand it may say in `prior`, a
-  dictionary of value and spread by hyperparameter, see `space.Belief`.
+What it must keep to is in README.md beside this file, under "An own HyperModel".
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hypermodels import DOCUMENTED, Configuration, DocumentedCNN, ModelTooLargeError
+from search.records import IMPLIED
 from search.tuning import space as spaces
 
 TINY = Configuration(
@@ -378,3 +379,10 @@ def test_plain_keras_tuner_search_runs(tmp_path):
     (trial,) = tuner.oracle.get_best_trials(1)
     assert trial.status == "COMPLETED"
     assert 0 <= trial.score <= 1
+
+
+def test_what_reports_take_for_implied_is_what_the_network_documents():
+    assert {name: getattr(DOCUMENTED, name) for name in IMPLIED} == IMPLIED
+    declared = kt.HyperParameters()
+    DocumentedCNN().declare(declared)
+    assert not set(IMPLIED) & set(spaces.defaults(declared))
