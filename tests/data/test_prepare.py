@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from search.config import SplitKind
-from search.data.decode import load_gray, load_image
+from search.data.decode import load_image
 from search.data.listing import Labelling
 from search.data.prepare import labelled_folder
 from search.data.report import table
@@ -33,7 +33,7 @@ def test_every_row_holds_its_own_image(tree, tmp_path):
         assert array.dtype == np.uint8
         assert array.shape[1:] == (32, 32, 1)
         for row, path, label in zip(subset.rows, subset.paths, subset.labels, strict=True):
-            assert np.array_equal(array[row, :, :, 0], load_gray(tree / path, 32))
+            assert np.array_equal(array[row], load_image(tree / path, 32).pixels)
             assert label == ("PNEUMONIA" in path)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 
 import pytest
 
@@ -9,6 +10,7 @@ from search.config import RunConfig
 from search.errors import ConfigurationError
 from search.journal import EventKind
 from search.reporting import tracking
+from search.reporting.format import training
 from search.reporting.tracking import Tracker, require_tracker
 from search.run import main
 
@@ -29,6 +31,7 @@ def in_two_processes(run, tracker):
     (run.root / "manifest.json").unlink()
     run.journal_file.write_bytes(b"".join(lines[: len(lines) // 2]) + lines[-1][:9])
     follow(run, tracker)
+    time.sleep(1.1)  # W&B names its folders by the second: two in one would be the same
     run.journal_file.write_bytes(b"".join(lines))
     (run.root / "manifest.json").write_bytes(manifest)
     (run.root / "report.html").write_text("shows images")
@@ -44,11 +47,11 @@ def epochs(run):
         if event["event"] == EventKind.TRIAL_CREATED:
             found[f"trial {event['trial_id']}"] = []
         elif event["event"] == EventKind.REFIT_STARTED:
-            found[f"{event['role']}, seed {event['seed']}"] = []
+            found[training(event["role"], event["seed"])] = []
         elif event["event"] == EventKind.EPOCH:
             found[f"trial {event['trial_id']}"].append(event)
         elif event["event"] == EventKind.REFIT_EPOCH:
-            found[f"{event['role']}, seed {event['seed']}"].append(event)
+            found[training(event["role"], event["seed"])].append(event)
     return found
 
 

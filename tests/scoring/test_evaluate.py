@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from tiny import ABOUT, MANIFEST, exported
 
-from search.data.decode import load_gray
+from search.data.decode import load_image
 from search.evaluate import main
 from search.records import SYNTHETIC_NOTICE
 from search.run_directory import RunDirectory
@@ -29,7 +29,7 @@ def test_the_numbers_are_those_of_the_network_on_the_decoded_files(
     assert (code, err) == (0, "")
     found = json.loads((tmp_path / "found.json").read_text())
     files = sorted((films / "test").rglob("*.jpeg"))
-    pixels = np.stack([load_gray(file, 32) for file in files])[..., np.newaxis]
+    pixels = np.stack([load_image(file, 32).pixels for file in files])
     said = network.predict_on_batch(pixels)[:, 0]
     labels = np.array([file.parent.name == "PNEUMONIA" for file in files])
     for table, wanted in (

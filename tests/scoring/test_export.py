@@ -14,7 +14,7 @@ from PIL import Image
 from tiny import ABOUT, SIZE, THRESHOLD, Said, exported, make_network, smooth_image
 
 from hypermodels.augmentation import augmentation_layers
-from search.data.decode import load_gray
+from search.data.decode import load_image
 from search.errors import ModelError, StorageError
 from search.records import SYNTHETIC_NOTICE
 from search.run_directory import RunDirectory
@@ -104,7 +104,7 @@ def test_any_size_gray_or_colour_integer_or_float_gives_one_answer(loaded, shape
 @pytest.mark.parametrize(
     ("shape", "tolerance"),
     [
-        # Below twice the side, `load_gray` decodes at full scale: only colour is rounded twice.
+        # Below twice the side, `load_image` decodes at full scale: only colour is rounded twice.
         ((60, 50), 0.002),
         # Above it, pixels were rounded one by one before they are averaged over blocks; a JPEG
         # decoded at reduced scale rounds once.
@@ -121,7 +121,7 @@ def test_the_raw_file_and_the_training_pipeline_agree(
         pixels = smooth_image(np.random.default_rng(seed), *shape, 3 if colour else None)
         file = tmp_path / f"{seed}.jpeg"
         Image.fromarray(pixels).save(file, quality=90)
-        decoded = load_gray(file, SIZE)[np.newaxis, ..., np.newaxis]
+        decoded = load_image(file, SIZE).pixels[np.newaxis]
         trained = float(network.predict_on_batch(decoded)[0, 0])
         differences.append(abs(ask(loaded, np.asarray(Image.open(file))) - trained))
     assert max(differences) <= tolerance
@@ -527,7 +527,7 @@ def test_an_export_takes_the_raw_film_of_any_size_gray_or_colour(
         film = smooth_image(np.random.default_rng(7), *shape)
         Image.fromarray(film).save(tmp_path / "film.png")
         raw = film[np.newaxis] if film.ndim == 3 else film[np.newaxis, ..., np.newaxis]
-        decoded = load_gray(tmp_path / "film.png", SIZE)[np.newaxis, ..., np.newaxis]
+        decoded = load_image(tmp_path / "film.png", SIZE).pixels[np.newaxis]
         wanted = predict_images(original.model, decoded)
         np.testing.assert_allclose(predict_images(again.model, raw), wanted, atol=TOLERANCE)
 
@@ -549,7 +549,7 @@ def test_an_export_answers_without_keras(converted, calibrated_file, tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     (row,) = json.loads(done.stdout)
-    wanted = load_gray(tmp_path / "film.png", SIZE)[np.newaxis, ..., np.newaxis]
+    wanted = load_image(tmp_path / "film.png", SIZE).pixels[np.newaxis]
     expected = float(probabilities(calibrated_file, wanted)[0])
     assert row["probability"] == pytest.approx(expected, abs=TOLERANCE)
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from tiny import MANIFEST, SIZE, THRESHOLD
 
-from search.data.decode import load_gray
+from search.data.decode import load_image
 from search.errors import ModelError, RunDirectoryError, StorageError
 from search.predict import main
 from search.records import SYNTHETIC_NOTICE, ExportRecord, to_json
@@ -145,7 +145,7 @@ def test_a_bad_file_costs_its_own_answer_only(loaded, films):
 def test_the_answer_is_the_one_that_was_scored(network, loaded, films):
     file = films / "test" / "NORMAL" / "IM-0000-0000.jpeg"
     (answer,) = predict_files(loaded, [file])
-    pixels = load_gray(file, SIZE)[np.newaxis, ..., np.newaxis]
+    pixels = load_image(file, SIZE).pixels[np.newaxis]
     wanted = float(network.predict_on_batch(pixels)[0, 0])
     assert answer.probability == pytest.approx(wanted, abs=1e-6)
     assert answer.verdict == ("NORMAL", "PNEUMONIA")[wanted >= THRESHOLD.value]
