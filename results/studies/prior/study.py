@@ -1,4 +1,4 @@
-"""Compares three heads with the prior's recipe on validation; the design is in README.md."""
+"""Compares four heads with the prior's recipe on validation; the design is in README.md."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ HEADS: dict[str, dict[str, Any]] = {
     "flatten": {"head": "flatten"},
     "average": {"head": "global_average"},
     "average, one layer": {"head": "global_average", **ONE_LAYER},
+    "flatten, one layer": {"head": "flatten", **ONE_LAYER},
 }
 RUNS = Path("runs/prior")
 
