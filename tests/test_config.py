@@ -55,6 +55,12 @@ def test_every_preset_is_a_valid_configuration(preset):
     assert with_preset(preset, {}).preset == preset
 
 
+def test_the_shortest_trials_of_a_preset_are_no_longer_than_the_longest_asked_for():
+    assert with_preset("quick", {"max_epochs": 1}).min_epochs == 1
+    with pytest.raises(ConfigurationError, match="--min-epochs 5 with --max-epochs 2"):
+        with_preset("quick", {"max_epochs": 2, "min_epochs": 5})
+
+
 def test_an_unknown_preset_lists_the_known_ones():
     with pytest.raises(ConfigurationError, match="thorough"):
         with_preset("hasty", {})

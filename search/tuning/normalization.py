@@ -27,8 +27,9 @@ import numpy as np
 from search.records import Subset
 from search.tuning.model import reseed
 
-IMAGES = 1024
-"""Training images that the statistics are averaged over, or all where there are fewer."""
+FEWEST, MOST = 256, 1024
+"""Training images that the statistics are averaged over: a quarter of all, within these bounds, so
+that they cost less than a tenth of an epoch; all where there are fewer."""
 
 BATCH = 128
 """Images passed at once: the mean of a batch's variances is that of its images, less 1 / BATCH."""
@@ -40,9 +41,11 @@ SEED = 8
 class StatisticsImages:
     """The training images that statistics are estimated on, read when they are needed."""
 
-    def __init__(self, subset: Subset, *, count: int = IMAGES, seed: int = SEED) -> None:
+    def __init__(self, subset: Subset, *, count: int | None = None, seed: int = SEED) -> None:
         """Choose the images; reads nothing yet."""
         self._array = subset.open_array()
+        if count is None:
+            count = max(FEWEST, min(MOST, len(subset) // 4))
         chosen = np.random.default_rng(seed).permutation(len(subset))[:count]
         self._rows = subset.rows[chosen]
         self.seed = seed

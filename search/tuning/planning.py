@@ -176,6 +176,7 @@ def _hyperband(config: RunConfig, budget: _Budget | None) -> Schedule:
             budget.epochs,
             max_epochs=config.max_epochs,
             factor=config.factor,
+            min_epochs=config.min_epochs,
             epochs_per_trial=budget.per_trial,
         )
         starts = f", {budget.per_trial:.1f} of them for every trial's start" * bool(
@@ -186,7 +187,10 @@ def _hyperband(config: RunConfig, budget: _Budget | None) -> Schedule:
         )
         return replace(planned, notes=(*planned.notes, note))
     return schedules.hyperband(
-        max_epochs=config.max_epochs, factor=config.factor, iterations=config.iterations
+        max_epochs=config.max_epochs,
+        factor=config.factor,
+        iterations=config.iterations,
+        min_epochs=config.min_epochs,
     )
 
 

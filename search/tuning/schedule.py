@@ -4,7 +4,8 @@ Algorithm 1 of Li, Jamieson, DeSalvo, Rostamizadeh and Talwalkar, "Hyperband: A 
 Approach to Hyperparameter Optimization", JMLR 18 (2018): with s_max = ⌊log_η R⌋, bracket s starts
 n = ⌈(s_max + 1)·ηˢ / (s + 1)⌉ configurations and keeps ⌊n·η⁻ⁱ⌋ (at least 1) of them in rung i, each
 trained to R·ηⁱ⁻ˢ epochs. Where R is no power of η the epochs of a rung are rounded down; the last
-rung is always exactly R.
+rung is always exactly R. No rung is shorter than `min_epochs`, the unit that the paper counts R in:
+s_max is ⌊log_η (R / min_epochs)⌋.
 """
 
 from __future__ import annotations
@@ -105,19 +106,21 @@ def _grown(old: Bracket, new: Bracket) -> bool:
     return replace(old, rungs=(replace(old.rungs[0], count=new.rungs[0].count),)) == new
 
 
-def hyperband(*, max_epochs: int, factor: int, iterations: int = 1) -> Schedule:
+def hyperband(
+    *, max_epochs: int, factor: int, iterations: int = 1, min_epochs: int = 1
+) -> Schedule:
     """Return the paper's schedule of R = `max_epochs` and η = `factor`.
 
     Raises:
         ConfigurationError: An argument is out of range.
     """
-    if max_epochs < 1 or factor < 2 or iterations < 1:
+    if not 1 <= min_epochs <= max_epochs or factor < 2 or iterations < 1:
         raise ConfigurationError(
-            f"Hyperband with --max-epochs {max_epochs}, --factor {factor}, --iterations "
-            f"{iterations}: they must be at least 1, 2 and 1"
+            f"Hyperband with --min-epochs {min_epochs}, --max-epochs {max_epochs}, --factor "
+            f"{factor}, --iterations {iterations}: they must be at least 1, --min-epochs, 2 and 1"
         )
     s_max = 0
-    while factor ** (s_max + 1) <= max_epochs:
+    while min_epochs * factor ** (s_max + 1) <= max_epochs:
         s_max += 1
     brackets = []
     for iteration in range(iterations):
@@ -134,9 +137,10 @@ def hyperband(*, max_epochs: int, factor: int, iterations: int = 1) -> Schedule:
                 )
             brackets.append(Bracket(iteration=iteration, bracket=s, rungs=tuple(rungs)))
     notes: tuple[str, ...] = ()
-    if factor**s_max != max_epochs:
+    if max_epochs % factor**s_max:
         notes = (
-            f"{max_epochs} is no power of {factor}: epochs of the lower rungs are rounded down",
+            f"{max_epochs} epochs cannot be divided by {factor} {s_max} times: those of the lower "
+            "rungs are rounded down",
         )
     planned = Schedule(tuner="hyperband", max_epochs=max_epochs, brackets=tuple(brackets))
     continued = planned.trials - planned.configurations
@@ -194,7 +198,12 @@ def budget_in_epochs(budget: str, seconds_per_epoch: float | None, *, reserved: 
 
 
 def fit_to_budget(
-    epochs: int, *, max_epochs: int, factor: int, epochs_per_trial: float = 0.0
+    epochs: int,
+    *,
+    max_epochs: int,
+    factor: int,
+    min_epochs: int = 1,
+    epochs_per_trial: float = 0.0,
 ) -> Schedule:
     """Return the largest Hyperband schedule within a number of epochs.
 
@@ -205,6 +214,7 @@ def fit_to_budget(
         epochs: Epochs that may be trained.
         max_epochs: Upper limit of R.
         factor: η.
+        min_epochs: Of the shortest rung; a smaller R has a single one.
         epochs_per_trial: What starting a trial costs, in epochs; a part of a budget in time.
 
     Raises:
@@ -212,10 +222,16 @@ def fit_to_budget(
     """
     # The cost is not monotonic in R: a new bracket makes it jump at powers of the factor.
     for candidate in range(min(max_epochs, epochs), 0, -1):
-        once = hyperband(max_epochs=candidate, factor=factor)
+        least = min(min_epochs, candidate)
+        once = hyperband(max_epochs=candidate, factor=factor, min_epochs=least)
         cost = once.epochs + epochs_per_trial * once.trials
         if cost <= epochs:
-            return hyperband(max_epochs=candidate, factor=factor, iterations=int(epochs // cost))
+            return hyperband(
+                max_epochs=candidate,
+                factor=factor,
+                iterations=int(epochs // cost),
+                min_epochs=least,
+            )
     raise ConfigurationError(
         f"--budget: {epochs} epochs are left for the search, which not even the smallest fits in; "
         "give more"

@@ -1,5 +1,7 @@
 """Batch normalization's statistics, re-estimated for the current weights."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -77,6 +79,16 @@ def test_the_images_are_the_same_in_every_run_and_as_many_as_asked(tiny_dataset)
     again = StatisticsImages(tiny_dataset.train, count=12)
     np.testing.assert_array_equal(few.batches()[0], again.batches()[0])
     assert [len(batch) for batch in few.batches()] == [12]
+
+
+@pytest.mark.parametrize(("images", "used"), [(100, 100), (600, 256), (2000, 500), (9000, 1024)])
+def test_a_quarter_of_the_images_within_bounds_is_used(tiny_dataset, images, used):
+    rows = np.arange(images) % len(tiny_dataset.train)
+    many = dataclasses.replace(
+        tiny_dataset.train, rows=rows, labels=rows, paths=("",) * images, patients=("",) * images
+    )
+    left_out = used % min(128, used)
+    assert sum(map(len, StatisticsImages(many).batches())) == used - left_out
 
 
 def test_a_frozen_layer_keeps_its_statistics(model, images):

@@ -55,9 +55,7 @@ def train(job: tuple[str, str, int]) -> tuple[str, int, float]:
     )
     objective = RunConfig().objective
     hypermodel = DocumentedCNN(image_size=SIZE, train_size=len(dataset.train), epochs=EPOCHS)
-    setting = Setting(
-        dataset=dataset, hypermodel=hypermodel, objective=objective, prevalence=0.743
-    )
+    setting = Setting(dataset=dataset, hypermodel=hypermodel, objective=objective, prevalence=0.743)
     values = spaces.complete(spaces.declared(hypermodel), {**RECIPE, **HEADS[head]})
     spec = TrialSpec(
         trial_id=f"{head}-{seed}",
