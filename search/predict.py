@@ -10,7 +10,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -24,17 +25,15 @@ from rich.text import Text
 from search import cli
 from search.data.dicom import bits_used
 from search.data.listing import find_images
+from search.errors import ConfigurationError
 from search.scoring.formats import FORMATS, KERAS, LoadedModel
 from search.scoring.loading import load_model
 from search.scoring.predict import (
     NOT_FOR_DIAGNOSIS,
     FilePrediction,
-    WriteRow,
-    check_suffix,
     find_model,
-    json_rows,
     predict_files,
-    row_file,
+    row_writer,
     unchecked_note,
 )
 
@@ -87,8 +86,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _predict(arguments: argparse.Namespace) -> int:
-    if arguments.out:
-        check_suffix("--out", arguments.out)
+    out = arguments.out
+    if out and out.suffix.lower() not in (".csv", ".json"):
+        raise ConfigurationError(f"--out {out}: the name must end in .csv or .json")
     model_file = find_model(
         arguments.model, results_dir=arguments.results_dir, form=arguments.format
     )
@@ -97,13 +97,13 @@ def _predict(arguments: argparse.Namespace) -> int:
     stderr = Console(stderr=True)
     if note := unchecked_note(model_file):
         stderr.print(Text(note))
-    tally = _Tally(keep=not (arguments.out or arguments.json))
+    kept: list[FilePrediction] = []
+    bad: list[FilePrediction] = []
+    verdicts: Counter[str] = Counter()
+    brightest = 0
     with ExitStack() as stack:
-        writers: list[WriteRow] = []
-        if arguments.out:
-            writers.append(stack.enter_context(row_file(arguments.out, COLUMNS)))
-        if arguments.json:
-            writers.append(stack.enter_context(json_rows(sys.stdout)))
+        targets = [path for path, wanted in ((out, out), (None, arguments.json)) if wanted]
+        writers = [stack.enter_context(row_writer(path, COLUMNS)) for path in targets]
         answers = track(
             predict_files(loaded, files),
             description="Predicting",
@@ -113,46 +113,36 @@ def _predict(arguments: argparse.Namespace) -> int:
             # Rows and a moving bar on one terminal would write over each other.
             disable=not stderr.is_terminal or (arguments.json and sys.stdout.isatty()),
         )
-        tally.take(answers, loaded, writers)
-    if tally.brightest and not loaded.metadata.depth:
+        for answer in answers:
+            brightest = max(brightest, answer.brightest)
+            if answer.error:
+                bad.append(answer)
+            else:
+                verdicts[str(answer.verdict)] += 1
+            for write in writers:
+                write(_as_row(loaded, answer))
+            if not writers:
+                kept.append(answer)
+    if brightest and not loaded.metadata.depth:
         stderr.print(
             Text(
                 "note: 16-bit pixels whose depth the file does not tell: taken as "
-                f"{bits_used(tally.brightest)} bits"
+                f"{bits_used(brightest)} bits"
             )
         )
-    if tally.keep:
-        _print_table(Console(), loaded, tally.kept)
-    else:
-        _print_tally(Console(stderr=arguments.json), loaded, tally, arguments.out)
-    return SOME_FAILED if tally.bad else 0
-
-
-class _Tally:
-    """Counts the answers while they are written; keeps those that a table will show."""
-
-    def __init__(self, *, keep: bool) -> None:
-        self.keep = keep
-        self.kept: list[FilePrediction] = []
-        self.bad: list[FilePrediction] = []
-        self.verdicts: dict[str, int] = {}
-        self.brightest = 0
-
-    def take(
-        self, answers: Iterable[FilePrediction], loaded: LoadedModel, writers: Sequence[WriteRow]
-    ) -> None:
-        """Count, keep and write every answer as it comes."""
-        for answer in answers:
-            self.brightest = max(self.brightest, answer.brightest)
-            if answer.error:
-                self.bad.append(answer)
-            else:
-                verdict = str(answer.verdict)
-                self.verdicts[verdict] = self.verdicts.get(verdict, 0) + 1
-            if self.keep:
-                self.kept.append(answer)
-            for write in writers:
-                write(_as_row(loaded, answer))
+    console = Console(stderr=arguments.json)
+    if not writers:
+        _print_table(console, loaded, kept)
+    if out:
+        counts = [f"{count} {name}" for name, count in sorted(verdicts.items())]
+        counts += [f"{len(bad)} without an answer"] if bad else []
+        console.print(Text(f"{out}: {', '.join(counts)}, at {loaded.metadata.threshold.value:.3f}"))
+        for answer in bad[:SHOWN_BAD]:
+            console.print(Text(f"  {_printable(answer.file)}: {answer.error}", style="red"))
+        if len(bad) > SHOWN_BAD:
+            console.print(Text(f"  … {len(bad) - SHOWN_BAD} more, in {out}"))
+    console.print(_footer(loaded), highlight=False, markup=False)
+    return SOME_FAILED if bad else 0
 
 
 def _as_row(loaded: LoadedModel, answer: FilePrediction) -> dict[str, Any]:
@@ -163,18 +153,6 @@ def _as_row(loaded: LoadedModel, answer: FilePrediction) -> dict[str, Any]:
         "notice": loaded.metadata.notice or None,
     }
     return {column: row[column] for column in COLUMNS}
-
-
-def _print_tally(console: Console, loaded: LoadedModel, tally: _Tally, out: Path | None) -> None:
-    if out:
-        counts = [f"{count} {name}" for name, count in sorted(tally.verdicts.items())]
-        counts += [f"{len(tally.bad)} without an answer"] if tally.bad else []
-        console.print(Text(f"{out}: {', '.join(counts)}, at {loaded.metadata.threshold.value:.3f}"))
-        for answer in tally.bad[:SHOWN_BAD]:
-            console.print(Text(f"  {_printable(answer.file)}: {answer.error}", style="red"))
-        if len(tally.bad) > SHOWN_BAD:
-            console.print(Text(f"  … {len(tally.bad) - SHOWN_BAD} more, in {out}"))
-    console.print(_footer(loaded), highlight=False, markup=False)
 
 
 def _print_table(console: Console, loaded: LoadedModel, answers: Sequence[FilePrediction]) -> None:
@@ -189,7 +167,6 @@ def _print_table(console: Console, loaded: LoadedModel, answers: Sequence[FilePr
         else:
             table.add_row(file, f"{answer.probability:.4f}", Text(str(answer.verdict)))
     console.print(table)
-    console.print(_footer(loaded), highlight=False, markup=False)
 
 
 def _footer(loaded: LoadedModel) -> str:

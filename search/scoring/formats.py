@@ -31,6 +31,9 @@ METADATA = "xray_search"
 EXPORTS_FILE = "exports.json"
 """What became of every export, in a run directory: a list of `ExportRecord`."""
 
+SAVED_MODEL_MARK = "saved_model.pb"
+"""The file that tells a SavedModel's folder."""
+
 METADATA_VERSION = 2
 """Raise it when an older reader would misread newer metadata."""
 
@@ -192,7 +195,7 @@ def format_of(path: Path) -> Format:
             f"({', '.join(form.file for form in FORMATS.values())})"
         )
     if path.is_dir():
-        if (path / "saved_model.pb").is_file():
+        if (path / SAVED_MODEL_MARK).is_file():
             return FORMATS["saved_model"]
         raise ModelError(f"{path}: a folder, not a .keras file and no SavedModel")
     for form in FORMATS.values():

@@ -10,44 +10,25 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import json
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from search.data.decode import load_image
-from search.errors import (
-    ConfigurationError,
-    DataError,
-    ModelError,
-    RunDirectoryError,
-    StorageError,
-    read_errors,
-)
+from search.errors import DataError, ModelError, RunDirectoryError, StorageError, read_errors
 from search.records import ExportRecord, Manifest
 from search.run_directory import RunDirectory, file_sha256
-from search.scoring.formats import EXPORTS_FILE, FORMATS, KERAS, LoadedModel
+from search.scoring.formats import EXPORTS_FILE, FORMATS, KERAS, SAVED_MODEL_MARK, LoadedModel
 from search.scoring.predictions import predict_images
 
-SAVED_MODEL_MARK = "saved_model.pb"
-
 NOT_FOR_DIAGNOSIS = "Research use only, not for diagnosis."
-
-WriteRow = Callable[[dict[str, Any]], None]
-
-
-class Handle(Protocol):
-    """What rows are written to."""
-
-    def write(self, text: str, /) -> int:
-        """Write text; return its length."""
-
-    def flush(self) -> None:
-        """Hand what was written to the system."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,28 +65,24 @@ def find_model(
         RunDirectoryError: There is no such run, it has no such export, or it cannot be read.
         ModelError: The model is not the one that the run's manifest lists.
     """
+    root = Path(run_or_model)
     if not str(run_or_model):
         raise RunDirectoryError("RUN_OR_MODEL '': an empty name; give a run or an exported model")
-    with read_errors(Path(run_or_model)):
-        return _find_model(Path(run_or_model), results_dir, form)
-
-
-def _find_model(run_or_model: Path, results_dir: Path, form: str) -> Path:
-    root = run_or_model
-    if not root.exists() and len(root.parts) == 1 and (results_dir / root).is_dir():
-        root = results_dir / root
-    if root.is_file() or (root / SAVED_MODEL_MARK).is_file():
-        return root
-    if not root.is_dir():
-        raise RunDirectoryError(
-            f"{run_or_model}: no such run or file; give a run directory such as results/NAME, or "
-            f"an exported model ({', '.join(f.file for f in FORMATS.values())})"
-        )
-    run, model = RunDirectory(root), root / FORMATS[form].file
-    if not model.exists():
-        raise RunDirectoryError(_without_model(run, model))
-    if run.complete:
-        _check_manifest(run, model)
+    with read_errors(root):
+        if not root.exists() and len(root.parts) == 1 and (results_dir / root).is_dir():
+            root = results_dir / root
+        if root.is_file() or (root / SAVED_MODEL_MARK).is_file():
+            return root
+        if not root.is_dir():
+            raise RunDirectoryError(
+                f"{run_or_model}: no such run or file; give a run directory such as results/NAME, "
+                f"or an exported model ({', '.join(f.file for f in FORMATS.values())})"
+            )
+        run, model = RunDirectory(root), root / FORMATS[form].file
+        if not model.exists():
+            raise RunDirectoryError(_without_model(run, form))
+        if run.complete:
+            _check_manifest(run, model)
     return model
 
 
@@ -120,30 +97,24 @@ def unchecked_note(model: Path) -> str:
     )
 
 
-def _without_model(run: RunDirectory, model: Path) -> str:
+def _without_model(run: RunDirectory, form: str) -> str:
+    name = FORMATS[form].file
     if not run.exists:
-        return f"{run.root}: no {model.name} in it, and not a run directory"
+        return f"{run.root}: no {name} in it, and not a run directory"
     finish = f"python -m search.run --name {run.name} --resume"
-    keras_there = (run.root / KERAS.file).exists()
-    if model.name == KERAS.file or not keras_there:
+    if form == KERAS.name or not (run.root / KERAS.file).exists():
         if run.complete:
-            return f"{model}: is gone, though the run ended; make it again with {finish}"
-        state = f"the run is unfinished and has no {model.name} yet"
+            return f"{run.root / name}: is gone, though the run ended; make it again with {finish}"
+        state = f"the run is unfinished and has no {name} yet"
         return f"{run.root}: {state}; finish it with {finish}"
-    form = next(form.name for form in FORMATS.values() if form.file == model.name)
-    return (
-        f"{run.root}: no {model.name} in it{_why_not(run, form)}; make it with {finish} --export "
-        f"{form} and the run's other options, or use {KERAS.file}"
-    )
-
-
-def _why_not(run: RunDirectory, form: str) -> str:
-    """Return why an export failed, as `exports.json` has it, or ""."""
+    reason = ""
     with contextlib.suppress(RunDirectoryError, OSError):
         rows = run.read(tuple[ExportRecord, ...], EXPORTS_FILE)
-        reason = next((row.reason for row in rows if row.format == form), "")
-        return f" ({reason})" if reason else ""
-    return ""
+        reason = "".join(f" ({row.reason})" for row in rows if row.format == form and row.reason)
+    return (
+        f"{run.root}: no {name} in it{reason}; make it with {finish} --export {form} and the run's "
+        f"other options, or use {KERAS.file}"
+    )
 
 
 def _check_manifest(run: RunDirectory, model: Path) -> None:
@@ -160,10 +131,9 @@ def _check_manifest(run: RunDirectory, model: Path) -> None:
         )
     files = [file for file in model.rglob("*") if file.is_file()] if model.is_dir() else [model]
     found = {file.relative_to(run.root).as_posix(): file_sha256(file) for file in files}
-    if found != listed:
-        changed = sorted(
-            name for name in found.keys() | listed.keys() if found.get(name) != listed.get(name)
-        )
+    names = found.keys() | listed.keys()
+    changed = sorted(name for name in names if found.get(name) != listed.get(name))
+    if changed:
         raise ModelError(
             f"{run.root / changed[0]}: its checksum is not the one in manifest.json, so it was "
             "changed after the run ended; restore it, or copy it elsewhere and give the copy to "
@@ -189,24 +159,22 @@ def predict_files(
         read: list[FilePrediction] = []
         images: list[np.ndarray] = []
         for file in files[start : start + batch_size]:
-            name = file.as_posix()
             try:
                 decoded = load_image(
                     file, about.image_size, channels=about.channels, bits=about.depth
                 )
             except DataError as error:
-                read.append(FilePrediction(file=name, error=str(error).removeprefix(f"{file}: ")))
-                continue
-            read.append(FilePrediction(file=name, brightest=decoded.brightest))
-            images.append(decoded.pixels)
-        found: Iterator[float] = iter(())
-        if images:
-            # Later batches are filled up, so that the last one needs no compilation of its own.
-            found = iter(
-                predict_images(
-                    loaded.model, np.stack(images), batch_size=batch_size, filled=start > 0
-                ).tolist()
-            )
+                reason = str(error).removeprefix(f"{file}: ")
+                read.append(FilePrediction(file=file.as_posix(), error=reason))
+            else:
+                read.append(FilePrediction(file=file.as_posix(), brightest=decoded.brightest))
+                images.append(decoded.pixels)
+        # Later batches are filled up, so that the last one needs no compilation of its own.
+        found = iter(
+            predict_images(
+                loaded.model, np.array(images), batch_size=batch_size, filled=start > 0
+            ).tolist()
+        )
         for one in read:
             if one.error is None:
                 value = next(found)
@@ -215,93 +183,62 @@ def predict_files(
             yield one
 
 
-def check_suffix(option: str, path: Path) -> None:
-    """Refuse a file of rows whose name does not say its format, with ConfigurationError."""
-    if path.suffix.lower() not in (".csv", ".json"):
-        raise ConfigurationError(f"{option} {path}: the name must end in .csv or .json")
-
-
 @contextmanager
-def row_file(path: Path, columns: Sequence[str]) -> Iterator[WriteRow]:
-    """Open a file of rows, replacing what is there; its folder is made.
+def row_writer(
+    path: Path | None, columns: Sequence[str]
+) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Yield what writes a row, to a file or as JSON to standard output.
 
     Args:
-        path: Ends in `.csv` or `.json`.
+        path: Ends in `.csv` or `.json`; replaced if it is there, its folder is made. None for
+            standard output.
         columns: Keys of every row, in order.
 
     Raises:
-        StorageError: It cannot be written; what the caller's block raises stays as it is.
+        StorageError: The file cannot be written; what the caller's block raises stays as it is.
     """
-    file = _RowFile(path)
-    try:
-        rows = csv_rows(file, columns) if path.suffix.lower() == ".csv" else json_rows(file)
-        with rows as write:
-            yield write
-    finally:
-        file.close()
-
-
-class _RowFile:
-    """A text file whose own refusals, and no others, become errors for a user."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        with self._refusals():
+    as_csv = path is not None and path.suffix.lower() == ".csv"
+    begun = False
+    with _refusals(path):
+        handle = sys.stdout
+        if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             # Names of files need not be text; what is not becomes a replacement character.
-            self._file = open(path, "w", encoding="utf-8", errors="replace", newline="")  # noqa: SIM115
-
-    def write(self, text: str) -> int:
-        with self._refusals():
-            return self._file.write(text)
-
-    def flush(self) -> None:
-        with self._refusals():
-            self._file.flush()
-
-    def close(self) -> None:
-        with self._refusals():
-            self._file.close()
-
-    @contextmanager
-    def _refusals(self) -> Iterator[None]:
-        try:
-            yield
-        except BrokenPipeError:
-            raise  # The reader has left; the command line knows what that means.
-        except OSError as error:
-            raise StorageError(
-                f"{self.path}: cannot be written ({error.strerror or error}); give another file"
-            ) from error
-
-
-@contextmanager
-def json_rows(handle: Handle) -> Iterator[WriteRow]:
-    """Write rows as a JSON array, closed whatever happens."""
-    begun = False
+            handle = open(path, "w", encoding="utf-8", errors="replace", newline="")  # noqa: SIM115
 
     def write(row: dict[str, Any]) -> None:
         nonlocal begun
-        text = json.dumps(row, indent=2).replace("\n", "\n  ")
-        handle.write(f"{',' if begun else '['}\n  {text}")
-        handle.flush()
+        if as_csv:
+            line = io.StringIO()
+            csv.DictWriter(line, columns, lineterminator="\n").writerow(row)
+            text = line.getvalue()
+        else:
+            shown = json.dumps(row, indent=2).replace("\n", "\n  ")
+            text = f"{',' if begun else '['}\n  {shown}"
         begun = True
+        with _refusals(path):
+            handle.write(text)
+            handle.flush()
 
     try:
+        if as_csv:
+            write(dict(zip(columns, columns, strict=True)))
         yield write
     finally:
-        handle.write("\n]\n" if begun else "[]\n")
-        handle.flush()
+        with _refusals(path), contextlib.nullcontext() if path is None else handle:
+            handle.write("" if as_csv else "\n]\n" if begun else "[]\n")
+            handle.flush()
 
 
 @contextmanager
-def csv_rows(handle: Handle, columns: Sequence[str]) -> Iterator[WriteRow]:
-    """Write rows as CSV with a header."""
-    writer = csv.DictWriter(handle, fieldnames=list(columns), lineterminator="\n")
-    writer.writeheader()
-
-    def write(row: dict[str, Any]) -> None:
-        writer.writerow(row)
-        handle.flush()
-
-    yield write
+def _refusals(path: Path | None) -> Iterator[None]:
+    """Turn what the system refuses a file of rows, and nothing else, into StorageError."""
+    try:
+        yield
+    except OSError as error:
+        # A pipe's reader has left; the command line knows what that means.
+        if path is None or isinstance(error, BrokenPipeError):
+            raise
+        raise StorageError(
+            f"{path}: cannot be written ({error.strerror or error}); give another file"
+        ) from error

@@ -14,7 +14,7 @@ from search.errors import ModelError, RunDirectoryError, StorageError
 from search.predict import main
 from search.records import SYNTHETIC_NOTICE, ExportRecord, to_json
 from search.run_directory import RunDirectory
-from search.scoring.predict import find_model, predict_files, row_file, unchecked_note
+from search.scoring.predict import find_model, predict_files, row_writer, unchecked_note
 
 
 def say(capsys, *arguments):
@@ -101,7 +101,7 @@ def test_what_cannot_be_read_costs_its_own_row(capsys, run_dir, films, tmp_path)
 def test_a_file_of_rows_speaks_of_its_own_refusals_only(tmp_path):
     with (
         pytest.raises(PermissionError, match="of another file"),
-        row_file(tmp_path / "rows.json", ("a",)),
+        row_writer(tmp_path / "rows.json", ("a",)),
     ):
         raise PermissionError("of another file")
     assert json.loads((tmp_path / "rows.json").read_text()) == []
@@ -109,7 +109,7 @@ def test_a_file_of_rows_speaks_of_its_own_refusals_only(tmp_path):
         (tmp_path / f"full.{suffix}").symlink_to("/dev/full")
         with (
             pytest.raises(StorageError, match=r"full\.\w+: cannot be written \(No space left"),
-            row_file(tmp_path / f"full.{suffix}", ("a",)) as write,
+            row_writer(tmp_path / f"full.{suffix}", ("a",)) as write,
         ):
             write({"a": 1})
 
