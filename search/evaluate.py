@@ -10,9 +10,7 @@ import argparse
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -25,7 +23,7 @@ from search.errors import ConfigurationError
 from search.records import Estimate, Evaluation, Split, to_json
 from search.run_directory import write_json
 from search.scoring.bootstrap import subtype_recall
-from search.scoring.formats import FORMATS, KERAS, ModelMetadata
+from search.scoring.formats import FORMATS, KERAS
 from search.scoring.loading import load_model
 from search.scoring.predict import NOT_FOR_DIAGNOSIS, find_model, unchecked_note
 from search.scoring.predictions import evaluate, predict_subset
@@ -45,23 +43,6 @@ ROWS = (
 """Key and name of the metrics in the table; the JSON file has all."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What was found.
-
-    Attributes:
-        metadata: Of the model.
-        evaluation: Metrics with intervals.
-        subtypes: Sensitivity at the stored threshold by subtype, where names tell it.
-        found: The images scored, and the files left out.
-    """
-
-    metadata: ModelMetadata
-    evaluation: Evaluation
-    subtypes: dict[str, Estimate]
-    found: Labelled
-
-
 @cli.plain
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
@@ -75,15 +56,45 @@ def main(argv: Sequence[str] | None = None) -> int:
     model_file = find_model(
         arguments.model, results_dir=arguments.results_dir, form=arguments.format
     )
-    outcome = _score(model_file, arguments)
+    loaded = load_model(model_file)
+    about = loaded.metadata
+    found = labelled_folder(
+        arguments.data,
+        classes=about.classes,
+        image_size=about.image_size,
+        channels=about.channels,
+        bits=about.depth,
+        cache_dir=arguments.cache_dir or default_cache_dir(),
+    )
+    predictions = predict_subset(loaded.model, found.subset, Split.TEST)
+    evaluation = evaluate(
+        predictions,
+        about.threshold,
+        role=about.role,
+        seed=about.seed,
+        bootstrap_seed=arguments.seed,
+    )
+    subtypes = subtype_recall(predictions, about.threshold.value, seed=arguments.seed)
     if note := unchecked_note(model_file):
         print(note, file=sys.stderr)
     # First what takes no disk: the numbers are not lost where the file cannot be written.
-    _print(Console(), model_file, arguments.data, outcome)
+    title = f"{model_file} on {arguments.data}"
+    _print(Console(), title, evaluation, subtypes, found, about.notice)
     if arguments.json:
-        content = _as_json(model_file, arguments.data, outcome)
+        labels = found.subset.labels
+        content = {
+            "model": model_file,
+            "data": arguments.data,
+            "notice": about.notice or None,
+            "images": {name: int((labels == i).sum()) for i, name in enumerate(about.classes)},
+            "patients": len(set(found.subset.patients)),
+            **to_json(evaluation),
+            "subtypes": subtypes,
+            "rejected": found.rejected,
+            "left_out": found.left_out,
+        }
         write_json(arguments.json, content, option="--json")
-    return SOME_REJECTED if outcome.found.rejected else 0
+    return SOME_REJECTED if found.rejected else 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -121,76 +132,40 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _score(model_file: Path, arguments: argparse.Namespace) -> Outcome:
-    loaded = load_model(model_file)
-    about = loaded.metadata
-    found = labelled_folder(
-        arguments.data,
-        classes=about.classes,
-        image_size=about.image_size,
-        channels=about.channels,
-        bits=about.depth,
-        cache_dir=arguments.cache_dir or default_cache_dir(),
-    )
-    predictions = predict_subset(loaded.model, found.subset, Split.TEST)
-    return Outcome(
-        metadata=about,
-        evaluation=evaluate(
-            predictions,
-            about.threshold,
-            role=about.role,
-            seed=about.seed,
-            bootstrap_seed=arguments.seed,
-        ),
-        subtypes=subtype_recall(predictions, about.threshold.value, seed=arguments.seed),
-        found=found,
-    )
-
-
-def _as_json(model_file: Path, data: Path, outcome: Outcome) -> dict[str, Any]:
-    subset = outcome.found.subset
-    classes = outcome.metadata.classes
-    return {
-        "model": model_file,
-        "data": data,
-        "notice": outcome.metadata.notice or None,
-        "images": {name: int((subset.labels == i).sum()) for i, name in enumerate(classes)},
-        "patients": len(set(subset.patients)),
-        **to_json(outcome.evaluation),
-        "subtypes": outcome.subtypes,
-        "rejected": outcome.found.rejected,
-        "left_out": outcome.found.left_out,
-    }
-
-
-def _print(console: Console, model_file: Path, data: Path, outcome: Outcome) -> None:
-    found = outcome.evaluation
-    table = Table(title=Text(f"{model_file} on {data}"), title_justify="left")
+def _print(
+    console: Console,
+    title: str,
+    evaluation: Evaluation,
+    subtypes: dict[str, Estimate],
+    found: Labelled,
+    notice: str,
+) -> None:
+    threshold = evaluation.threshold
+    table = Table(title=Text(title), title_justify="left")
     table.add_column("metric")
     table.add_column("at 0.5", justify="right")
-    table.add_column(f"at {found.threshold.value:.3f}", justify="right")
+    table.add_column(f"at {threshold.value:.3f}", justify="right")
     for key, name in ROWS:
-        if key in found.ranking:
-            table.add_row(name, _cell(found.ranking[key]), "same")
+        if key in evaluation.ranking:
+            table.add_row(name, _cell(evaluation.ranking[key]), "same")
         else:
-            table.add_row(name, _cell(found.at_half[key]), _cell(found.at_threshold[key]))
-    for kind, recall in outcome.subtypes.items():
+            table.add_row(name, _cell(evaluation.at_half[key]), _cell(evaluation.at_threshold[key]))
+    for kind, recall in subtypes.items():
         table.add_row(f"recall, {kind}", "", _cell(recall))
     console.print(table)
     lines = [
-        f"{found.count} images of {len(set(outcome.found.subset.patients))} patients; brackets are "
+        f"{evaluation.count} images of {len(set(found.subset.patients))} patients; brackets are "
         "95% intervals from a bootstrap over patients.",
-        f"Threshold by the rule {found.threshold.rule} on {found.threshold.chosen_on}.",
+        f"Threshold by the rule {threshold.rule} on {threshold.chosen_on}.",
     ]
-    rejected = outcome.found.rejected
-    if rejected:
-        lines.append(f"Left out, {len(rejected)}:")
-        lines += [f"  {file.path}: {file.reason}" for file in rejected[:SHOWN_REJECTED]]
-        if len(rejected) > SHOWN_REJECTED:
-            lines.append(f"  … {len(rejected) - SHOWN_REJECTED} more; --json lists all")
-    lines += [f"Not used: {left.path}, {left.reason}" for left in outcome.found.left_out]
-    if outcome.metadata.notice:
-        lines.append(f"NOTICE: trained on {outcome.metadata.notice}")
+    if found.rejected:
+        lines.append(f"Left out, {len(found.rejected)}:")
+        lines += [f"  {file.path}: {file.reason}" for file in found.rejected[:SHOWN_REJECTED]]
+        if len(found.rejected) > SHOWN_REJECTED:
+            lines.append(f"  … {len(found.rejected) - SHOWN_REJECTED} more; --json lists all")
+    lines += [f"Not used: {left.path}, {left.reason}" for left in found.left_out]
+    if notice:
+        lines.append(f"NOTICE: trained on {notice}")
     lines.append(NOT_FOR_DIAGNOSIS)
     for line in lines:
         console.print(Text(line))

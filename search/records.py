@@ -490,6 +490,17 @@ class Predictions:
     labels: np.ndarray
     probabilities: np.ndarray
 
+    def take(self, rows: np.ndarray) -> Predictions:
+        """Return the predictions of the images at some positions."""
+        return Predictions(
+            split=self.split,
+            paths=tuple(self.paths[row] for row in rows),
+            patients=tuple(self.patients[row] for row in rows),
+            subtypes=tuple(self.subtypes[row] for row in rows),
+            labels=self.labels[rows],
+            probabilities=self.probabilities[rows],
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Threshold:
@@ -573,8 +584,6 @@ class Scored:
         validation: Evaluations on validation, one per seed.
         ensemble_test: The ensemble's on test, () without one.
         ensemble_validation: The same on validation.
-        spread: "mean", "sd", "min" and "max" over seeds, NaN where they are undefined, by
-            "ranking", "at_half" and "at_threshold", then by metric.
     """
 
     role: str
@@ -585,7 +594,6 @@ class Scored:
     validation: tuple[Evaluation, ...]
     ensemble_test: tuple[Evaluation, ...] = ()
     ensemble_validation: tuple[Evaluation, ...] = ()
-    spread: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
 
     @property
     def scored_on_test(self) -> tuple[Evaluation, ...]:
@@ -721,8 +729,8 @@ class ExportRecord:
         reason: Why it failed, or "".
         bytes: Size, of a folder all its files.
         images: Validation images that were compared.
-        max_difference: Largest difference of a probability from the network's.
-        max_difference_from_run: The same from the probabilities that the run computed.
+        max_difference: Largest difference of a probability from `model.keras`'s, and of that
+            file's from the network's.
         runtime: What read it back, with its version.
     """
 
@@ -733,7 +741,6 @@ class ExportRecord:
     bytes: int = 0
     images: int = 0
     max_difference: float = float("nan")
-    max_difference_from_run: float = float("nan")
     runtime: str = ""
 
 

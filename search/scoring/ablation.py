@@ -25,7 +25,14 @@ from search.records import (
     Values,
 )
 from search.run_directory import RunDirectory, file_sha256
-from search.scoring.bootstrap import MEAN_METRICS, Outcome, judge, over_seeds
+from search.scoring.bootstrap import (
+    MEAN_METRICS,
+    Outcome,
+    Tested,
+    judge,
+    over_seeds,
+    paired_differences,
+)
 from search.scoring.effects import (
     FILE,
     AblationReport,
@@ -39,8 +46,6 @@ from search.scoring.retrain import OpenExecutor, Recipe, Trainer, finished
 from search.scoring.verdict import (
     Network,
     NetworkKey,
-    Tested,
-    compare_seeds,
     evaluate_test,
     times_evaluated,
 )
@@ -277,7 +282,7 @@ class Ablation:
             ours, theirs = (
                 [tested[role, one.seed] for one, _ in pairs] for role in (recipe.role, base)
             )
-            test = compare_seeds(ours, theirs, seed=self.config.seed)
+            test = paired_differences(ours, theirs, seed=self.config.seed)
             first = test[MEAN_METRICS[0]]
             outcome = judge(MEAN_METRICS[0], first.over_patients, first.over_seeds)
         return Effect(

@@ -28,6 +28,9 @@ from search.scoring.metrics import (
     weighted_threshold_metrics,
 )
 
+Tested = tuple[float, Predictions]
+"""Threshold of a network, and what it predicts of the test."""
+
 REPEATS = 1000
 """Resamples where the caller does not say otherwise."""
 
@@ -65,20 +68,12 @@ _BLOCK_CELLS = 2_000_000
 
 
 def bootstrap_intervals(
-    labels: np.ndarray,
-    probabilities: np.ndarray,
-    patients: Sequence[str],
-    threshold: float,
-    *,
-    repeats: int = REPEATS,
-    seed: int,
+    predictions: Predictions, threshold: float, *, repeats: int = REPEATS, seed: int
 ) -> dict[str, Estimate]:
     """Return every metric with its 95% interval over patients.
 
     Args:
-        labels: (n,), 0 or 1.
-        probabilities: (n,) in [0, 1].
-        patients: n identifiers.
+        predictions: Of n images.
         threshold: Positive at or above it.
         repeats: Number of resamples.
         seed: Seed of the resampling; the same one gives the same resamples for any probabilities.
@@ -89,34 +84,31 @@ def bootstrap_intervals(
         its interval; where all are, it is NaN.
 
     Raises:
-        ValueError: The lengths differ, or see `metrics.check_images`.
+        ValueError: See `metrics.check_images`.
     """
-    labels, probabilities = check_images(labels, probabilities)
-    codes = _codes(patients, labels.size)
+    labels, probabilities = check_images(predictions.labels, predictions.probabilities)
+    patients = np.asarray(predictions.patients, dtype=str)
     values = _metrics(labels, probabilities, threshold, np.ones((1, labels.size)))
     blocks = [
         _metrics(labels, probabilities, threshold, weights)
-        for weights in _resamples(codes, repeats=repeats, seed=seed)
+        for weights in patient_resamples(predictions.patients, repeats=repeats, seed=seed)
     ]
     found = {
-        name: estimate(value[0], np.concatenate([block[name] for block in blocks]))
+        name: _estimate(value[0], np.concatenate([block[name] for block in blocks]))
         for name, value in values.items()
     }
     for suffix, cut in (("", 0.5), (AT_THRESHOLD, threshold)):
         for name, counted in _shares(labels, probabilities >= cut).items():
             share = found[name + suffix].value
             if share in (0.0, 1.0):
-                found[name + suffix] = exact_at_bound(share, len(np.unique(codes[counted])))
+                found[name + suffix] = _exact_at_bound(share, len(np.unique(patients[counted])))
     return found
 
 
 def paired_differences(
-    labels: np.ndarray,
-    first: np.ndarray,
-    second: np.ndarray,
-    patients: Sequence[str],
+    first: Sequence[Tested],
+    second: Sequence[Tested],
     *,
-    thresholds: tuple[Sequence[float], Sequence[float]],
     names: Sequence[str] = MEAN_METRICS,
     repeats: int = REPEATS,
     seed: int,
@@ -126,44 +118,40 @@ def paired_differences(
     One seed's metrics are half chance; the mean is what the next training may be expected to give.
 
     Args:
-        labels: (n,), 0 or 1.
-        first: (s, n) probabilities, one row per seed.
-        second: (s, n) probabilities of the same seeds and images.
-        patients: n identifiers.
-        thresholds: Of the s first and of the s second networks.
+        first: One network per seed.
+        second: The networks of the same seeds, on the same images.
         names: Metrics, named as by `bootstrap_intervals`.
         repeats: Number of resamples, the same ones for both.
         seed: Seed of the resampling.
 
     Raises:
-        ValueError: The shapes differ, or see `metrics.check_images`.
+        ValueError: The seeds or images differ, or see `metrics.check_images`.
     """
-    if first.shape != second.shape or not len(first):
-        raise ValueError(f"{first.shape} and {second.shape} probabilities are no pairs")
-    labels = check_images(labels, first[0])[0]
-    pairs = [
-        (check_images(labels, one)[1], check_images(labels, other)[1], cut, other_cut)
-        for one, other, cut, other_cut in zip(first, second, *thresholds, strict=True)
-    ]
+    images = first[0][1]
+    for _, other in (*first, *second):
+        if other.paths != images.paths or not np.array_equal(other.labels, images.labels):
+            raise ValueError("the two sets of predictions are not of the same images")
+    labels = check_images(images.labels, images.probabilities)[0]
 
     def differences(weights: np.ndarray) -> list[dict[str, np.ndarray]]:
         found = []
-        for one, other, cut, other_cut in pairs:
-            ours = _metrics(labels, one, cut, weights)
-            theirs = _metrics(labels, other, other_cut, weights)
+        for (cut, one), (other_cut, other) in zip(first, second, strict=True):
+            ours = _metrics(labels, one.probabilities, cut, weights)
+            theirs = _metrics(labels, other.probabilities, other_cut, weights)
             found.append({name: ours[name] - theirs[name] for name in names})
         return found
 
     plain = differences(np.ones((1, labels.size)))
     blocks = [
-        differences(weights) for weights in patient_resamples(patients, repeats=repeats, seed=seed)
+        differences(weights)
+        for weights in patient_resamples(images.patients, repeats=repeats, seed=seed)
     ]
     result = {}
     for name in names:
         single = [float(one[name][0]) for one in plain]
         resampled = np.concatenate([np.mean([one[name] for one in b], axis=0) for b in blocks])
         result[name] = SeedDifference(
-            over_patients=estimate(float(np.mean(single)), resampled),
+            over_patients=_estimate(float(np.mean(single)), resampled),
             over_seeds=over_seeds(single),
         )
     return result
@@ -211,20 +199,13 @@ def subtype_recall(
     predictions: Predictions, threshold: float, *, repeats: int = REPEATS, seed: int
 ) -> dict[str, Estimate]:
     """Return the sensitivity by subtype of the positive class, of those that names tell."""
-    labels, probabilities = check_images(predictions.labels, predictions.probabilities)
     kinds = np.asarray(predictions.subtypes, dtype=str)
-    patients = np.asarray(predictions.patients, dtype=str)
+    ill = np.asarray(predictions.labels) == 1
     found = {}
-    for kind in sorted(set(kinds[labels == 1]) - {""}):
-        chosen = np.flatnonzero((kinds == kind) & (labels == 1))
-        found[str(kind)] = bootstrap_intervals(
-            labels[chosen],
-            probabilities[chosen],
-            patients[chosen].tolist(),
-            threshold,
-            repeats=repeats,
-            seed=seed,
-        )["recall_at_threshold"]
+    for kind in sorted(set(kinds[ill]) - {""}):
+        chosen = predictions.take(np.flatnonzero((kinds == kind) & ill))
+        every = bootstrap_intervals(chosen, threshold, repeats=repeats, seed=seed)
+        found[str(kind)] = every["recall_at_threshold"]
     return found
 
 
@@ -233,20 +214,30 @@ def patient_resamples(
 ) -> Iterator[np.ndarray]:
     """Yield how often each of n images is drawn when patients are drawn with replacement.
 
-    `float64` (r, n), in blocks that add up to `repeats` rows; for a seed those of
-    `bootstrap_intervals`.
+    `float64` (r, n), in blocks that add up to `repeats` rows.
     """
-    yield from _resamples(_codes(patients, len(patients)), repeats=repeats, seed=seed)
+    if not patients:
+        yield np.ones((1, 0))
+        return
+    numbers: dict[str, int] = {}
+    codes = np.array([numbers.setdefault(one, len(numbers)) for one in patients])
+    rng = np.random.default_rng(seed)
+    rows = max(1, _BLOCK_CELLS // codes.size)
+    for start in range(0, repeats, rows):
+        # Drawing as many patients with replacement: how often each comes is multinomial.
+        count = len(numbers)
+        drawn = rng.multinomial(count, np.full(count, 1 / count), size=min(rows, repeats - start))
+        yield drawn[:, codes].astype(np.float64)
 
 
-def estimate(value: float, resampled: np.ndarray) -> Estimate:
+def _estimate(value: float, resampled: np.ndarray) -> Estimate:
     """Return a value with the percentile interval of its resamples, undefined ones left out."""
     defined = resampled[np.isfinite(resampled)]
     low, high = np.percentile(defined, LIMITS) if defined.size else (np.nan, np.nan)
     return Estimate(value=float(value), low=float(low), high=float(high))
 
 
-def exact_at_bound(value: float, patients: int) -> Estimate:
+def _exact_at_bound(value: float, patients: int) -> Estimate:
     """Return the Clopper–Pearson interval of a share of so many patients that is 0 or 1."""
     reach = 0.025 ** (1 / patients)
     low, high = (reach, 1.0) if value == 1 else (0.0, 1 - reach)
@@ -277,27 +268,3 @@ def _metrics(
         **at_half,
         **{f"{name}{AT_THRESHOLD}": values for name, values in at_threshold.items()},
     }
-
-
-def _codes(patients: Sequence[str], count: int) -> np.ndarray:
-    """Return, `int64` (n,), the number of each image's patient."""
-    if len(patients) != count:
-        raise ValueError(f"{len(patients)} patients for {count} images")
-    numbers: dict[str, int] = {}
-    return np.array([numbers.setdefault(p, len(numbers)) for p in patients], dtype=np.int64)
-
-
-def _resamples(codes: np.ndarray, *, repeats: int, seed: int) -> Iterator[np.ndarray]:
-    """Yield the images' weights, `float64` (r, n), in blocks that add up to `repeats` rows."""
-    if not codes.size:
-        yield np.ones((1, 0))
-        return
-    patients = int(codes.max()) + 1
-    rng = np.random.default_rng(seed)
-    rows = max(1, _BLOCK_CELLS // codes.size)
-    for start in range(0, repeats, rows):
-        # Drawing `patients` patients with replacement: how often each comes is multinomial.
-        drawn = rng.multinomial(
-            patients, np.full(patients, 1 / patients), size=min(rows, repeats - start)
-        )
-        yield drawn[:, codes].astype(np.float64)

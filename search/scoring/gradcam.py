@@ -103,7 +103,7 @@ def look(run: RunDirectory, *, warn: Callable[[str], None]) -> list[Heatmap]:
     if predictions is None:
         return []
     threshold = run.read(Comparison, "evaluation.json").winner.exported.threshold.value
-    shown = _taken(predictions, chosen_images(predictions, threshold=threshold))
+    shown = predictions.take(chosen_images(predictions, threshold=threshold))
     source = Path(run.read(DatasetReport, "dataset.json").source.root)
     try:
         loaded = load_model(root / KERAS.file)
@@ -142,17 +142,6 @@ def chosen_images(predictions: Predictions, *, threshold: float) -> np.ndarray:
             ordered = group if label else group[::-1]
             chosen.extend(ordered[:PER_GROUP].tolist())
     return np.array(chosen, dtype=np.int64)
-
-
-def _taken(predictions: Predictions, rows: np.ndarray) -> Predictions:
-    return Predictions(
-        split=predictions.split,
-        paths=tuple(predictions.paths[i] for i in rows),
-        patients=tuple(predictions.patients[i] for i in rows),
-        subtypes=tuple(predictions.subtypes[i] for i in rows),
-        labels=predictions.labels[rows],
-        probabilities=predictions.probabilities[rows],
-    )
 
 
 def explain_images(

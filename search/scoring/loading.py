@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -72,87 +73,99 @@ def load_model(path: Path) -> LoadedModel:
             "or export the model again with this version"
         ) from error
     if about is None:
-        about = _parse(model.stored.get(METADATA), path)
+        about = _parse(model.stored, path)
     return LoadedModel(path=path, model=model, metadata=about)
 
 
-def open_keras(path: Path) -> Any:
-    """Return the Keras model of a `.keras` file, not compiled.
-
-    Raises:
-        ModelError: It describes more weights than it holds.
-    """
+def _open_keras(path: Path) -> Any:
+    """Return the model, not compiled, unless it asks for more memory than its weights take."""
     keras = backend.load()
-    _refuse_larger_than_its_weights(path)
+    with zipfile.ZipFile(path) as archive:
+        config = archive.read("config.json").decode()
+        stored = archive.getinfo("model.weights.h5").file_size
+    # Layers made without values tell how many there would be; to compile makes the optimizer's.
+    layers = json.loads(config, object_hook=_without_compilation)
+    with keras.StatelessScope(initialize_variables=False):
+        model = keras.models.model_from_json(json.dumps(layers))
+    described = model.count_params() * _BYTES_OF_A_WEIGHT
+    if described > stored:
+        raise ModelError(
+            f"{path}: its layers need {described / 2**20:,.0f} MB of weights and the file holds "
+            f"{stored / 2**20:,.1f} MB; it is damaged, export the model again"
+        )
     return keras.saving.load_model(path, compile=False, safe_mode=True)
 
 
-class SavedModelPredictor:
-    """A SavedModel, run by TensorFlow."""
-
-    def __init__(self, path: Path) -> None:
-        """Load it."""
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-        with backend.quiet_stderr():
-            import tensorflow as tf
-
-            self._constant = tf.constant
-            self._model = tf.saved_model.load(str(path))
-
-    def predict_on_batch(self, x: np.ndarray) -> np.ndarray:
-        """Return (batch, 1) probabilities of (batch, height, width, channels) images, 0–255."""
-        batch = self._constant(np.asarray(x, dtype=np.float32))
-        return np.asarray(self._model.serve(batch))
+def _without_compilation(config: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in config.items() if name != "compile_config"}
 
 
-class OnnxPredictor:
-    """An ONNX file, run by ONNX Runtime."""
+class Served:
+    """A model that another runtime than Keras runs.
 
-    def __init__(self, path: Path) -> None:
-        """Load it."""
-        import onnxruntime
+    Attributes:
+        stored: The metadata's text, where only the runtime can read it out of the file.
+    """
 
-        onnxruntime.set_default_logger_severity(3)
-        self._session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        self.stored = dict(self._session.get_modelmeta().custom_metadata_map)
+    def __init__(self, run: Callable[[np.ndarray], Any], stored: str | None = None) -> None:
+        """Take what runs a float32 batch."""
+        self._run = run
+        self.stored = stored
 
     def predict_on_batch(self, x: np.ndarray) -> np.ndarray:
         """Return (batch, 1) probabilities of (batch, height, width, channels) images, 0–255."""
-        name = self._session.get_inputs()[0].name
-        return np.asarray(self._session.run(None, {name: np.asarray(x, dtype=np.float32)})[0])
+        return np.asarray(self._run(np.asarray(x, dtype=np.float32)))
 
 
-class LitertPredictor:
-    """A `.tflite` file, run by LiteRT."""
+def _open_saved_model(path: Path) -> Served:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with backend.quiet_stderr():
+        import tensorflow as tf
 
-    def __init__(self, path: Path) -> None:
-        """Load it."""
-        with backend.quiet_stderr():
-            from ai_edge_litert.interpreter import Interpreter
+        model = tf.saved_model.load(str(path))
+    return Served(lambda batch: model.serve(tf.constant(batch)))
 
-            self._interpreter = Interpreter(str(path), num_threads=os.cpu_count() or 1)
-        self._input = self._interpreter.get_input_details()[0]["index"]
-        self._output = self._interpreter.get_output_details()[0]["index"]
-        self._shape: tuple[int, ...] = ()
 
-    def predict_on_batch(self, x: np.ndarray) -> np.ndarray:
-        """Return (batch, 1) probabilities of (batch, height, width, channels) images, 0–255."""
-        batch = np.asarray(x, dtype=np.float32)
-        if batch.shape != self._shape:
+def _open_onnx(path: Path) -> Served:
+    import onnxruntime
+
+    onnxruntime.set_default_logger_severity(3)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return Served(
+        lambda batch: session.run(None, {name: batch})[0],
+        stored=session.get_modelmeta().custom_metadata_map.get(METADATA),
+    )
+
+
+def _open_litert(path: Path) -> Served:
+    with backend.quiet_stderr():
+        from ai_edge_litert.interpreter import Interpreter
+
+        interpreter = Interpreter(str(path), num_threads=os.cpu_count() or 1)
+    taken = interpreter.get_input_details()[0]["index"]
+    given = interpreter.get_output_details()[0]["index"]
+    shape: tuple[int, ...] = ()
+
+    def run(batch: np.ndarray) -> Any:
+        nonlocal shape
+        if batch.shape != shape:
             with backend.quiet_stderr():
-                self._interpreter.resize_tensor_input(self._input, batch.shape)
-                self._interpreter.allocate_tensors()
-            self._shape = batch.shape
-        self._interpreter.set_tensor(self._input, batch)
-        self._interpreter.invoke()
-        return np.asarray(self._interpreter.get_tensor(self._output))
+                interpreter.resize_tensor_input(taken, batch.shape)
+                interpreter.allocate_tensors()
+            shape = batch.shape
+        interpreter.set_tensor(taken, batch)
+        interpreter.invoke()
+        return interpreter.get_tensor(given)
+
+    return Served(run)
 
 
-_OPENERS: dict[str, Any] = {
-    KERAS.name: open_keras,
-    "saved_model": SavedModelPredictor,
-    "onnx": OnnxPredictor,
-    "litert": LitertPredictor,
+_OPENERS: dict[str, Callable[[Path], Any]] = {
+    "keras": _open_keras,
+    "saved_model": _open_saved_model,
+    "onnx": _open_onnx,
+    "litert": _open_litert,
 }
 
 
@@ -197,34 +210,6 @@ def _parse(text: str | None, path: Path) -> ModelMetadata:
         return from_json(ModelMetadata, stored, where=f"{path}, {METADATA_FILE}")
     except RunDirectoryError as error:
         raise ModelError(f"{error}; export the model again") from None
-
-
-def _refuse_larger_than_its_weights(path: Path) -> None:
-    """Refuse a configuration that asks for more memory than the weights in the file take.
-
-    Its layers are made without values first, which tells how many there would be.
-
-    Raises:
-        ModelError: It does.
-    """
-    keras = backend.load()
-    with zipfile.ZipFile(path) as archive:
-        config = archive.read("config.json").decode()
-        stored = archive.getinfo("model.weights.h5").file_size
-    # To compile it would make variables of the optimizer.
-    layers = json.loads(config, object_hook=_without_compilation)
-    with keras.StatelessScope(initialize_variables=False):
-        model = keras.models.model_from_json(json.dumps(layers))
-    described = model.count_params() * _BYTES_OF_A_WEIGHT
-    if described > stored:
-        raise ModelError(
-            f"{path}: its layers need {described / 2**20:,.0f} MB of weights and the file holds "
-            f"{stored / 2**20:,.1f} MB; it is damaged, export the model again"
-        )
-
-
-def _without_compilation(config: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in config.items() if name != "compile_config"}
 
 
 def _damaged(path: Path, reason: str) -> ModelError:

@@ -112,14 +112,7 @@ def evaluate(
         repeats: Number of resamples.
     """
     labels, probabilities = predictions.labels, predictions.probabilities
-    found = bootstrap_intervals(
-        labels,
-        probabilities,
-        predictions.patients,
-        threshold.value,
-        repeats=repeats,
-        seed=bootstrap_seed,
-    )
+    found = bootstrap_intervals(predictions, threshold.value, repeats=repeats, seed=bootstrap_seed)
     return Evaluation(
         role=role,
         seed=seed,

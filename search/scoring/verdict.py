@@ -8,13 +8,9 @@ seed. Each evaluation of the test is journaled, and `Comparison` says how many t
 from __future__ import annotations
 
 import dataclasses
-import math
-import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from search import backend
 from search.config import CalibrationKind, RunConfig
@@ -35,10 +31,14 @@ from search.records import (
     SeedDifference,
     Split,
     Subset,
-    Threshold,
 )
 from search.run_directory import RunDirectory
-from search.scoring.bootstrap import AT_THRESHOLD, paired_differences, subtype_recall
+from search.scoring.bootstrap import (
+    AT_THRESHOLD,
+    Tested,
+    paired_differences,
+    subtype_recall,
+)
 from search.scoring.calibration import before_and_after, fit_temperature, scaled
 from search.scoring.export import ensemble_of, export_all
 from search.scoring.formats import ModelMetadata
@@ -72,9 +72,6 @@ COMPARED = (*ORDERED, *(f"{n}{AT_THRESHOLD}" for n in ORDERED if n in THRESHOLD_
 NetworkKey = tuple[str, int | None]
 """Role and seed, None for an ensemble."""
 
-Tested = tuple[float, Predictions]
-"""Threshold of a network, and what it predicts of the test."""
-
 
 class Network:
     """A configuration retrained with a seed, or an ensemble, ready to predict.
@@ -89,61 +86,47 @@ class Network:
     """
 
     def __init__(
-        self,
-        trained: Retrained,
-        *,
-        config: RunConfig,
-        setting: Setting,
-        calibrate: bool,
+        self, trained: Retrained, *, config: RunConfig, setting: Setting, calibrate: bool
     ) -> None:
         """Load the weights, fit the temperature, and choose the threshold on validation."""
         self.trained = trained
         self.test: Predictions | None = None
-        self._dataset = setting.dataset
-        self._validated = _load(trained, config, setting)
-        # The same object where nothing was trained on train + val.
-        self.model = (
-            _load(trained, config, setting, final=True)
-            if trained.final_weights
-            else self._validated
-        )
+        self._val, views = setting.dataset.val, setting.dataset.views
+        # What validates was trained without these images, and what is tested maybe with them.
+        self.model = self._validating = _load(trained, config, setting)
+        twin = ""
+        if trained.final_weights:
+            self.model = _load(trained, config, setting, final=True)
+            twin = ", by the network trained without validation images"
         self.temperature, self.note = 1.0, ""
         if calibrate:
             clean = self._clean
             self.temperature, self.note = fit_temperature(clean.labels, clean.probabilities)
-        self.threshold = self._choose_threshold(config.threshold_rule)
+        self.threshold = choose_threshold(
+            views.labels,
+            scaled(predict_images(self._validating, views.open_array()), self.temperature),
+            config.threshold_rule,
+            chosen_on=f"perturbed validation images (n = {len(views)}){twin}",
+            classes=setting.dataset.classes,
+        )
 
     @cached_property
     def _clean(self) -> Predictions:
-        """Uncalibrated, by the network that was trained without these images."""
-        return predict_subset(self._validated, self._dataset.val, Split.VALIDATION)
+        return predict_subset(self._validating, self._val, Split.VALIDATION)
 
     @property
     def validation(self) -> Predictions:
         """Return the calibrated probabilities of validation."""
         return self._calibrated(self._clean)
 
-    def evaluate_test(self, test: Subset) -> Predictions:
-        """Return, and keep as `test`, the calibrated probabilities of the test images."""
+    def evaluate_test(self, test: Subset) -> Tested:
+        """Predict the test images, and keep that as `test`."""
         self.test = self._calibrated(predict_subset(self.model, test, Split.TEST))
-        return self.test
+        return self.threshold.value, self.test
 
     def _calibrated(self, found: Predictions) -> Predictions:
         probabilities = scaled(found.probabilities, self.temperature)
         return dataclasses.replace(found, probabilities=probabilities)
-
-    def _choose_threshold(self, rule: str) -> Threshold:
-        views = self._dataset.views
-        twin = ", by the network trained without validation images"
-        found = predict_images(self._validated, views.open_array())
-        return choose_threshold(
-            views.labels,
-            scaled(found, self.temperature),
-            rule,
-            chosen_on=f"perturbed validation images (n = {len(views)})"
-            + (twin if self.trained.final_weights else ""),
-            classes=self._dataset.classes,
-        )
 
 
 def _load(trained: Retrained, config: RunConfig, setting: Setting, *, final: bool = False) -> Any:
@@ -162,23 +145,14 @@ class Side(NamedTuple):
     Attributes:
         role: "baseline" or "winner".
         networks: One per seed.
-        exported: The one that is exported, or compared with the exported one; maybe an ensemble.
+        ensemble: Of these networks, () without one.
+        exported: The one that is exported, or compared with the exported one.
     """
 
     role: str
     networks: tuple[Network, ...]
+    ensemble: tuple[Network, ...]
     exported: Network
-
-    @property
-    def everything(self) -> tuple[Network, ...]:
-        """Return every network, and the ensemble, if there is one."""
-        more = () if self.exported in self.networks else (self.exported,)
-        return self.networks + more
-
-    @property
-    def tested(self) -> list[Tested]:
-        """Return threshold and predictions of the test of one network per seed."""
-        return [(one.threshold.value, one.test) for one in self.networks if one.test]
 
 
 def decide(
@@ -210,16 +184,15 @@ def decide(
     networks = {
         (side.role, network.trained.seed): network
         for side in (winner, baseline)
-        for network in side.everything
+        for network in side.networks + side.ensemble
     }
     for note in dict.fromkeys(network.note for network in networks.values() if network.note):
         reporter.warn(f"--calibrate {config.calibrate.value}: {note}")
-    evaluate_test(
+    tested = evaluate_test(
         sealed, networks.items(), total=len(networks), directory=directory, reporter=reporter
     )
-    comparison = _compare(
-        config, dataset, winner, baseline, retraining, times=times_evaluated(directory)
-    )
+    times = times_evaluated(directory)
+    comparison = _compare(config, dataset, winner, baseline, retraining, tested, times=times)
     directory.write_json("evaluation.json", comparison)
     for side in (baseline, winner):
         network = side.exported
@@ -259,14 +232,13 @@ def _side(
     setting: Setting,
 ) -> Side:
     calibrate = config.calibrate is not CalibrationKind.NONE
-
-    def ready(one: Retrained) -> Network:
-        return Network(one, config=config, setting=setting, calibrate=calibrate)
-
-    networks = tuple(ready(one) for one in trained)
-    best = list(trained).index(best_of(trained, config.choice))
-    exported = ready(combined) if combined else networks[best]
-    return Side(role=role, networks=networks, exported=exported)
+    everything = [*trained, combined] if combined else trained
+    networks = tuple(
+        Network(one, config=config, setting=setting, calibrate=calibrate) for one in everything
+    )
+    exported = everything.index(combined or best_of(trained, config.choice))
+    count = len(trained)
+    return Side(role, networks[:count], networks[count:], networks[exported])
 
 
 def evaluate_test(
@@ -289,7 +261,7 @@ def evaluate_test(
         return {}
     found = {}
     for done, (key, network) in enumerate(networks, 1):
-        found[key] = network.threshold.value, network.evaluate_test(test)
+        found[key] = network.evaluate_test(test)
         reporter.progress("Evaluating the test set", done, total)
     scorings = [
         {
@@ -315,6 +287,7 @@ def _compare(
     winner: Side,
     baseline: Side,
     retraining: Retraining,
+    tested: Mapping[NetworkKey, Tested],
     *,
     times: int,
 ) -> Comparison:
@@ -327,20 +300,21 @@ def _compare(
     difference: dict[str, Estimate] = {}
     tests: dict[str, McNemar] = {}
     means: dict[str, SeedDifference] = {}
-    ours, theirs = winner.exported, baseline.exported
-    if ours.test and theirs.test:
-        difference, tests = compare(
-            ours.test,
-            theirs.test,
-            thresholds=(ours.threshold.value, theirs.threshold.value),
-            seed=config.seed,
+    if tested:
+        ours, theirs = (
+            tested[side.role, side.exported.trained.seed] for side in (winner, baseline)
         )
-        seeds, others = ([one.trained.seed for one in side.networks] for side in (winner, baseline))
+        difference, tests = compare(ours, theirs, seed=config.seed)
+        seeds, others = ([one.trained.seed for one in side.networks] for side in sides)
         if len(seeds) > 1 and seeds == others:
-            means = compare_seeds(winner.tested, baseline.tested, seed=config.seed)
+            means = paired_differences(
+                [tested[WINNER, seed] for seed in seeds],
+                [tested[BASELINE, seed] for seed in seeds],
+                seed=config.seed,
+            )
     return Comparison(
         classes=dataset.classes,
-        split=Split.TEST if ours.test else Split.VALIDATION,
+        split=Split.TEST if tested else Split.VALIDATION,
         objective=config.choice,
         synthetic=dataset.synthetic,
         baseline=_scored(baseline, seed=config.seed),
@@ -352,25 +326,15 @@ def _compare(
         calibration={side.role: _calibration(side.exported, config.calibrate) for side in sides},
         retraining=retraining.recipe,
         finalists=retraining.finalists,
-        test_evaluations=sum(len(side.everything) for side in sides) if ours.test else 0,
-        times_evaluated=times if ours.test else 0,
+        test_evaluations=len(tested),
+        times_evaluated=times if tested else 0,
     )
 
 
 def compare(
-    winner: Predictions,
-    baseline: Predictions,
-    *,
-    thresholds: tuple[float, float],
-    seed: int,
+    winner: Tested, baseline: Tested, *, seed: int
 ) -> tuple[dict[str, Estimate], dict[str, McNemar]]:
-    """Compare two models on the same images.
-
-    Args:
-        winner: Predictions of the one.
-        baseline: Predictions of the other, on the same images in the same order.
-        thresholds: Of the winner and of the baseline.
-        seed: Seed of the resampling, common to both.
+    """Compare two networks on the same images.
 
     Returns:
         Winner − baseline by metric, at 0.5 and with the suffix "_at_threshold" at each one's own
@@ -379,40 +343,14 @@ def compare(
     Raises:
         ValueError: The images are not the same.
     """
-    if winner.paths != baseline.paths or not np.array_equal(winner.labels, baseline.labels):
-        raise ValueError("the two sets of predictions are not of the same images")
-    ours, theirs = winner.probabilities, baseline.probabilities
-    found = paired_differences(
-        winner.labels,
-        ours[np.newaxis],
-        theirs[np.newaxis],
-        winner.patients,
-        thresholds=(thresholds[:1], thresholds[1:]),
-        names=COMPARED,
-        seed=seed,
-    )
+    found = paired_differences([winner], [baseline], names=COMPARED, seed=seed)
     difference = {name: one.over_patients for name, one in found.items()}
+    (cut, ours), (other_cut, theirs) = winner, baseline
     tests = {
-        name: mcnemar(winner.labels, ours, theirs, thresholds=pair)
-        for name, pair in (("at_half", (0.5, 0.5)), ("at_threshold", thresholds))
+        name: mcnemar(ours.labels, ours.probabilities, theirs.probabilities, thresholds=pair)
+        for name, pair in (("at_half", (0.5, 0.5)), ("at_threshold", (cut, other_cut)))
     }
     return difference, tests
-
-
-def compare_seeds(
-    first: Sequence[Tested], second: Sequence[Tested], *, seed: int
-) -> dict[str, SeedDifference]:
-    """Return first − second, the means over seeds; both have the networks of the same seeds."""
-    ours, theirs = ([found.probabilities for _, found in side] for side in (first, second))
-    images = first[0][1]
-    return paired_differences(
-        images.labels,
-        np.stack(ours),
-        np.stack(theirs),
-        images.patients,
-        thresholds=([cut for cut, _ in first], [cut for cut, _ in second]),
-        seed=seed,
-    )
 
 
 def _scored(side: Side, *, seed: int) -> Scored:
@@ -432,45 +370,17 @@ def _scored(side: Side, *, seed: int) -> Scored:
             if found is not None
         )
 
-    count = len(side.networks)
-    ensemble = side.everything[count:]
-    test = evaluations(side.networks, Split.TEST)
-    validation = evaluations(side.networks, Split.VALIDATION)
     exported = side.exported.trained
     return Scored(
         role=side.role,
         values=exported.recipe.values,
         parameters=exported.parameters,
         exported_seed=exported.seed,
-        test=test,
-        validation=validation,
-        ensemble_test=evaluations(ensemble, Split.TEST),
-        ensemble_validation=evaluations(ensemble, Split.VALIDATION),
-        spread=_spread(test or validation),
+        test=evaluations(side.networks, Split.TEST),
+        validation=evaluations(side.networks, Split.VALIDATION),
+        ensemble_test=evaluations(side.ensemble, Split.TEST),
+        ensemble_validation=evaluations(side.ensemble, Split.VALIDATION),
     )
-
-
-def _spread(evaluations: Sequence[Evaluation]) -> dict[str, dict[str, dict[str, float]]]:
-    """Return mean, standard deviation and range over seeds of every metric."""
-    return {
-        table: {
-            name: _spread_of([getattr(one, table)[name].value for one in evaluations])
-            for name in getattr(evaluations[0], table)
-        }
-        for table in ("ranking", "at_half", "at_threshold")
-    }
-
-
-def _spread_of(values: Sequence[float]) -> dict[str, float]:
-    if not all(map(math.isfinite, values)):
-        # E.g. the precision of a seed that calls no image positive: no mean over the others.
-        return dict.fromkeys(("mean", "sd", "min", "max"), math.nan)
-    return {
-        "mean": statistics.fmean(values),
-        "sd": statistics.stdev(values) if len(values) > 1 else math.nan,
-        "min": min(values),
-        "max": max(values),
-    }
 
 
 def _subgroups(sides: Sequence[Side], *, seed: int) -> dict[str, dict[str, Estimate]]:

@@ -33,7 +33,7 @@ class Guessing:
 
     def evaluate_test(self, test):
         said = np.where(test.labels == 1, self.right, 1 - self.right)
-        return make_predictions(test.labels, said)
+        return self.threshold.value, make_predictions(test.labels, said)
 
 
 @pytest.fixture

@@ -99,9 +99,8 @@ def test_both_sides_are_scored_with_every_seed_and_written_as_they_are_read(deci
     assert comparison.mcnemar.keys() == {"at_half", "at_threshold"}
     assert (comparison.test_evaluations, comparison.times_evaluated) == (4, 1)
     assert comparison.classes == ("NORMAL", "PNEUMONIA")
-    for role, file in PREDICTION_FILES.items():
+    for file in PREDICTION_FILES.values():
         assert read_predictions_csv(directory.root / file).keys() == {Split.VALIDATION, Split.TEST}
-        assert getattr(comparison, role).spread["ranking"]["auc"]["sd"] >= 0
     assert said.warnings == []
 
 
@@ -196,25 +195,23 @@ def test_predictions_of_other_images_are_not_compared():
     found = make_predictions([0, 1], [0.1, 0.9])
     other = dataclasses.replace(found, labels=np.array([1, 1], np.int8))
     with pytest.raises(ValueError, match="not of the same images"):
-        compare(found, other, thresholds=(0.5, 0.5), seed=0)
+        compare((0.5, found), (0.5, other), seed=0)
 
 
 def test_the_numbers_of_a_recorded_run_follow_from_its_predictions():
     run = RunDirectory(Path(__file__).parents[1] / "reporting" / "run")
     recorded = run.read(Comparison, "evaluation.json")
     seed = run.read(RunConfig, "config.json").seed
-    predictions = {}
+    tested = {}
     for role, file in PREDICTION_FILES.items():
-        predictions[role] = read_predictions_csv(run.root / file)[recorded.split]
+        predictions = read_predictions_csv(run.root / file)[recorded.split]
         exported = getattr(recorded, role).exported
         again = evaluate(
-            predictions[role], exported.threshold, role=role, seed=exported.seed,
+            predictions, exported.threshold, role=role, seed=exported.seed,
             bootstrap_seed=seed,
         )  # fmt: skip
         assert to_json(again) == to_json(exported)
-    cuts = tuple(side.exported.threshold.value for side in (recorded.winner, recorded.baseline))
-    difference, tests = compare(
-        predictions["winner"], predictions["baseline"], thresholds=cuts, seed=seed
-    )
+        tested[role] = exported.threshold.value, predictions
+    difference, tests = compare(tested["winner"], tested["baseline"], seed=seed)
     assert to_json(difference) == to_json(recorded.difference)
     assert tests == recorded.mcnemar
