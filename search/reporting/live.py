@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
@@ -15,10 +16,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from search.config import direction
 from search.records import Bracket, TrialStatus
 from search.reporting.format import (
     clock,
-    described,
     duration,
     fitting,
     metric,
@@ -39,8 +40,10 @@ from search.reporting.tables import (
     RUNNING,
     best_row,
     best_table,
+    bracket_name,
     line,
     live_table,
+    tried,
 )
 
 HEADER_LINES = 3
@@ -53,51 +56,39 @@ Draw = Callable[[int], RenderableType]
 
 
 class Section(NamedTuple):
-    """A part of the screen.
+    """A part of the screen."""
 
-    Attributes:
-        wanted: Lines it takes when there is room.
-        least: Lines it never gives up.
-        draw: Draws it.
-    """
-
-    wanted: int
-    least: int
+    wanted: int  # lines it takes when there is room
+    least: int  # lines it never gives up
     draw: Draw
 
 
 @dataclass(frozen=True, kw_only=True)
 class LiveView:
-    """The screen at one moment; fits itself to the width it is printed in.
-
-    Attributes:
-        progress: Where the run stands.
-        now: Unix time.
-        data: A few words on the data, for the header.
-        name: The run's name, "" to leave it out.
-        note: What it is in a word if it does not run, e.g. "stopped".
-        height: Lines to fit in; None takes what is needed.
-    """
+    """The screen at one moment; fits itself to the width it is printed in."""
 
     progress: RunProgress
-    now: float
-    data: str = ""
-    name: str = ""
-    note: str = ""
-    height: int | None = None
+    now: float  # Unix time
+    data: str = ""  # a few words on the data, for the header
+    name: str = ""  # the run's, "" to leave it out
+    note: str = ""  # what it is in a word if it does not run, e.g. "stopped"
+    height: int | None = None  # lines to fit in; None takes what is needed
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yield the sections from top to bottom."""
         progress, width = self.progress, options.max_width
         yield from self._header(width)
+        parts: list[tuple[int, Draw]]
         if progress.stage == "retrain" and progress.retraining:
-            sections = [_section(len(progress.retraining), 2, lambda n: self._retrained(width, n))]
+            parts = [(len(progress.retraining), partial(self._retrained, width))]
         else:
-            sections = [
-                _section(min(len(progress.brackets), SHOWN_BRACKETS), 2, self._brackets),
-                _section(min(len(self._workers()), SHOWN_WORKERS), 2, self._training(width)),
-                _section(min(len(progress.top), SHOWN_BEST), 2, self._best),
+            parts = [
+                (min(len(progress.brackets), SHOWN_BRACKETS), self._brackets),
+                (min(len(self._workers()), SHOWN_WORKERS), partial(self._training, width)),
+                (min(len(progress.top), SHOWN_BEST), self._best),
             ]
+        # A heading stands above the rows, and one row is kept.
+        sections = [Section(wanted=rows + 1, least=2, draw=draw) for rows, draw in parts if rows]
         problems = min(len(progress.problems) + self._dead(), SHOWN_PROBLEMS)
         sections.append(Section(wanted=problems, least=min(1, problems), draw=self._problems))
         space = None if self.height is None else self.height - HEADER_LINES
@@ -111,10 +102,9 @@ class LiveView:
     def _header(self, width: int) -> Iterator[RenderableType]:
         """Yield what runs, the progress bar, and the times."""
         progress, plan = self.progress, self.progress.plan
-        arrow = "↓" if progress.direction == "min" else "↑"
         workers = plural(plan.workers, "worker") if plan and plan.workers > 1 else ""
         tuner = plan.tuner if plan else ""
-        objective = f"{progress.objective} {arrow}" if progress.objective else ""
+        objective = self._objective() if progress.objective else ""
         words = [self.name, tuner, objective, self.data, workers, progress.device]
         text = " · ".join(word for word in words if word)
         # Of "CPU, 2 cores (tensorflow)" the backend is what is missed least.
@@ -144,6 +134,11 @@ class LiveView:
             times.append((3, f"then {clock(then)} retraining"))
         yield line(fitting([part for part in times if part[1]], width))
 
+    def _objective(self) -> str:
+        """Return the objective with the direction in which it gets better."""
+        objective = self.progress.objective
+        return f"{objective} {'↓' if direction(objective) == 'min' else '↑'}"
+
     def _brackets(self, rows: int) -> RenderableType:
         """Return a line for each bracket and a column for each number of epochs."""
         progress = self.progress
@@ -162,9 +157,8 @@ class LiveView:
             legend = f"{sum(finished)} of {len(brackets)} brackets finished; {legend}"
         table = live_table("bracket", *(f"@{epochs}" for epochs in steps), legend)
         for bracket in shown:
-            name = f"{bracket.bracket}, round {bracket.iteration + 1}" if rounds else None
             cells = [self._cell(bracket, epochs) for epochs in steps]
-            table.add_row(Text(name or str(bracket.bracket)), *cells)
+            table.add_row(bracket_name(bracket, rounds=rounds), *cells)
         return table
 
     def _closed(self, bracket: Bracket, number: int) -> bool:
@@ -192,29 +186,22 @@ class LiveView:
         running = self.progress.with_status(TrialStatus.RUNNING)
         return found or [Worker(name="", trial_id=record.trial_id) for record in running]
 
-    def _training(self, width: int) -> Draw:
-        """Return what draws one line per worker: trial, epoch, time in it, objective so far."""
-
-        def draw(rows: int) -> RenderableType:
-            workers = self._workers()
-            named = len(workers) > 1 and any(worker.name for worker in workers)
-            arrow = "↓" if self.progress.direction == "min" else "↑"
-            heads = [*(["worker"] if named else []), "trial", "epoch"]
-            objective = f"{self.progress.objective} {arrow}"
-            table = live_table(*heads, objective, "differs from baseline")
-            busy_first = sorted(workers, key=lambda worker: worker.trial_id is None)
-            fits = rows - 1 if len(workers) < rows else max(1, rows - 2)
-            kept = {worker.name + (worker.trial_id or "") for worker in busy_first[:fits]}
-            devices = len({worker.device for worker in workers if worker.device}) > 1
-            for worker in workers:
-                if worker.name + (worker.trial_id or "") in kept:
-                    name = f"{worker.name} {worker.device}" if devices else worker.name
-                    table.add_row(*([name] if named else []), *self._doing(worker, width))
-            if len(workers) > fits:
-                table.add_row(Text(f"+{len(workers) - fits} more", style=DIM))
-            return table
-
-        return draw
+    def _training(self, width: int, rows: int) -> RenderableType:
+        """Return one line per worker: trial, epoch, time in it, objective so far."""
+        workers = self._workers()
+        named = len(workers) > 1 and any(worker.name for worker in workers)
+        heads = [*(["worker"] if named else []), "trial", "epoch"]
+        table = live_table(*heads, self._objective(), "differs from baseline")
+        fits = rows - 1 if len(workers) < rows else max(1, rows - 2)
+        kept = sorted(workers, key=lambda worker: worker.trial_id is None)[:fits]  # busy first
+        devices = len({worker.device for worker in workers if worker.device}) > 1
+        for worker in workers:
+            if worker in kept:
+                name = f"{worker.name} {worker.device}" if devices else worker.name
+                table.add_row(*([name] if named else []), *self._doing(worker, width))
+        if len(workers) > fits:
+            table.add_row(Text(f"+{len(workers) - fits} more", style=DIM))
+        return table
 
     def _doing(self, worker: Worker, width: int) -> list[Text]:
         """Return the cells of what a worker does."""
@@ -229,10 +216,8 @@ class LiveView:
         if width >= NARROW and begun is not None:
             # Of one width however long it takes, so that the columns beside it stand still.
             epoch.append(f" {stopwatch(self.now - begun):<{EPOCH_WIDTH - len(epoch)}}", style=DIM)
-        style = BASELINE if record.configuration == 0 else ""
-        tries = described(record, progress.baseline, short=True)
         scores = _scores(progress.scores(record), width)
-        return [Text(record.trial_id), epoch, scores, line(tries, style=style)]
+        return [Text(record.trial_id), epoch, scores, tried(record, progress.baseline)]
 
     def _best(self, rows: int) -> RenderableType:
         """Return the best configurations by epochs trained, and the baseline."""
@@ -273,20 +258,10 @@ class LiveView:
         return Group(*lines)
 
 
-def _section(rows: int, least: int, draw: Draw) -> Section:
-    """Return a section of a heading and so many rows, none of both for no row."""
-    return Section(wanted=rows + 1 if rows else 0, least=least if rows else 0, draw=draw)
-
-
 def allot(sections: list[Section], space: int | None) -> tuple[list[int], bool]:
-    """Divide the lines of a screen.
+    """Return the lines of each section, and whether empty lines fit between them.
 
-    Args:
-        sections: What there is to show.
-        space: Lines there are; None for as many as are wanted.
-
-    Returns:
-        Lines of each section, and whether empty lines fit between them.
+    Of so much space; None gives as many as are wanted.
     """
     given = [section.wanted for section in sections]
     gaps = sum(1 for count in given if count)

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from search.config import cost, direction
+from search.config import cost
 from search.errors import RunDirectoryError
 from search.journal import Event, EventKind, created, ended, plan, with_epoch
 from search.records import Bracket, Metrics, PlanRecord, TrialRecord, TrialStatus, Values
@@ -38,48 +38,28 @@ STAGE_WORDS = {
 
 @dataclass(kw_only=True)
 class Worker:
-    """A process that trains trials, or its place while it is replaced.
+    """A process that trains trials, or its place while it is replaced."""
 
-    Attributes:
-        name: Its number, "" where there is one worker without a process of its own.
-        pid: Its process, None before it took a trial.
-        device: What it trains on, "" if unknown.
-        trial_id: The trial it trains, None when it has none.
-        lost: Whether it was lost and its replacement has not taken a trial yet.
-    """
-
-    name: str
-    pid: int | None = None
-    device: str = ""
-    trial_id: str | None = None
-    lost: bool = False
+    name: str  # its number, "" where there is one worker without a process of its own
+    pid: int | None = None  # None before it took a trial
+    device: str = ""  # what it trains on, "" if unknown
+    trial_id: str | None = None  # what it trains, None when it has none
+    lost: bool = False  # whether its replacement has not taken a trial yet
 
 
 @dataclass(kw_only=True)
 class Retraining:
-    """One configuration being retrained with one seed, or done.
+    """One configuration being retrained with one seed, or done."""
 
-    Attributes:
-        role: "baseline", "finalist_1", …
-        seed: The repetition.
-        epochs: Epochs it is to train.
-        values: Its hyperparameters.
-        metrics: All metrics, epoch by epoch.
-        scores: The objective epoch by epoch.
-        seconds: Wall time of each epoch.
-        ended: Whether it is done.
-        failed: Whether it ended without a usable model.
-    """
-
-    role: str
-    seed: int
-    epochs: int
+    role: str  # "baseline", "finalist_1", …
+    seed: int  # the repetition
+    epochs: int  # that it is to train
     values: Values = field(default_factory=dict)
-    metrics: list[Metrics] = field(default_factory=list)
-    scores: list[float] = field(default_factory=list)
+    metrics: list[Metrics] = field(default_factory=list)  # epoch by epoch, as the next two
+    scores: list[float] = field(default_factory=list)  # the objective
     seconds: list[float] = field(default_factory=list)
     ended: bool = False
-    failed: bool = False
+    failed: bool = False  # whether it ended without a usable model
 
     @property
     def epoch(self) -> int:
@@ -92,48 +72,27 @@ class Retraining:
         return 0 if self.ended else max(0, self.epochs - self.epoch)
 
 
+@dataclass
 class RunProgress:
-    """What happened so far.
+    """What happened so far; set the objective, which is shown, before the first event."""
 
-    Attributes:
-        objective: The metric shown; set it before the first event.
-        plan: The PLAN event, None before it.
-        trials: Trials by id, in the order of creation.
-        closed: Rungs that are closed.
-        workers: What each worker does, by name.
-        losses: How many workers were lost.
-        retraining: Retrainings by (role, seed), in the order in which they began.
-        device: What the run computes on, "" if unknown.
-        stage: The stage the run is in, of `STAGES`.
-        problems: A line for every failed trial and lost worker, in order.
-        begun: Unix time of the last event of each running trial.
-        starts: How often each trial was taken by a worker.
-        strange: Events that could not be read.
-        started: Unix time when this process took the run.
-        last: Unix time of the latest event.
-        version: Grows with every event; what is shown changes only with it and with the time.
-    """
-
-    def __init__(self, objective: str = "") -> None:
-        """Start before the first event."""
-        self.objective = objective
-        self.plan: PlanRecord | None = None
-        self.trials: dict[str, TrialRecord] = {}
-        self.closed: set[RungKey] = set()
-        self.workers: dict[str, Worker] = {}
-        self.losses = 0
-        self.retraining: dict[tuple[str, int], Retraining] = {}
-        self.device = ""
-        self.stage = STAGES[0]
-        self.problems: list[str] = []
-        self.begun: dict[str, float] = {}
-        self.starts: Counter[str] = Counter()
-        self.strange = 0
-        self.started: float | None = None
-        self.last: float | None = None
-        self.version = 0
-        self._planned_retraining = 0
-        self._starting: dict[str, float] = {}
+    objective: str = ""
+    plan: PlanRecord | None = None
+    trials: dict[str, TrialRecord] = field(default_factory=dict)  # by id, in order of creation
+    closed: set[RungKey] = field(default_factory=set)  # rungs
+    workers: dict[str, Worker] = field(default_factory=dict)  # by name
+    # By (role, seed), in the order in which they began.
+    retraining: dict[tuple[str, int], Retraining] = field(default_factory=dict)
+    device: str = ""  # what the run computes on, "" if unknown
+    stage: str = STAGES[0]
+    problems: list[str] = field(default_factory=list)  # failed trials, lost workers, in order
+    begun: dict[str, float] = field(default_factory=dict)  # last event of each running trial
+    starts: Counter[str] = field(default_factory=Counter)  # how often workers took each trial
+    strange: int = 0  # events that could not be read
+    started: float | None = None  # Unix time when this process took the run
+    last: float | None = None  # Unix time of the latest event
+    _planned_retraining: int = 0  # epochs
+    _starting: dict[str, float] = field(default_factory=dict)  # seconds of each trial's start
 
     def apply(self, event: Event) -> bool:
         """Take one event in."""
@@ -142,8 +101,6 @@ class RunProgress:
         except (KeyError, TypeError, ValueError, AttributeError, RunDirectoryError):
             self.strange += 1
             return False
-        finally:
-            self.version += 1
         return True
 
     def _apply(self, event: Event) -> None:
@@ -207,7 +164,6 @@ class RunProgress:
 
     def _lose(self, event: Event) -> None:
         name, trial = str(event["worker"]), event["trial_id"]
-        self.losses += 1
         self.workers[name] = Worker(name=name, lost=True)
         text = f"lost worker {name} (process {event['pid']}): {one_line(event['reason'])}"
         after = "goes on in another worker" if event["retry"] else "is given up"
@@ -235,11 +191,6 @@ class RunProgress:
         run.metrics = [*run.metrics[:done], event["metrics"]]
         run.scores = [*run.scores[:done], math.nan if value is None else value]
         run.seconds = [*run.seconds[:done], event["seconds"]]
-
-    @property
-    def direction(self) -> str:
-        """Return "min" or "max", for the objective."""
-        return direction(self.objective)
 
     @property
     def baseline(self) -> Values:
@@ -403,11 +354,10 @@ RANKS = {TrialStatus.COMPLETED: 0, TrialStatus.RUNNING: 1, TrialStatus.LEARNED_N
 def ordered(records: Iterable[TrialRecord], objective: str) -> list[TrialRecord]:
     """Sort trials for reading: most epochs first, best score first among equals, failures last."""
 
-    def key(record: TrialRecord) -> tuple[int, int, float, int, str]:
+    def key(one: TrialRecord) -> tuple[int, int, float, int, str]:
         # Of equal scores the smaller model comes first, as in the selection.
-        rank = RANKS.get(record.status, 3)
-        score = cost(objective, record.score)
-        return rank, -record.epochs, score, record.parameters, record.trial_id
+        score = cost(objective, one.score)
+        return RANKS.get(one.status, 3), -one.epochs, score, one.parameters, one.trial_id
 
     return sorted(records, key=key)
 
@@ -415,13 +365,9 @@ def ordered(records: Iterable[TrialRecord], objective: str) -> list[TrialRecord]
 def finalists(records: Iterable[TrialRecord], objective: str) -> list[TrialRecord]:
     """Return each configuration's furthest completed trial, in reading order."""
     furthest: dict[tuple[int, int], TrialRecord] = {}
-    for record in records:
-        key = (record.iteration, record.configuration)
-        known = furthest.get(key)
-        if record.status is TrialStatus.COMPLETED and (
-            known is None or record.epochs > known.epochs
-        ):
-            furthest[key] = record
+    for record in sorted(records, key=lambda record: -record.epochs):
+        if record.status is TrialStatus.COMPLETED:
+            furthest.setdefault((record.iteration, record.configuration), record)
     return ordered(furthest.values(), objective)
 
 

@@ -15,12 +15,14 @@ from rich.text import Text
 
 from search.data.report import SPLIT_TITLES
 from search.records import (
+    Bracket,
     Comparison,
     DatasetReport,
     Estimate,
     PlanRecord,
     TrialRecord,
     TrialStatus,
+    Values,
 )
 from search.reporting.format import (
     MISSING,
@@ -50,13 +52,12 @@ SHOWN_BRACKETS = 5
 ABLATION_COLUMNS = ("from", "change", "objective, validation (95%)", "AUC, test (95%)")
 
 
-def simple_table(*columns: str, numbers: Sequence[str] = ()) -> Table:
-    """Return an empty table in the house style; the columns in `numbers` align right."""
+def simple_table(*columns: str, numbers: int = 0) -> Table:
+    """Return an empty table in the house style; the last columns, so many, align right."""
     table = Table(box=None, header_style=DIM, pad_edge=False, padding=(0, 2, 0, 0))
-    for name in columns:
-        table.add_column(
-            Text(name), justify="right" if name in numbers else "left", overflow="fold"
-        )
+    for place, name in enumerate(columns):
+        right = place >= len(columns) - numbers
+        table.add_column(Text(name), justify="right" if right else "left", overflow="fold")
     return table
 
 
@@ -76,12 +77,9 @@ def line(text: str, *, style: str = "") -> Text:
 
 def data_view(report: DatasetReport) -> RenderableType:
     """Return the data in six lines, and the alarms, which must not be missed."""
-    table = simple_table(
-        "split", *report.classes, "images", "patients", numbers=(*report.classes, "images",
-                                                                 "patients")
-    )  # fmt: skip
-    for name, *counts in split_rows(report):
-        table.add_row(name, *counts)
+    table = simple_table("split", *report.classes, "images", "patients", numbers=4)
+    for row in split_rows(report):
+        table.add_row(*row)
     weights = ", ".join(f"{name} {weight:.3g}" for name, weight in report.class_weights.items())
     how = f"split by {report.split}, seed {report.seed}; class weights {weights}"
     out = sum(one.files for one in report.left_out) + len(report.rejected)
@@ -108,9 +106,7 @@ def split_rows(report: DatasetReport) -> list[tuple[str, ...]]:
 def plan_view(plan: PlanRecord) -> RenderableType:
     """Return the plan in eight lines: the totals, the brackets, the first note."""
     rows = bracket_rows(plan)
-    table = simple_table(
-        "bracket", "configurations × epochs", "trials", "epochs", numbers=("trials", "epochs")
-    )
+    table = simple_table("bracket", "configurations × epochs", "trials", "epochs", numbers=2)
     shown = rows if len(rows) <= SHOWN_BRACKETS else rows[: SHOWN_BRACKETS - 1]
     for row in shown:
         table.add_row(*row)
@@ -125,13 +121,18 @@ def bracket_rows(plan: PlanRecord) -> list[tuple[str, str, str, str]]:
     rounds = len({bracket.iteration for bracket in plan.brackets}) > 1
     return [
         (
-            f"{bracket.bracket}, round {bracket.iteration + 1}" if rounds else str(bracket.bracket),
+            bracket_name(bracket, rounds=rounds),
             " → ".join(f"{rung.count} × {rung.epochs}" for rung in bracket.rungs),
             whole(sum(rung.count for rung in bracket.rungs)),
-            whole(sum(rung.count * (rung.epochs - rung.initial_epoch) for rung in bracket.rungs)),
+            whole(sum(rung.trained for rung in bracket.rungs)),
         )
         for bracket in plan.brackets
     ]
+
+
+def bracket_name(bracket: Bracket, *, rounds: bool) -> str:
+    """Return a bracket's number, and its round where there are several."""
+    return f"{bracket.bracket}, round {bracket.iteration + 1}" if rounds else str(bracket.bracket)
 
 
 def plan_sentence(plan: PlanRecord) -> str:
@@ -157,10 +158,9 @@ def trials_view(records: Sequence[TrialRecord], objective: str) -> RenderableTyp
     table = best_table(objective)
     kept = [r for r in ordered(records, objective) if r.status is TrialStatus.COMPLETED]
     for _, group in groupby(kept, key=lambda record: record.epochs):
-        members = list(group)
-        shown = [r for i, r in enumerate(members) if i < SHOWN_TRIALS or r.configuration == 0]
-        for record in shown:
-            best_row(table, record, baseline)
+        for i, record in enumerate(group):
+            if i < SHOWN_TRIALS or record.configuration == 0:
+                best_row(table, record, baseline)
     return Group(table, *status_lines(records))
 
 
@@ -169,17 +169,22 @@ def best_table(objective: str) -> Table:
     return live_table("epochs", "trial", objective, "val AUC", "params", "differs from baseline")
 
 
-def best_row(table: Table, record: TrialRecord, baseline: dict[str, object]) -> None:
+def best_row(table: Table, record: TrialRecord, baseline: Values) -> None:
     """Add a configuration to the table of the best."""
-    style = BASELINE if record.configuration == 0 else ""
     table.add_row(
         str(record.epochs),
         record.trial_id,
         Text(metric(record.score), style=HEAD),
         metric(record.metrics.get("val_auc")),
         thousands(record.parameters) if record.parameters else MISSING,
-        line(described(record, baseline, short=True), style=style),
+        tried(record, baseline),
     )
+
+
+def tried(record: TrialRecord, baseline: Values) -> Text:
+    """Return on one line what a trial tries."""
+    style = BASELINE if record.configuration == 0 else ""
+    return line(described(record, baseline, short=True), style=style)
 
 
 def status_lines(records: Sequence[TrialRecord]) -> Iterator[Text]:
@@ -236,7 +241,9 @@ def ablation_rows(report: AblationReport) -> list[tuple[str, str, list[tuple[str
     found = []
     for name, sentence in sentences(report).items():
         rows: list[tuple[str, ...]] = []
-        for item in (one for one in report.effects if one.change.question == name):
+        for item in report.effects:
+            if item.change.question != name:
+                continue
             change = f"{item.change.factor} {item.change.before} → {item.change.after}"
             if item.validation is None:
                 rows.append((item.base, change, f"not trained: {one_line(item.failure)}", ""))
