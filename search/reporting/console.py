@@ -7,6 +7,7 @@ it, and no event and no closed pipe makes it raise.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
 import threading
@@ -57,27 +58,19 @@ class Console:
 
     Attributes:
         live: Whether there is a live view; else plain lines.
-        quiet: Whether only notices, warnings, errors and the end are printed.
         state: What the events so far add up to.
     """
 
     def __init__(
         self,
         *,
-        live: bool | None = None,
-        quiet: bool = False,
-        file: TextIO | None = None,
-        dated: bool = True,
+        live: bool | None = None,  # live view or not; None: on a terminal and in a kernel
+        quiet: bool = False,  # print only notices, warnings, errors and the end
+        file: TextIO | None = None,  # standard output by default, nowhere if that is closed
+        dated: bool = True,  # begin plain lines with date and time, as a log; a report does not
     ) -> None:
-        """Choose how to print.
-
-        Args:
-            live: Live view or not; None: on a terminal and in a kernel, unless `quiet`.
-            quiet: Print only notices, warnings, errors and the end.
-            file: Where to print; standard output by default, nowhere if that is closed.
-            dated: Begin plain lines with date and time, as a log; a report does not.
-        """
-        target = file or sys.stdout or cast(TextIO, _Nowhere())
+        """Choose how to print."""
+        target = file or sys.stdout or open(os.devnull, "w")  # noqa: SIM115 (for good)
         self._kernel = file is None and _kernel_display() is not None
         self.quiet = quiet
         self.live = (self._kernel or is_terminal(target)) if live is None else live
@@ -92,7 +85,8 @@ class Console:
         )
         self._view: Live | _KernelView | None = None
         self._drawn = 0.0
-        self._log = _PlainLog(NOTEBOOK_SECONDS if in_notebook() else EPOCH_SECONDS)
+        self._interval = NOTEBOOK_SECONDS if in_notebook() else EPOCH_SECONDS
+        self._told = float("-inf")
         self._shown: dict[str, float] = {}
         self._spoke, self._dots = time.monotonic(), False
         self._notices: list[str] = []
@@ -206,11 +200,21 @@ class Console:
         if self._view is not None and now - self._drawn >= REFRESH_SECONDS:
             self._drawn = now
             self._view.refresh()
-        text = self._log.milestone(event, self.state)
+        text = _milestone(event, self.state)
         if text is None and not self.live:
-            text = self._log.line(event, self.state)
+            text = self._step(event)
         if text is not None:
             self._line(text)
+
+    def _step(self, event: Event) -> str | None:
+        """Return a line about a trial or an epoch, None where it is not worth one."""
+        kind, now = event["event"], float(event["time"])
+        ended = kind == EventKind.TRIAL_ENDED and self._interval < NOTEBOOK_SECONDS
+        if kind not in STEPS or (not ended and now - self._told < self._interval):
+            return None
+        text = STEPS[kind](event, self.state)
+        self._told = self._told if text is None else now
+        return text
 
     def replay(self, events: Iterable[Event]) -> None:
         """Take in the events of earlier processes, silently, before a resumed run goes on."""
@@ -327,62 +331,41 @@ class Console:
         self._view.start(refresh=True)
 
 
-class _PlainLog:
-    """Words events, few enough for a log that people read."""
-
-    def __init__(self, interval: float) -> None:
-        self._interval = interval
-        self._last = float("-inf")
-
-    def line(self, event: Event, state: RunProgress) -> str | None:
-        """Return a line about a trial or an epoch, None where it is not worth one."""
-        kind, now = event["event"], float(event["time"])
-        ended = kind == EventKind.TRIAL_ENDED and self._interval < NOTEBOOK_SECONDS
-        if not ended and now - self._last < self._interval:
-            return None
-        words = {
-            EventKind.EPOCH: _epoch,
-            EventKind.TRIAL_ENDED: _ended,
-            EventKind.REFIT_EPOCH: _refit_epoch,
-            EventKind.TRIAL_STARTED: _started,
-        }.get(kind)
-        text = words(event, state) if words else None
-        if text is not None:
-            self._last = now
-        return text
-
-    def milestone(self, event: Event, state: RunProgress) -> str | None:
-        """Return a line about the events that a live view leaves behind on the screen too."""
-        kind = event["event"]
-        if kind == EventKind.WORKER_LOST:
-            return state.problems[-1]
-        if kind == EventKind.SEARCH_ENDED:
-            failed = f" ({event['failed']} failed)" if event["failed"] else ""
-            return (
-                f"search ended: {plural(event['trials'], 'trial')}{failed}, "
-                f"{plural(event['epochs'], 'epoch')} in {duration(event['seconds'])}{_best(state)}"
-            )
-        if kind == EventKind.REFIT_ENDED:
-            return _retrained(event, state)
-        if kind == EventKind.TEST_SCORED:
-            return f"evaluated on the test set: {plural(len(event['scorings']), 'network')}"
-        return f"stopped: {event['reason']}" if kind == EventKind.STOPPED else None
+def _milestone(event: Event, state: RunProgress) -> str | None:
+    """Return a line about the events that a live view leaves behind on the screen too."""
+    kind = event["event"]
+    if kind == EventKind.WORKER_LOST:
+        return state.problems[-1]
+    if kind == EventKind.SEARCH_ENDED:
+        failed = f" ({event['failed']} failed)" if event["failed"] else ""
+        return (
+            f"search ended: {plural(event['trials'], 'trial')}{failed}, "
+            f"{plural(event['epochs'], 'epoch')} in {duration(event['seconds'])}{_best(state)}"
+        )
+    if kind == EventKind.REFIT_ENDED:
+        return _retrained(event, state)
+    if kind == EventKind.TEST_SCORED:
+        return f"evaluated on the test set: {plural(len(event['scorings']), 'network')}"
+    return f"stopped: {event['reason']}" if kind == EventKind.STOPPED else None
 
 
 def standing(state: RunProgress) -> str:
     """Return where a run stands on one line."""
     if state.stage in STAGE_WORDS:
         return STAGE_WORDS[state.stage]
-    done, left = state.epochs
-    doing = "retraining" if state.stage == "retrain" else "search"
     failed = len(state.with_status(TrialStatus.FAILED))
+    epochs, *left = _left(state)
+    parts = [epochs, *([f"{plural(failed, 'trial')} failed"] if failed else []), *left]
+    doing = "retraining" if state.stage == "retrain" else "search"
+    return f"{doing}: {', '.join(parts)}{_best(state)}"
+
+
+def _left(state: RunProgress) -> list[str]:
+    """Return the epochs done of all, and the time left where it is known."""
+    done, left = state.epochs
     seconds = state.seconds_left()
-    parts = [
-        f"{doing}: {whole(done)}/{whole(done + left)} epochs",
-        f"{plural(failed, 'trial')} failed" if failed else "",
-        "" if seconds is None else f"{duration(seconds)} left",
-    ]
-    return ", ".join(part for part in parts if part) + _best(state)
+    counts = f"{whole(done)}/{whole(done + left)} epochs"
+    return [counts] if seconds is None else [counts, f"{duration(seconds)} left"]
 
 
 def _best(state: RunProgress) -> str:
@@ -394,19 +377,23 @@ def _best(state: RunProgress) -> str:
 
 def _started(event: Event, state: RunProgress) -> str | None:
     """Word that a trial goes on after a kill or a lost worker."""
-    record = state.trials[event["trial_id"]]
-    if state.starts[record.trial_id] < 2:
+    name = event["trial_id"]
+    if state.starts[name] < 2:
         return None
     return (
-        f"trial {record.trial_id} goes on after epoch {record.epochs} in worker {event['worker']}"
+        f"trial {name} goes on after epoch {state.trials[name].epochs} in worker {event['worker']}"
     )
 
 
 def _epoch(event: Event, state: RunProgress) -> str:
-    record = state.trials[event["trial_id"]]
-    value = metric(record.metrics.get(state.objective))
-    where = f"trial {record.trial_id} epoch {record.epochs}/{record.target_epochs}"
-    return f"{where}: {state.objective} {value}{_left(state)}"
+    if event["event"] == EventKind.EPOCH:
+        name, planned = f"trial {event['trial_id']}", state.trials[event["trial_id"]].target_epochs
+    else:
+        run = state.retraining[event["role"], event["seed"]]
+        name, planned = f"retraining {training(run.role, run.seed)}", run.epochs
+    value = metric(event["metrics"].get(state.objective))
+    where = f"{name} epoch {event['epoch']}/{planned}"
+    return f"{where}: {state.objective} {value}; {', '.join(_left(state))}"
 
 
 def _ended(event: Event, state: RunProgress) -> str:
@@ -420,10 +407,13 @@ def _ended(event: Event, state: RunProgress) -> str:
     return f"trial {record.trial_id} @{record.epochs} {score}{_best(state)}: {tries}"
 
 
-def _refit_epoch(event: Event, state: RunProgress) -> str:
-    run = state.retraining[event["role"], event["seed"]]
-    where = f"retraining {training(event['role'], event['seed'])} epoch {run.epoch}/{run.epochs}"
-    return f"{where}: {state.objective} {metric(run.scores[-1])}{_left(state)}"
+STEPS: dict[str, Callable[[Event, RunProgress], str | None]] = {
+    EventKind.TRIAL_STARTED: _started,
+    EventKind.EPOCH: _epoch,
+    EventKind.TRIAL_ENDED: _ended,
+    EventKind.REFIT_EPOCH: _epoch,
+}
+"""What words the events of which a log tells some."""
 
 
 def _retrained(event: Event, state: RunProgress) -> str:
@@ -434,13 +424,6 @@ def _retrained(event: Event, state: RunProgress) -> str:
     value = metric(run.scores[kept - 1]) if 0 < kept <= run.epoch else ""
     took = duration(event["seconds"])
     return f"retrained {which}: epoch {kept} kept, {state.objective} {value}, {took}"
-
-
-def _left(state: RunProgress) -> str:
-    done, left = state.epochs
-    seconds = state.seconds_left()
-    text = f"; {whole(done)}/{whole(done + left)} epochs"
-    return text if seconds is None else f"{text}, {duration(seconds)} left"
 
 
 class LastingFile:
@@ -479,21 +462,6 @@ class LastingFile:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._file, name)
-
-
-class _Nowhere:
-    """In place of a standard output that was closed before the process began."""
-
-    encoding = "utf-8"
-
-    def write(self, text: str) -> int:
-        return len(text)
-
-    def flush(self) -> None:
-        pass
-
-    def isatty(self) -> bool:
-        return False
 
 
 def is_terminal(file: TextIO) -> bool:
@@ -590,7 +558,7 @@ class _KernelView:
 
     def _text(self) -> dict[str, str]:
         page = rich.console.Console(
-            width=100, height=40, file=cast(TextIO, _Nowhere()), record=True, force_jupyter=False
+            width=100, height=40, file=io.StringIO(), record=True, force_jupyter=False
         )
         page.print(self._frame.draw(None))
         return {"text/plain": page.export_text()}
