@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeGuard
 
-from search.records import Estimate, TrialRecord, TrialStatus, Values, with_implied
+from search.records import Estimate, TrialRecord, Values, with_implied
 
 MISSING = "–"
 SPARKS = "▁▂▃▄▅▆▇█"
@@ -43,7 +43,7 @@ SHORT = {
 """Abbreviations of hyperparameter names and values; what is not here is written out."""
 
 
-def usable(value: float | None) -> bool:
+def usable(value: float | None) -> TypeGuard[float]:
     """Return whether there is a finite number to show."""
     return value is not None and math.isfinite(value)
 
@@ -55,7 +55,7 @@ def metric_name(key: str) -> str:
 
 def metric(value: float | None) -> str:
     """Write a rate or a loss: three decimals, or three digits when it is tiny or huge."""
-    if value is None or not math.isfinite(value):
+    if not usable(value):
         return MISSING
     if value != 0 and not 0.001 <= abs(value) < 1000:
         return f"{value:.3g}"
@@ -64,17 +64,14 @@ def metric(value: float | None) -> str:
 
 def signed(value: float | None) -> str:
     """Write a difference with its sign; a typographic minus."""
-    if value is None or not math.isfinite(value):
-        return MISSING
-    return f"{value:+.3f}".replace("-", "−")
+    return f"{value:+.3f}".replace("-", "−") if usable(value) else MISSING
 
 
 def interval(estimate: Estimate, *, sign: bool = False) -> str:
     """Write the 95% interval of an estimate, "" where there is none."""
-    if not usable(estimate.low) or not usable(estimate.high):
-        return ""
     write = signed if sign else metric
-    return f"{write(estimate.low)} to {write(estimate.high)}"
+    known = usable(estimate.low) and usable(estimate.high)
+    return f"{write(estimate.low)} to {write(estimate.high)}" if known else ""
 
 
 def thousands(number: int) -> str:
@@ -117,7 +114,7 @@ def size(count: float) -> str:
 
 def duration(seconds: float | None) -> str:
     """Write seconds as a person would: 0.8 s, 42 s, 3 min 05 s, 2 h 10 min."""
-    if seconds is None or not math.isfinite(seconds):
+    if not usable(seconds):
         return MISSING
     seconds = max(0.0, seconds)
     if seconds < 9.95:
@@ -135,7 +132,7 @@ def duration(seconds: float | None) -> str:
 
 def clock(seconds: float | None) -> str:
     """Write seconds as h:mm:ss, for a display that ticks."""
-    if seconds is None or not math.isfinite(seconds):
+    if not usable(seconds):
         return "–:––:––"
     count = int(max(0.0, seconds))
     return f"{count // 3600}:{count % 3600 // 60:02d}:{count % 60:02d}"
@@ -152,11 +149,6 @@ def stamp(seconds: float) -> str:
     return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M:%S")
 
 
-def listed(names: Sequence[str]) -> str:
-    """Write names as a list: "a", "a and b", "a, b and c"."""
-    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
-
-
 def one_line(text: Any, limit: int = 200) -> str:
     """Flatten a message to one line of at most `limit` characters."""
     flat = " ".join(str(text).split())
@@ -168,6 +160,11 @@ def setting(value: Any) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def abbreviated(text: str) -> str:
+    """Return the abbreviation of a hyperparameter's name or value, where there is one."""
+    return SHORT.get(text, text)
 
 
 def baseline_values(records: Iterable[TrialRecord]) -> Values:
@@ -191,21 +188,17 @@ def differing(values: Values, baseline: Values) -> Values:
 
 def same(one: Any, other: Any) -> bool:
     """Compare two hyperparameter values; floats may differ by rounding."""
-    if isinstance(one, bool) or isinstance(other, bool):
-        return one is other
-    if isinstance(one, int | float) and isinstance(other, int | float):
+    if isinstance(one, float) and isinstance(other, int | float):
         return math.isclose(one, other, rel_tol=1e-9)
     return bool(one == other)
 
 
 def compact(values: Values, *, short: bool = False) -> str:
     """Write hyperparameters on one line: "head=global_average  learning_rate=0.0021"."""
+    written = [(name, setting(value)) for name, value in values.items()]
     if not short:
-        return "  ".join(f"{name}={setting(value)}" for name, value in values.items())
-    return " ".join(
-        f"{SHORT.get(name, name)}={SHORT.get(setting(value), setting(value))}"
-        for name, value in values.items()
-    )
+        return "  ".join(f"{name}={value}" for name, value in written)
+    return " ".join(f"{abbreviated(name)}={abbreviated(value)}" for name, value in written)
 
 
 def described(record: TrialRecord, baseline: Values, *, short: bool = False) -> str:
@@ -217,10 +210,8 @@ def described(record: TrialRecord, baseline: Values, *, short: bool = False) -> 
 
 def status_words(record: TrialRecord) -> str:
     """Return a trial's status as people read it, with the reason where it failed."""
-    words = record.status.value.replace("_", " ")
-    if record.status is not TrialStatus.FAILED or record.failure is None:
-        return words
-    return f"{words}: {record.failure.kind.value.replace('_', ' ')}"
+    kind = f": {record.failure.kind.value}" if record.failure else ""
+    return f"{record.status.value}{kind}".replace("_", " ")
 
 
 def reason(record: TrialRecord) -> str:

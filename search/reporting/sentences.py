@@ -25,7 +25,6 @@ from search.reporting.format import (
     compact,
     differing,
     interval,
-    listed,
     metric,
     metric_name,
     plural,
@@ -300,10 +299,10 @@ def limits(
         )
     failed = sum(record.status is TrialStatus.FAILED for record in trials)
     dead = sum(record.status is TrialStatus.LEARNED_NOTHING for record in trials)
-    out = [f"{count:,} {word}" for count, word in ((failed, "failed"), (dead, "learned nothing"))
-           if count]  # fmt: skip
+    words = ((failed, "failed"), (dead, "learned nothing"))
+    out = " and ".join(f"{count:,} {word}" for count, word in words if count)
     if out:
-        found.append(f"Of {plural(len(trials), 'trial')}, {listed(out)}: they chose nothing.")
+        found.append(f"Of {plural(len(trials), 'trial')}, {out}: they chose nothing.")
     found.append(
         "Intervals speak of which patients were drawn and of training seeds, not of images from "
         "elsewhere or of wrong labels."

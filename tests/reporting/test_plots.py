@@ -7,7 +7,7 @@ import pytest
 
 from search.records import TrialStatus
 from search.reporting.documents import draw
-from search.reporting.plots import course, hyperparameters, scores
+from search.reporting.plots import course, hyperparameters
 from search.reporting.plots.failures import misses, misses_sentence
 from search.reporting.plots.style import page_data
 
@@ -53,7 +53,7 @@ def test_slices_show_every_configuration_once(made):
 
 def test_slices_of_wide_ranges_are_logarithmic(made):
     chart = hyperparameters.slices(many(made, 30), OBJECTIVE)
-    assert {panel.x: panel.log_x for panel in chart.panels} == {
+    assert {panel.x: panel.log for panel in chart.panels} == {
         "learning_rate": True,
         "flip": False,
     }
@@ -98,11 +98,9 @@ def test_learning_curves_go_on_from_their_parents(made):
 
 
 def test_roc_marks_where_each_network_decides(made):
-    chart = scores.roc(made.roc_bands, made.comparison)
+    chart = made.charts["roc"]
     dots = [one for one in chart.panels[0].series if one.kind == "points"]
-    winner = made.charts["roc"].panels[0].series[-1]
-    assert len(dots) == 2
-    assert winner.colour == "winner"
+    assert [one.colour for one in dots] == ["baseline", "winner"]
     assert chart.numbers()[1]
 
 

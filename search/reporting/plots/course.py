@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -10,7 +11,14 @@ from search.config import cost
 from search.journal import Event, EventKind
 from search.records import TrialRecord, TrialStatus
 from search.reporting.format import baseline_values, described, metric, training
-from search.reporting.plots.style import Chart, Panel, Series, round_for_page
+from search.reporting.plots.style import (
+    Chart,
+    Panel,
+    Series,
+    round_for_page,
+    score,
+    trial_points,
+)
 from search.reporting.progress import Retraining, finalists, lineage
 
 SHOWN_CURVES = 5
@@ -24,58 +32,43 @@ def history(
     The best so far is that among trials of as many epochs as the longest one until then: a score
     after one epoch says little about one after nine.
     """
-    begun: float | None = None
-    passed, previous = 0.0, 0.0
-    epochs = 0
-    steps: list[tuple[TrialRecord, float, float]] = []
+    passed, epochs = 0.0, 0
+    previous: float | None = None
+    records: list[TrialRecord] = []
+    where: dict[str, list[float]] = {"epochs trained": [], "minutes": []}
     for event in events:
         kind, now = event["event"], float(event["time"])
-        if kind == EventKind.TRIAL_CREATED and begun is None:
-            begun = previous = now
-        if begun is not None:
-            # The time between a kill and the resumption is nobody's work.
-            passed += 0.0 if kind == EventKind.RUN_STARTED else now - previous
+        # The time between a kill and the resumption is nobody's work.
+        if previous is not None and kind != EventKind.RUN_STARTED:
+            passed += now - previous
+        if previous is not None or kind == EventKind.TRIAL_CREATED:
             previous = now
         epochs += kind == EventKind.EPOCH
-        if kind != EventKind.TRIAL_ENDED:
-            continue
-        record = trials[event["trial_id"]]
-        if record.status is TrialStatus.COMPLETED and record.score is not None:
-            steps.append((record, epochs, passed / 60))
-    if len(steps) < 3:
+        if kind == EventKind.TRIAL_ENDED:
+            record = trials[event["trial_id"]]
+            if record.status is TrialStatus.COMPLETED:
+                records.append(record)
+                where["epochs trained"].append(epochs)
+                where["minutes"].append(passed / 60)
+    if len(records) < 3:
         return None
-    best: list[TrialRecord] = []
-    for record, _, _ in steps:
-        best.append(_better([*best[-1:], record], objective))
+
+    def better(one: TrialRecord, other: TrialRecord) -> TrialRecord:
+        return min(one, other, key=lambda r: (-r.epochs, cost(objective, r.score)))
+
+    best = list(itertools.accumulate(records, better))
     panels = []
-    axes = {"epochs trained": [s[1] for s in steps], "minutes": [s[2] for s in steps]}
-    for name, where in axes.items():
-        records = [step[0] for step in steps]
-        panels.append(
-            Panel(
-                x=name,
-                y=objective,
-                series=(
-                    Series(
-                        name="trials",
-                        x=tuple(where),
-                        y=tuple(r.score or 0.0 for r in records),
-                        kind="points",
-                        colour="dim",
-                        labels=tuple(f"trial {r.trial_id}, {r.epochs} epochs" for r in records),
-                        ids=tuple(r.trial_id for r in records),
-                    ),
-                    Series(
-                        name="best so far",
-                        x=tuple(where),
-                        y=tuple(r.score or 0.0 for r in best),
-                        kind="steps",
-                        colour="best",
-                        labels=tuple(f"best: trial {r.trial_id}" for r in best),
-                    ),
-                ),
-            )
+    for name, at in where.items():
+        so_far = Series(
+            name="best so far",
+            x=tuple(at),
+            y=tuple(map(score, best)),
+            kind="steps",
+            colour="best",
+            labels=tuple(f"best: trial {r.trial_id}" for r in best),
         )
+        series = (trial_points("trials", "dim", records, at), so_far)
+        panels.append(Panel(x=name, y=objective, series=series))
     return Chart(
         name="history",
         title="Optimization history",
@@ -84,21 +77,17 @@ def history(
     )
 
 
-def _better(records: Sequence[TrialRecord], objective: str) -> TrialRecord:
-    return min(records, key=lambda r: (-r.epochs, cost(objective, r.score)))
-
-
 def curves(trials: dict[str, TrialRecord], objective: str) -> dict[str, dict[str, Any]]:
     """Return every configuration's objective by epoch, for the page: {trial: {x, y, label}}."""
     baseline = baseline_values(trials.values())
     found = {}
     for record in trials.values():
         epochs = [epoch for link in lineage(record, trials) for epoch in link.history]
-        score = f"{objective} {metric(record.score)}"
+        reached = f"{objective} {metric(record.score)}"
         found[record.trial_id] = {
             "x": [epoch.epoch for epoch in epochs],
             "y": [round_for_page(epoch.metrics.get(objective, math.nan)) for epoch in epochs],
-            "label": f"{record.trial_id}: {described(record, baseline, short=True)}, {score}",
+            "label": f"{record.trial_id}: {described(record, baseline, short=True)}, {reached}",
             "baseline": record.configuration == 0,
         }
     return found
@@ -107,10 +96,9 @@ def curves(trials: dict[str, TrialRecord], objective: str) -> dict[str, dict[str
 def learning_curves(trials: dict[str, TrialRecord], objective: str) -> Chart | None:
     """Return the learning curves of the best configurations and of the baseline."""
     best = finalists(trials.values(), objective)
-    shown = best[:SHOWN_CURVES]
-    shown += [r for r in best[SHOWN_CURVES:] if r.configuration == 0]
-    if not shown:
+    if not best:
         return None
+    shown = [r for i, r in enumerate(best) if i < SHOWN_CURVES or r.configuration == 0]
     data = curves(trials, objective)
     series = tuple(
         Series(

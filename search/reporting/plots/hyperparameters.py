@@ -7,13 +7,21 @@ trained for different numbers of epochs cannot be compared as they are; the epoc
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from typing import Any
 
 from search.config import cost
 from search.records import TrialRecord
-from search.reporting.format import SHORT, baseline_values, described, metric, setting
-from search.reporting.plots.style import Chart, Panel, Series, round_for_page
+from search.reporting.format import abbreviated, baseline_values, described, metric, setting
+from search.reporting.plots.style import (
+    Chart,
+    Panel,
+    Series,
+    round_for_page,
+    score,
+    trial_points,
+)
 from search.reporting.progress import finalists
 
 LEAST_CONFIGURATIONS = 40
@@ -23,6 +31,9 @@ LEAST_EXPLAINED = 0.25
 SHOWN_SLICES = 6
 LOG_SPAN = 8.0
 """Ratio of largest to smallest value from which on an axis is logarithmic."""
+
+Place = float | str
+"""Where a value lies on an axis."""
 
 
 def varied(records: Sequence[TrialRecord]) -> list[str]:
@@ -36,29 +47,23 @@ def slices(records: Sequence[TrialRecord], objective: str) -> Chart | None:
     best = finalists(records, objective)
     if len(best) < 3:
         return None
-    names = by_spread(best, varied(best))[:SHOWN_SLICES]
     longest = best[0].epochs
     panels = []
-    for name in names:
-        here = sorted((r for r in best if name in r.values), key=lambda r: _order(r.values[name]))
+    for name in _by_spread(best, varied(best))[:SHOWN_SLICES]:
+        here = _along(best, name)
+        others = [r for r in here if r.configuration]
         parts = (
-            ("", "other", [r for r in here if r.epochs < longest and r.configuration]),
-            (
-                f"{longest} epochs",
-                "winner",
-                [r for r in here if r.epochs == longest and r.configuration],
-            ),
+            ("", "other", [r for r in others if r.epochs < longest]),
+            (f"{longest} epochs", "winner", [r for r in others if r.epochs == longest]),
             ("baseline", "baseline", [r for r in here if r.configuration == 0]),
         )
-        panels.append(
-            Panel(
-                x=name,
-                y=objective,
-                log_x=_logarithmic([r.values[name] for r in here]),
-                series=tuple(_points(title, colour, part, name) for title, colour, part in parts
-                             if part),
-            )
-        )  # fmt: skip
+        series = tuple(
+            trial_points(title, colour, part, [_place(r.values[name]) for r in part])
+            for title, colour, part in parts
+            if part
+        )
+        log = _logarithmic([_place(r.values[name]) for r in here])
+        panels.append(Panel(x=name, y=objective, log=log, series=series))
     return Chart(
         name="slices",
         title="Score by hyperparameter",
@@ -69,33 +74,22 @@ def slices(records: Sequence[TrialRecord], objective: str) -> Chart | None:
     )
 
 
-def _points(title: str, colour: str, records: Sequence[TrialRecord], name: str) -> Series:
-    return Series(
-        name=title,
-        x=tuple(_place(r.values[name]) for r in records),
-        y=tuple(_score(r) for r in records),
-        kind="points",
-        colour=colour,
-        labels=tuple(f"trial {r.trial_id}, {r.epochs} epochs" for r in records),
-        ids=tuple(r.trial_id for r in records),
-    )
-
-
-def by_spread(records: Sequence[TrialRecord], names: Sequence[str]) -> list[str]:
+def _by_spread(records: Sequence[TrialRecord], names: Sequence[str]) -> list[str]:
     """Sort hyperparameters by how far the mean scores of their lower and upper half lie apart."""
 
     def spread(name: str) -> float:
-        ordered = sorted((r for r in records if name in r.values),
-                         key=lambda r: _order(r.values[name]))  # fmt: skip
-        middle = len(ordered) // 2
+        scores = list(map(score, _along(records, name)))
+        middle = len(scores) // 2
         if not middle:
             return 0.0
-        low, high = (
-            sum(map(_score, part)) / len(part) for part in (ordered[:middle], ordered[middle:])
-        )
-        return -abs(high - low)
+        return -abs(statistics.fmean(scores[middle:]) - statistics.fmean(scores[:middle]))
 
     return sorted(names, key=spread)
+
+
+def _along(records: Sequence[TrialRecord], name: str) -> list[TrialRecord]:
+    """Return the trials that have a hyperparameter, in the order of its values."""
+    return sorted((r for r in records if name in r.values), key=lambda r: _order(r.values[name]))
 
 
 def parallel(records: Sequence[TrialRecord], objective: str) -> dict[str, Any] | None:
@@ -109,33 +103,25 @@ def parallel(records: Sequence[TrialRecord], objective: str) -> dict[str, Any] |
     best = finalists(records, objective)
     if len(best) < 3:
         return None
-    scales = {name: _scale([r.values[name] for r in best if name in r.values])
-              for name in varied(best)}  # fmt: skip
-    scores = [_score(r) for r in best]
+    scales = _scales(best)
+    scores = list(map(score, best))
     ranked = sorted(scores, key=lambda score: cost(objective, score))
     low, high = min(scores), max(scores)
     axes = [{"name": name, "ticks": _ticks(scale)} for name, scale in scales.items()]
-    ends = [[0.0, metric(low)], [1.0, metric(high)]]
-    axes.append({"name": objective, "ticks": ends})
+    axes.append({"name": objective, "ticks": [[0.0, metric(low)], [1.0, metric(high)]]})
     baseline = baseline_values(best)
-    lines = [
-        {
-            "id": record.trial_id,
-            "label": f"trial {record.trial_id}, {record.epochs} epochs, {objective} "
-            f"{metric(record.score)}: {described(record, baseline, short=True)}",
-            "good": 1 - ranked.index(score) / max(1, len(ranked) - 1),
-            "places": [
-                *(
-                    round_for_page(_relative(record.values[name], scale))
-                    if name in record.values
-                    else None
-                    for name, scale in scales.items()
-                ),
-                round_for_page((score - low) / (high - low) if high > low else 0.5),
-            ],
-        }
-        for record, score in zip(best, scores, strict=True)
-    ]
+    lines = []
+    for record, reached in zip(best, scores, strict=True):
+        place = (reached - low) / (high - low) if high > low else 0.5
+        text = f"trial {record.trial_id}, {record.epochs} epochs, {objective} {metric(reached)}: "
+        lines.append(
+            {
+                "id": record.trial_id,
+                "label": text + described(record, baseline, short=True),
+                "good": 1 - ranked.index(reached) / max(1, len(ranked) - 1),
+                "places": round_for_page((*_places(record, scales), place)),
+            }
+        )
     return {"axes": axes, "lines": lines}
 
 
@@ -144,10 +130,10 @@ def parallel_chart(found: dict[str, Any]) -> Chart:
     names = tuple(axis["name"].replace("_", "\n") for axis in found["axes"])
     series = []
     for item in sorted(found["lines"], key=lambda item: item["good"]):
-        kept = [i for i, place in enumerate(item["places"]) if place is not None]
+        placed = [pair for pair in zip(names, item["places"], strict=True) if pair[1] is not None]
+        x, y = zip(*placed, strict=True)
         colour = "winner" if item["good"] > 0.8 else "dim"
-        series.append(Series(name="", x=tuple(names[i] for i in kept),
-                             y=tuple(item["places"][i] for i in kept), colour=colour))  # fmt: skip
+        series.append(Series(name="", x=x, y=y, colour=colour))
     return Chart(
         name="parallel",
         title="Configurations, the best fifth dark",
@@ -166,56 +152,38 @@ def importance(records: Sequence[TrialRecord], objective: str) -> Chart | None:
         None for too few configurations, or where the forest does not predict ones it did not see.
     """
     best = finalists(records, objective)
-    names = varied(best)
-    if len(best) < LEAST_CONFIGURATIONS or not names:
+    scales = _scales(best)
+    if len(best) < LEAST_CONFIGURATIONS or not scales:
         return None
     from sklearn.ensemble import RandomForestRegressor  # takes a second to import
     from sklearn.inspection import permutation_importance
 
-    scales = [_scale([r.values[name] for r in best if name in r.values]) for name in names]
     table = [
-        [
-            *(
-                _relative(r.values[name], scale) if name in r.values else -1.0
-                for name, scale in zip(names, scales, strict=True)
-            ),
-            math.log(r.epochs),
-        ]
+        [*(-1.0 if place is None else place for place in _places(r, scales)), math.log(r.epochs)]
         for r in best
     ]
-    scores = [_score(r) for r in best]
+    scores = list(map(score, best))
     forest = RandomForestRegressor(300, min_samples_leaf=3, oob_score=True, random_state=0)
     forest.fit(table, scores)
     if forest.oob_score_ < LEAST_EXPLAINED:
         return None
     found = permutation_importance(forest, table, scores, n_repeats=20, random_state=0)
-    rows = sorted(zip(names, found.importances_mean, strict=False), key=lambda row: -row[1])[:8]
+    costs = dict(zip(scales, found.importances_mean.tolist(), strict=False))  # not the epochs'
+    names = sorted(costs, key=lambda name: -costs[name])[:8]
+    bars = Series(name="", x=tuple(names), y=tuple(costs[name] for name in names), kind="bars")
     return Chart(
         name="importance",
         title="Importance of hyperparameters",
         note=f"What shuffling one costs a random forest that explains {forest.oob_score_:.0%} of "
         f"{objective} on unseen configurations.",
-        panels=(
-            Panel(
-                x="loss of R²",
-                y="",
-                series=(Series(name="", x=tuple(name for name, _ in rows),
-                               y=tuple(float(v) for _, v in rows), kind="bars"),),
-            ),
-        ),
-    )  # fmt: skip
+        panels=(Panel(x="loss of R²", y="", series=(bars,)),),
+    )
 
 
-def _score(record: TrialRecord) -> float:
-    assert record.score is not None, "completed trials have a score"
-    return record.score
-
-
-def _place(value: Any) -> float | str:
+def _place(value: Any) -> Place:
     """Return where a value lies on an axis: numbers as they are, everything else by name."""
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else (
-        setting(value)
-    )  # fmt: skip
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return value if number else setting(value)
 
 
 def _order(value: Any) -> tuple[float, str]:
@@ -223,40 +191,39 @@ def _order(value: Any) -> tuple[float, str]:
     return (0.0, place) if isinstance(place, str) else (place, "")
 
 
-def _logarithmic(values: Sequence[Any]) -> bool:
-    numbers = [_place(value) for value in values]
-    if any(isinstance(place, str) or place <= 0 for place in numbers):
-        return False
-    return max(numbers) / min(numbers) >= LOG_SPAN  # type: ignore[operator]
+def _logarithmic(places: Sequence[Place]) -> bool:
+    numbers = [place for place in places if not isinstance(place, str) and place > 0]
+    return len(numbers) == len(places) and max(numbers) / min(numbers) >= LOG_SPAN
 
 
-def _scale(values: Sequence[Any]) -> tuple[list[float | str], bool]:
-    """Return the distinct places of an axis in order, and whether it is logarithmic."""
-    distinct = sorted(set(values), key=_order)
-    return list(dict.fromkeys(_place(value) for value in distinct)), _logarithmic(values)
+def _scales(records: Sequence[TrialRecord]) -> dict[str, dict[Place, float]]:
+    """Return, of every hyperparameter that varies, its places in order, each between 0 and 1."""
+    found = {}
+    for name in varied(records):
+        values = [record.values[name] for record in _along(records, name)]
+        places = list(dict.fromkeys(map(_place, values)))
+        heights: list[float] = list(range(len(places)))
+        if not any(isinstance(place, str) for place in places):
+            write = math.log if _logarithmic(places) else float
+            heights = [write(place) for place in places]  # type: ignore[arg-type]
+        low, span = heights[0], heights[-1] - heights[0]
+        found[name] = {
+            place: (height - low) / span if span else 0.5
+            for place, height in zip(places, heights, strict=True)
+        }
+    return found
 
 
-def _relative(value: Any, scale: tuple[list[float | str], bool]) -> float:
-    """Return where a value lies on an axis, between 0 and 1."""
-    places, logarithmic = scale
-    if len(places) == 1:
-        return 0.5
-    if any(isinstance(place, str) for place in places):
-        return places.index(_place(value)) / (len(places) - 1)
-    write = math.log if logarithmic else float
-    low, high, here = write(places[0]), write(places[-1]), write(value)  # type: ignore[arg-type]
-    return (here - low) / (high - low)
-
-
-def _ticks(scale: tuple[list[float | str], bool]) -> list[list[Any]]:
-    """Return (place, text) of the marks of an axis: every category or few values, else the ends."""
-    places = scale[0]
-    shown = places if len(places) <= 5 else [places[0], places[-1]]
+def _places(record: TrialRecord, scales: dict[str, dict[Place, float]]) -> list[float | None]:
+    """Return where a trial's values lie, None for what is inactive."""
+    values = record.values
     return [
-        [
-            round_for_page(_relative(p, scale) if not isinstance(p, str)
-                           else places.index(p) / max(1, len(places) - 1)),
-            SHORT.get(p, p) if isinstance(p, str) else setting(p),
-        ]
-        for p in shown
-    ]  # fmt: skip
+        scale[_place(values[name])] if name in values else None for name, scale in scales.items()
+    ]
+
+
+def _ticks(scale: dict[Place, float]) -> list[list[Any]]:
+    """Return (place, text) of the marks of an axis: every category or few values, else the ends."""
+    places = list(scale)
+    shown = places if len(places) <= 5 else [places[0], places[-1]]
+    return [[round_for_page(scale[place]), abbreviated(setting(place))] for place in shown]

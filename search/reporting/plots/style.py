@@ -8,17 +8,17 @@ without pyplot, so that importing this changes no global state.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from search.records import SYNTHETIC_NOTICE
+from search.records import SYNTHETIC_NOTICE, TrialRecord
 from search.reporting.format import metric
 from search.run_directory import atomic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 COLOURS = {
     "winner": "#0072B2",
@@ -37,86 +37,75 @@ LONGEST_TABLE = 60
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """Points or a line of a panel.
+    """Points or a line of a panel."""
 
-    Attributes:
-        name: What it is, "" to leave it out of the legend.
-        x: Abscissae: numbers, or names of categories.
-        y: Ordinates.
-        kind: "line", "steps", "points", "bars" or "diagonal".
-        colour: A key of `COLOURS`.
-        low: Lower 95% limits, () without.
-        high: Upper limits.
-        labels: A text for each point, shown on hover.
-        ids: A trial for each point, whose learning curve a click shows.
-        dashed: Whether its line is dashed.
-    """
-
-    name: str
-    x: tuple[float | str, ...]
+    name: str  # what it is, "" to leave it out of the legend
+    x: tuple[float | str, ...]  # numbers, or names of categories
     y: tuple[float, ...]
-    kind: str = "line"
-    colour: str = "winner"
-    low: tuple[float, ...] = ()
+    kind: str = "line"  # "line", "steps", "points", "bars" or "diagonal"
+    colour: str = "winner"  # a key of `COLOURS`
+    low: tuple[float, ...] = ()  # lower 95% limits, () without
     high: tuple[float, ...] = ()
-    labels: tuple[str, ...] = ()
-    ids: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()  # a text for each point, shown on hover
+    ids: tuple[str, ...] = ()  # a trial for each point, whose learning curve a click shows
     dashed: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """One pair of axes.
+    """One pair of axes."""
 
-    Attributes:
-        x: Name of the horizontal axis.
-        y: Name of the vertical axis.
-        series: What is drawn, in order.
-        log_x: Whether the horizontal axis is logarithmic.
-        unit: Whether both axes run from 0 to 1.
-    """
-
-    x: str
+    x: str  # name of the horizontal axis
     y: str
-    series: tuple[Series, ...]
-    log_x: bool = False
-    unit: bool = False
+    series: tuple[Series, ...]  # in the order of drawing
+    log: bool = False  # whether the horizontal axis is logarithmic
+    unit: bool = False  # whether both axes run from 0 to 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """A figure of the report.
+    """A figure of the report."""
 
-    Attributes:
-        name: Name of its file without ending, and its anchor on the page.
-        title: Heading.
-        note: One sentence: how to read it, or what it shows.
-        panels: Side by side, wrapped after three.
-        height: Of a row of panels on the page, in pixels.
-    """
-
-    name: str
+    name: str  # of its file without ending, and its anchor on the page
     title: str
-    note: str
-    panels: tuple[Panel, ...]
-    height: int = 300
+    note: str  # one sentence: how to read it, or what it shows
+    panels: tuple[Panel, ...]  # side by side, wrapped after three
+    height: int = 300  # of a row of panels on the page, in pixels
 
     def numbers(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         """Return columns and rows of what is drawn, thinned, for readers without the picture."""
         rows: list[tuple[str, ...]] = []
-        for panel in self.panels:
-            for one in panel.series:
-                if one.kind == "diagonal":
-                    continue
-                step = max(1, math.ceil(len(one.x) / LONGEST_TABLE))
-                kept = sorted({*range(0, len(one.x), step), *([len(one.x) - 1] if one.x else [])})
-                for i in kept:
-                    x = one.x[i]
-                    ranges = f"{metric(one.low[i])} to {metric(one.high[i])}" if one.low else ""
-                    name = one.labels[i] if one.labels else one.name
-                    where = x if isinstance(x, str) else f"{x:g}" if x == int(x) else f"{x:.3g}"
-                    rows.append((name, f"{panel.x} {where}", metric(one.y[i]), ranges))
+        drawn = [(p.x, one) for p in self.panels for one in p.series if one.kind != "diagonal"]
+        for axis, one in drawn:
+            step = max(1, math.ceil(len(one.x) / LONGEST_TABLE))
+            for i in sorted({*range(0, len(one.x), step), *range(len(one.x))[-1:]}):
+                x = one.x[i]
+                ranges = f"{metric(one.low[i])} to {metric(one.high[i])}" if one.low else ""
+                name = one.labels[i] if one.labels else one.name
+                where = x if isinstance(x, str) else f"{x:g}" if x == int(x) else f"{x:.3g}"
+                rows.append((name, f"{axis} {where}", metric(one.y[i]), ranges))
         return ("series", "at", "value", "95% interval"), rows
+
+
+def trial_points(
+    name: str, colour: str, records: Sequence[TrialRecord], x: Iterable[float | str]
+) -> Series:
+    """Return the score of every trial as a point."""
+    return Series(
+        name=name,
+        x=tuple(x),
+        y=tuple(map(score, records)),
+        kind="points",
+        colour=colour,
+        labels=tuple(f"trial {r.trial_id}, {r.epochs} epochs" for r in records),
+        ids=tuple(r.trial_id for r in records),
+    )
+
+
+def score(record: TrialRecord) -> float:
+    """Return the score of a completed trial."""
+    assert record.score is not None, "completed trials have a score"
+    return record.score
 
 
 def draw(chart: Chart, path: Path, *, synthetic: bool) -> None:
@@ -131,18 +120,11 @@ def draw(chart: Chart, path: Path, *, synthetic: bool) -> None:
     figure = Figure(figsize=(width, 3.4 * rows + 0.4), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(chart.title, fontsize=11, x=0.01, ha="left")
-    for i, panel in enumerate(chart.panels):
-        axes = figure.add_subplot(rows, columns, i + 1)
-        _draw(panel, axes)
+    for i, panel in enumerate(chart.panels, 1):
+        _draw(panel, figure.add_subplot(rows, columns, i))
     if synthetic:
         figure.text(0.5, 0.5, SYNTHETIC_NOTICE.replace(": ", ":\n"), ha="center", va="center",
                     rotation=15, fontsize=16, color=STAMP, alpha=0.2, weight="bold")  # fmt: skip
-    save(figure, path)
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write a figure."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic(path) as temporary:
         figure.savefig(temporary, dpi=130, facecolor="white", format="png")
 
@@ -154,7 +136,7 @@ def _draw(panel: Panel, axes: Axes) -> None:
     axes.tick_params(labelsize=8)
     axes.set_xlabel(panel.x, fontsize=9)
     axes.set_ylabel(panel.y, fontsize=9)
-    if panel.log_x:
+    if panel.log:
         axes.set_xscale("log")
     if panel.unit:
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
@@ -184,26 +166,13 @@ def _draw(panel: Panel, axes: Axes) -> None:
 
 def page_data(chart: Chart) -> dict[str, Any]:
     """Return a chart as the report's script reads it, see `page.js`; plotly draws it there."""
-    return {
-        "height": chart.height,
-        "panels": [
-            {
-                "x": panel.x,
-                "y": panel.y,
-                "log": panel.log_x,
-                "unit": panel.unit,
-                "series": [
-                    {name: round_for_page(value) for name, value in vars(one).items()}
-                    for one in panel.series
-                ],
-            }
-            for panel in chart.panels
-        ],
-    }
+    return {"height": chart.height, "panels": round_for_page(chart.panels)}
 
 
 def round_for_page(value: Any) -> Any:
     """Return numbers with five digits, None for what is not finite: the page stays small."""
+    if isinstance(value, Panel | Series):
+        return {name: round_for_page(item) for name, item in vars(value).items()}
     if isinstance(value, tuple):
         return [round_for_page(item) for item in value]
     if isinstance(value, float):
