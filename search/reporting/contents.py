@@ -24,6 +24,7 @@ from search.records import (
     with_implied,
 )
 from search.reporting.format import (
+    MISSING,
     compact,
     differing,
     duration,
@@ -32,6 +33,7 @@ from search.reporting.format import (
     one_line,
     setting,
     size,
+    usable,
     whole,
 )
 from search.reporting.plots import course, hyperparameters, scores
@@ -39,7 +41,6 @@ from search.reporting.plots.failures import Miss, Picture, misses, read_pictures
 from search.reporting.plots.style import Chart
 from search.reporting.progress import Retraining, RunProgress, ordered
 from search.run_directory import RunDirectory
-from search.scoring.curves import Band, roc_band
 from search.scoring.effects import AblationReport, read_report
 from search.scoring.predictions import PREDICTION_FILES, read_predictions_csv, scored_split
 
@@ -66,30 +67,17 @@ _FOLDERS = re.compile(r"(?<![\w.<])(?:~|\.\.?)?/(?:[^\s(),/<>]+/)*(?=[^\s(),/<>]
 
 @dataclass(frozen=True)
 class RunContents:
-    """A run, finished or not; None for what it has not.
-
-    Attributes:
-        directory: Where it is.
-        config: `config.json`.
-        dataset: `dataset.json`.
-        events: The journal.
-        state: Where the run stood at the last event.
-        comparison: `evaluation.json`.
-        exports: `exports.json`.
-        manifest: `manifest.json`.
-        ablation: `ablation/ablation.json`.
-        missing: "file (what it holds)" for every part that is not there.
-    """
+    """A run, finished or not; None for what it has not."""
 
     directory: RunDirectory
     config: RunConfig
     dataset: DatasetReport | None
     events: tuple[Event, ...]
-    state: RunProgress
+    state: RunProgress  # at the last event
     comparison: Comparison | None
     exports: tuple[ExportRecord, ...]
     manifest: Manifest | None
-    missing: tuple[str, ...]
+    missing: tuple[str, ...]  # "file (what it holds)" for every part that is not there
     ablation: AblationReport | None = None
 
     @property
@@ -139,14 +127,6 @@ class RunContents:
         return found
 
     @cached_property
-    def roc_bands(self) -> dict[str, Band]:
-        """Return the ROC curves of the exported networks, the baseline first."""
-        found = {
-            role: roc_band(said, seed=self.config.seed) for role, said in self.predictions.items()
-        }
-        return {role: band for role, band in found.items() if band is not None}
-
-    @cached_property
     def misses(self) -> list[Miss]:
         """Return the images that the winner misjudges, the most confident mistakes first."""
         if self.comparison is None or "winner" not in self.predictions:
@@ -177,9 +157,11 @@ class RunContents:
             course.learning_curves(by_id, objective),
             course.retraining(self.retrainings, objective),
         ]
-        if self.comparison is not None and self.roc_bands:
-            found.append(scores.roc(self.roc_bands, self.comparison))
-            found.append(scores.calibration(self.predictions, self.comparison.classes[1]))
+        if self.comparison is not None:
+            roc = scores.roc(self.predictions, self.comparison, self.config.seed)
+            if roc is not None:
+                classes = self.comparison.classes
+                found += [roc, scores.calibration(self.predictions, classes[1])]
         return {chart.name: chart for chart in found if chart is not None}
 
     @property
@@ -214,8 +196,6 @@ def read(directory: RunDirectory) -> RunContents:
     for event in events:
         state.apply(event)
 
-    there = {name for name, _ in PARTS if (directory.root / name).exists()}
-
     def stored(kind: type[T], name: str) -> T | None:
         return directory.read(kind, name) if (directory.root / name).exists() else None
 
@@ -229,7 +209,9 @@ def read(directory: RunDirectory) -> RunContents:
         exports=stored(tuple[ExportRecord, ...], "exports.json") or (),
         manifest=stored(Manifest, "manifest.json"),
         ablation=read_report(directory),
-        missing=tuple(f"{name} ({what})" for name, what in PARTS if name not in there),
+        missing=tuple(
+            f"{name} ({what})" for name, what in PARTS if not (directory.root / name).exists()
+        ),
     )
 
 
@@ -248,8 +230,7 @@ def setting_rows(comparison: Comparison) -> list[tuple[str, str, str, bool]]:
     winner = with_implied(comparison.winner.values)
     rows = []
     for name in dict.fromkeys((*winner, *baseline)):
-        old = setting(baseline[name]) if name in baseline else "–"
-        new = setting(winner[name]) if name in winner else "–"
+        old, new = (setting(one[name]) if name in one else MISSING for one in (baseline, winner))
         rows.append((name, old, new, old != new))
     return sorted(rows, key=lambda row: not row[3])
 
@@ -262,24 +243,35 @@ def finalist_rows(comparison: Comparison) -> list[tuple[str, str, str, str]]:
             one.role.replace("_", " "),
             one_line(one.failure) or ", ".join(metric(score) for score in one.scores.values()),
             whole(one.parameters),
-            compact(differing(one.values, baseline)) or "–",
+            compact(differing(one.values, baseline)) or MISSING,
         )
         for one in comparison.finalists
     ]
 
 
-def metric_rows(comparison: Comparison) -> list[tuple[str, str, str, str, str]]:
+def metric_rows(comparison: Comparison) -> list[tuple[str, ...]]:
     """Return (name, baseline, interval, winner, interval) of the exported networks' metrics."""
     sides = [comparison.baseline.exported, comparison.winner.exported]
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for table, suffix in (("ranking", ""), ("at_threshold", ""), ("at_half", " at 0.5")):
         for key in getattr(sides[0], table):
             cells: list[str] = []
             for side in sides:
                 found: Estimate = getattr(side, table)[key]
                 cells += [metric(found.value), f"{metric(found.low)} to {metric(found.high)}"]
-            rows.append((key, suffix, *cells))
-    return [(metric_name(key) + suffix, a, b, c, d) for key, suffix, a, b, c, d in rows]
+            rows.append((metric_name(key) + suffix, *cells))
+    return rows
+
+
+def confusion_rows(comparison: Comparison) -> list[tuple[str, str, int, int]]:
+    """Return (network, truth, called negative, called positive) at the stored thresholds."""
+    negative, positive = comparison.classes
+    rows = []
+    for side in (comparison.baseline, comparison.winner):
+        counts = side.exported.confusion_at_threshold
+        rows.append((side.role, negative, counts["tn"], counts["fp"]))
+        rows.append((side.role, positive, counts["fn"], counts["tp"]))
+    return rows
 
 
 def export_rows(exports: Iterable[ExportRecord]) -> list[tuple[str, ...]]:
@@ -287,11 +279,11 @@ def export_rows(exports: Iterable[ExportRecord]) -> list[tuple[str, ...]]:
     return [
         (
             row.format,
-            row.path if row.status == "written" else "–",
-            size(row.bytes) if row.bytes else "–",
-            "–" if row.max_difference != row.max_difference else f"{row.max_difference:.1e}",
+            row.path if row.status == "written" else MISSING,
+            size(row.bytes) if row.bytes else MISSING,
+            f"{row.max_difference:.1e}" if usable(row.max_difference) else MISSING,
             whole(row.images),
-            row.runtime or "–",
+            row.runtime or MISSING,
             one_line(row.reason),
         )
         for row in exports
@@ -324,7 +316,7 @@ def option_rows(config: RunConfig, *, local: bool) -> list[tuple[str, str]]:
         if isinstance(value, dict):
             text = ", ".join(f"{name}={item}" for name, item in value.items())
         elif isinstance(value, tuple):
-            text = ", ".join(str(item) for item in value)
+            text = ", ".join(map(str, value))
         rows.append((f"--{key.replace('_', '-')}", one_line(text, 500)))
     return rows
 

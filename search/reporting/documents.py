@@ -21,7 +21,7 @@ from search.records import Manifest, TrialRecord
 from search.reporting import contents as gathered
 from search.reporting import format, sentences, tables
 from search.reporting.contents import RunContents
-from search.reporting.plots import course, failures, hyperparameters, scores, style
+from search.reporting.plots import course, failures, hyperparameters, style
 from search.run_directory import RunDirectory, write_text
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 TEMPLATES = HERE / "templates"
-SHOWN_MISSES = 8
 TRIAL_COLUMNS = (
     "trial_id", "configuration", "iteration", "bracket", "rung", "parent", "status",
     "initial_epoch", "epochs", "seconds", "score", "parameters", "failure", "notes",
@@ -89,8 +88,8 @@ def draw(contents: RunContents) -> list[Path]:
     charts = dict(contents.charts)
     if contents.parallel is not None:
         charts["parallel"] = hyperparameters.parallel_chart(contents.parallel)
-    for chart in charts.values():
-        style.draw(chart, folder / f"{chart.name}.png", synthetic=bool(contents.notice))
+    for name, chart in charts.items():
+        style.draw(chart, folder / f"{name}.png", synthetic=bool(contents.notice))
     for path in folder.glob("*.png"):
         if path.stem not in charts:
             path.unlink()
@@ -120,26 +119,22 @@ def page(contents: RunContents, *, local: bool = True) -> str:
         )
     )
     table = trials_csv(contents.trials)
-    return _environment(contents, html=True, local=local).get_template("page.html.j2").render(
-        **_common(contents, local=local),
+    shown = table if local else contents.without_folders(table)
+    return _template("page.html.j2", contents, html=True, local=local).render(
         policy=policy,
         scripts=[Markup(text) for text in scripts],
         styles=Markup(styles),
         data=Markup(json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")),
-        trials_csv=base64.b64encode(
-            (table if local else contents.without_folders(table)).encode()
-        ).decode(),
+        trials_csv=base64.b64encode(shown.encode()).decode(),
         trial_columns=list(dict.fromkeys(name for r in contents.trials for name in r.values)),
         pictures=contents.pictures if local else (),
         claim=claim_rows(),
-        local=local,
-    )  # fmt: skip
+    )
 
 
 def markdown(contents: RunContents) -> str:
     """Return the short report as Markdown; like the card, to be passed on."""
-    environment = _environment(contents, html=False, local=False)
-    return environment.get_template("report.md.j2").render(**_common(contents, local=False))
+    return _template("report.md.j2", contents).render()
 
 
 def card(contents: RunContents) -> str:
@@ -150,84 +145,31 @@ def card(contents: RunContents) -> str:
     comparison = contents.comparison
     assert comparison is not None, "a card is written of scored runs only"
     network = comparison.winner.exported
-    found = []
+    metrics = []
     for key in ("accuracy", "auc", "recall", "specificity"):
         estimate = sentences.value(network, key)
-        found.append(
+        interval = format.interval(estimate)
+        metrics.append(
             {
-                "type": {"auc": "roc_auc"}.get(key, key),
-                "name": f"{format.metric_name(key)} (95% interval {format.interval(estimate)})",
+                "type": "roc_auc" if key == "auc" else key,
+                "name": f"{format.metric_name(key)} (95% interval {interval})",
                 "value": round(estimate.value, 4),
             }
         )
-    environment = _environment(contents, html=False, local=False)
-    return environment.get_template("model_card.md.j2").render(
-        **_common(contents, local=False),
-        model_index=[
-            {
-                "name": contents.name,
-                "results": [
-                    {
-                        "task": {"type": "image-classification"},
-                        "dataset": {"name": " / ".join(comparison.classes), "type": "images"},
-                        "metrics": found,
-                    }
-                ],
-            }
-        ]
-        if network.split == "test" and not contents.notice
-        else None,
-    )
-
-
-def _common(contents: RunContents, *, local: bool) -> dict[str, Any]:
-    """Return what all templates know."""
-    comparison, dataset = contents.comparison, contents.dataset
-    found: dict[str, Any] = {
-        "run": contents,
-        "comparison": comparison,
-        "dataset": dataset,
-        "f": format,
-        "say": sentences,
-        "charts": contents.charts,
-        "finalists": (),
-        "misses": contents.misses[:SHOWN_MISSES],
-        "baseline": format.baseline_values(contents.trials),
+    result = {
+        "task": {"type": "image-classification"},
+        "dataset": {"name": " / ".join(comparison.classes), "type": "images"},
+        "metrics": metrics,
     }
-    if dataset is not None:
-        limits = sentences.limits(dataset, contents.trials, comparison)
-        found["limits"] = limits
-        found["split_rows"] = tables.split_rows(dataset)
-        found["data_rows"] = [
-            row for row in data_report.table(dataset) if local or row[0] not in ("folder", "cache")
-        ]
-        found["method"] = sentences.method(contents.config, dataset, contents.plan, comparison)
-    found["ablation"] = tables.ablation_rows(contents.ablation) if contents.ablation else []
-    found["ablation_columns"] = tables.ABLATION_COLUMNS
-    if contents.plan is not None:
-        found["plan_sentence"] = tables.plan_sentence(contents.plan)
-        found["bracket_rows"] = tables.bracket_rows(contents.plan)
-    if contents.manifest is not None:
-        found["environment"] = gathered.environment_rows(contents.manifest, local=local)
-    found["options"] = gathered.option_rows(contents.config, local=local)
-    found["exports"] = gathered.export_rows(contents.exports)
-    if comparison is not None:
-        found["headlines"] = sentences.headlines(comparison)
-        found["verdict"] = sentences.verdict(comparison)
-        found["remarks"] = sentences.remarks(comparison)
-        found["settings"] = gathered.setting_rows(comparison)
-        found["metrics"] = gathered.metric_rows(comparison)
-        found["finalists"] = gathered.finalist_rows(comparison)
-        found["confusion"] = scores.confusion_rows(comparison)
-        found["network"] = comparison.winner.exported
-        found["misses_sentence"] = failures.misses_sentence(
-            contents.misses, comparison.winner.exported.count, comparison.classes
-        )
-    return found
+    ranked = network.split == "test" and not contents.notice
+    index = [{"name": contents.name, "results": [result]}] if ranked else None
+    return _template("model_card.md.j2", contents).render(model_index=index)
 
 
-def _environment(contents: RunContents, *, html: bool, local: bool) -> jinja2.Environment:
-    """Return the templates' environment; what is passed on loses the names of folders."""
+def _template(
+    name: str, contents: RunContents, *, html: bool = False, local: bool = False
+) -> jinja2.Template:
+    """Return a template that knows the run; what is passed on loses the names of folders."""
 
     def shown(value: Any) -> Any:
         if value is None:
@@ -245,8 +187,21 @@ def _environment(contents: RunContents, *, html: bool, local: bool) -> jinja2.En
         undefined=jinja2.StrictUndefined,
     )
     made.filters["md"] = escaped
-    made.filters["caption"] = failures.caption
-    return made
+    about = {
+        "run": contents,
+        "comparison": contents.comparison,
+        "dataset": contents.dataset,
+        "charts": contents.charts,
+        "baseline": format.baseline_values(contents.trials),
+        "local": local,
+        "f": format,
+        "say": sentences,
+        "tables": tables,
+        "rows_of": gathered,
+        "failures": failures,
+        "data_report": data_report,
+    }
+    return made.get_template(name, globals=about)
 
 
 def escaped(text: object) -> str:
@@ -294,10 +249,9 @@ def trials_csv(records: Sequence[TrialRecord]) -> str:
 def as_csv(rows: Iterable[dict[str, Any]], *, first: Sequence[str] = ()) -> str:
     """Write rows under all their columns; what is missing or not finite is left empty."""
     rows = list(rows)
-    columns = list(dict.fromkeys([*first, *(name for row in rows for name in row)]))
-    metrics = [name for name in columns if not name.startswith("hp_")]
+    columns = dict.fromkeys([*first, *(name for row in rows for name in row)])
     text = io.StringIO()
-    ordered = [*metrics, *(name for name in columns if name.startswith("hp_"))]
+    ordered = sorted(columns, key=lambda name: name.startswith("hp_"))
     writer = csv.DictWriter(text, ordered, lineterminator="\n")
     writer.writeheader()
     for row in rows:

@@ -116,6 +116,11 @@ def test_the_card_of_the_demo_keeps_its_metrics_from_leaderboards(made):
     assert metrics["roc_auc"] == pytest.approx(auc, abs=1e-4)
 
 
+def test_a_card_can_be_made_before_the_manifest(made):
+    assert "## Environment" in card(made)
+    assert "## Environment" not in card(dataclasses.replace(made, manifest=None))
+
+
 def test_the_checklist_has_44_items():
     head, *items = claim_rows()
     assert head[0] == "item"

@@ -19,50 +19,31 @@ from search.scoring.calibration import logits
 if TYPE_CHECKING:
     from search.scoring.gradcam import Heatmap  # loads Keras
 
-LOCAL = Path("plots") / "local"
-"""Folder of a run with what shows images of its data."""
-PICTURES = "images.json"
-SHOWN = 12
+PICTURES = "plots/local/images.json"
+"""The file of a run with what shows images of its data."""
 SIDE = 160
 
 
 class Miss(NamedTuple):
-    """An image that the winner misjudges at its threshold.
+    """An image that the winner misjudges at its threshold."""
 
-    Attributes:
-        path: The image, relative to the data folder.
-        truth: Its label.
-        subtype: Its kind, "" if unknown.
-        probability: Of the positive class, by the winner.
-        baseline: The same by the baseline, None if it was not asked.
-    """
-
-    path: str
+    path: str  # relative to the data folder
     truth: int
-    subtype: str
-    probability: float
-    baseline: float | None
+    subtype: str  # "" if unknown
+    probability: float  # of the positive class, by the winner
+    baseline: float | None  # the same by the baseline, None if it was not asked
 
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """An image as the local report shows it.
-
-    Attributes:
-        path: The image, relative to the data folder.
-        label: Its label.
-        called: What the winner decided.
-        probability: Of the positive class.
-        image: PNG of the image, base64.
-        heat: PNG of the image under its Grad-CAM heatmap, base64.
-    """
+    """An image as the local report shows it: a `Heatmap` as PNGs in base64."""
 
     path: str
     label: int
     called: int
     probability: float
     image: str
-    heat: str
+    heat: str  # the image under its heatmap
 
 
 def misses(winner: Predictions, baseline: Predictions | None, *, threshold: float) -> list[Miss]:
@@ -71,16 +52,16 @@ def misses(winner: Predictions, baseline: Predictions | None, *, threshold: floa
     wrong = np.flatnonzero((said >= threshold).astype(int) != labels)
     # How far the log odds are beyond the threshold's: 0.5 has no meaning where it is another.
     distance = np.abs(logits(said) - logits(np.array([threshold])))
-    other = (
-        {} if baseline is None else dict(zip(baseline.paths, baseline.probabilities, strict=True))
-    )
+    other: dict[str, float] = {}
+    if baseline is not None:
+        other = dict(zip(baseline.paths, baseline.probabilities.tolist(), strict=True))
     return [
         Miss(
             path=winner.paths[i],
             truth=int(labels[i]),
             subtype=winner.subtypes[i],
             probability=float(said[i]),
-            baseline=float(other[winner.paths[i]]) if winner.paths[i] in other else None,
+            baseline=other.get(winner.paths[i]),
         )
         for i in wrong[np.argsort(-distance[wrong], kind="stable")]
     ]
@@ -103,34 +84,24 @@ def keep_pictures(root: Path, heatmaps: Sequence[Heatmap]) -> None:
         StorageError: They cannot be written.
     """
     # Images must not slip into a repository with the rest of a run directory.
-    write_text(root / LOCAL / ".gitignore", "*\n")
+    write_text((root / PICTURES).with_name(".gitignore"), "*\n")
     pictures = [
-        Picture(
-            path=one.path,
-            label=one.label,
-            called=one.called,
-            probability=one.probability,
-            image=_png(one.image),
-            heat=_png(one.image, one.heat),
-        )
+        Picture(**one._asdict() | {"image": _png(one.image), "heat": _png(one.image, one.heat)})
         for one in heatmaps
     ]
-    write_json(root / LOCAL / PICTURES, pictures)
+    write_json(root / PICTURES, pictures)
 
 
 def read_pictures(run: RunDirectory) -> tuple[Picture, ...]:
     """Return the pictures of a run, () where there are none."""
-    name = (LOCAL / PICTURES).as_posix()
-    return run.read(tuple[Picture, ...], name) if (run.root / name).exists() else ()
+    return run.read(tuple[Picture, ...], PICTURES) if (run.root / PICTURES).exists() else ()
 
 
 def caption(picture: Picture, classes: tuple[str, str]) -> str:
     """Say what an image is and what it was taken for."""
-    if picture.label == picture.called:
-        return f"{classes[picture.label]}, found ({metric(picture.probability)})"
-    return (
-        f"{classes[picture.label]} called {classes[picture.called]} ({metric(picture.probability)})"
-    )
+    right = picture.label == picture.called
+    decision = ", found" if right else f" called {classes[picture.called]}"
+    return f"{classes[picture.label]}{decision} ({metric(picture.probability)})"
 
 
 def _png(image: np.ndarray, heat: np.ndarray | None = None) -> str:

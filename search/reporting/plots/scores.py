@@ -8,21 +8,28 @@ from search.records import Comparison, Predictions
 from search.reporting.format import metric
 from search.reporting.plots.style import Chart, Panel, Series
 from search.reporting.sentences import value
-from search.scoring.curves import GRID, Band, calibration_bins
+from search.scoring.curves import GRID, calibration_bins, roc_band
 
 DIAGONAL = Series(name="", x=(0.0, 1.0), y=(0.0, 1.0), kind="diagonal", colour="dim")
 
 
-def roc(bands: Mapping[str, Band], comparison: Comparison) -> Chart:
-    """Return the ROC curves with their bands, and where each network decides."""
-    series = [DIAGONAL]
-    for role, band in bands.items():
-        side = comparison.winner if role == "winner" else comparison.baseline
-        network = side.exported
-        auc = value(network, "auc")
+def roc(predictions: Mapping[str, Predictions], comparison: Comparison, seed: int) -> Chart | None:
+    """Return the ROC curves with their bands, and where each network decides.
+
+    Args:
+        predictions: By role.
+        comparison: Of the two roles.
+        seed: Of the bands' resampling.
+    """
+    series = []
+    for role, said in predictions.items():
+        band = roc_band(said, seed=seed)
+        if band is None:
+            continue
+        network = (comparison.winner if role == "winner" else comparison.baseline).exported
         series.append(
             Series(
-                name=f"{role}, AUC {metric(auc.value)}",
+                name=f"{role}, AUC {metric(value(network, 'auc').value)}",
                 x=tuple(GRID.tolist()),
                 y=band.value,
                 low=band.low,
@@ -31,71 +38,48 @@ def roc(bands: Mapping[str, Band], comparison: Comparison) -> Chart:
                 dashed=role == "baseline",
             )
         )
-        recall, specificity = value(network, "recall"), value(network, "specificity")
-        label = f"{role} at its threshold {metric(network.threshold.value)}"
         series.append(
             Series(
                 name="",
-                x=(1 - specificity.value,),
-                y=(recall.value,),
+                x=(1 - value(network, "specificity").value,),
+                y=(value(network, "recall").value,),
                 kind="points",
                 colour=role,
-                labels=(label,),
+                labels=(f"{role} at its threshold {metric(network.threshold.value)}",),
             )
         )
-    return Chart(
-        name="roc",
-        title="ROC",
-        note="Dots: each network's decision threshold. Bands: 95%, bootstrap over patients.",
-        panels=(
-            Panel(x="1 − specificity", y="sensitivity", series=tuple(series), unit=True),
-        ),
-        height=400,
-    )  # fmt: skip
+    if not series:
+        return None
+    note = "Dots: each network's decision threshold. Bands: 95%, bootstrap over patients."
+    return _square("roc", "ROC", note, "1 − specificity", "sensitivity", series)
 
 
 def calibration(predictions: Mapping[str, Predictions], positive: str) -> Chart:
     """Return the reliability diagrams: observed share by predicted probability."""
-    series = [DIAGONAL]
+    series = []
     for role, said in predictions.items():
-        bins = calibration_bins(said)
+        counts, probabilities, shares = zip(*calibration_bins(said), strict=True)
         series.append(
             Series(
                 name=role,
-                x=tuple(probability for _, probability, _ in bins),
-                y=tuple(share.value for _, _, share in bins),
-                low=tuple(share.low for _, _, share in bins),
-                high=tuple(share.high for _, _, share in bins),
+                x=probabilities,
+                y=tuple(share.value for share in shares),
+                low=tuple(share.low for share in shares),
+                high=tuple(share.high for share in shares),
                 labels=tuple(
                     f"{role}, {count} images at {metric(probability)}"
-                    for count, probability, _ in bins
+                    for count, probability in zip(counts, probabilities, strict=True)
                 ),
                 kind="points",
                 colour=role,
             )
         )
-    return Chart(
-        name="calibration",
-        title="Calibration",
-        note="On the diagonal, a probability means what it says. Bars: 95%, Wilson.",
-        panels=(
-            Panel(
-                x="predicted probability",
-                y=f"observed share of {positive}",
-                series=tuple(series),
-                unit=True,
-            ),
-        ),
-        height=400,
-    )
+    note = "On the diagonal, a probability means what it says. Bars: 95%, Wilson."
+    y = f"observed share of {positive}"
+    return _square("calibration", "Calibration", note, "predicted probability", y, series)
 
 
-def confusion_rows(comparison: Comparison) -> list[tuple[str, str, int, int]]:
-    """Return (network, truth, called negative, called positive) at the stored thresholds."""
-    negative, positive = comparison.classes
-    rows = []
-    for side in (comparison.baseline, comparison.winner):
-        counts = side.exported.confusion_at_threshold
-        rows.append((side.role, negative, counts["tn"], counts["fp"]))
-        rows.append((side.role, positive, counts["fn"], counts["tp"]))
-    return rows
+def _square(name: str, title: str, note: str, x: str, y: str, series: list[Series]) -> Chart:
+    """Return a chart of shares against shares, with its diagonal."""
+    panel = Panel(x=x, y=y, series=(DIAGONAL, *series), unit=True)
+    return Chart(name=name, title=title, note=note, panels=(panel,), height=400)
