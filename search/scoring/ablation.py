@@ -150,9 +150,7 @@ class Ablation:
         for epochs, group in groupby(sorted(self.recipes, key=_epochs), key=_epochs):
             wanted = [(recipe, seed) for recipe in group for seed in range(self.repeats)]
             trainer.train(wanted, self.stage.refit_setting(epochs=epochs))
-        for base in self.bases.values():
-            if not trainer.networks(base):
-                raise trainer.failed(base)
+        trainer.require(*self.bases.values())
         tested = evaluate_test(
             sealed,
             self._networks(trainer),
@@ -176,7 +174,7 @@ class Ablation:
             precision=comparison.retraining.precision,
         )
         bases = [recipe for recipe in (baseline, winner) if recipe.role in names]
-        if len(bases) == 2 and winner.same_training(baseline):
+        if len(bases) == 2 and winner == baseline:
             self.notes.append("The winner is the baseline, so it is one base.")
             return [baseline]
         return bases
@@ -289,7 +287,7 @@ class Ablation:
             base=base,
             change=change,
             parameters=about.parameters,
-            scores={one.seed or 0: one.score for one, _ in pairs},
+            scores={one.seed: one.score for one, _ in pairs},
             validation=validation,
             validation_outcome=judge(self.config.choice, validation),
             test=test,

@@ -18,11 +18,11 @@ import json
 import math
 import statistics
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from search.config import RefitOn, RunConfig, cost
 from search.errors import SearchFailedError
@@ -43,69 +43,60 @@ from search.run_directory import RunDirectory
 from search.scoring.predictions import BASELINE, WINNER
 from search.tuning import checkpoint
 from search.tuning.executors import Executor, Pace, TrialMessage, TrialStarted
+from search.tuning.loop import Listener
 from search.tuning.model import Setting
 from search.tuning.selection import winners
 
 FINAL = "_train+val"
 """What the winner's role ends in when it is trained once more on train + val."""
 
-Listener = Callable[[Event], None]
-
-
-class OpenExecutor(Protocol):
-    """What starts workers for retrainings, see `tuning.search.Search.retraining_executor`."""
-
-    def __call__(self, setting: Setting, *, trainings: int) -> AbstractContextManager[Executor]:
-        """Hold an executor for so many trainings; for none, this process."""
+OpenExecutor = Callable[..., AbstractContextManager[Executor]]
+"""What starts workers for retrainings, see `tuning.search.Search.retraining_executor`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A configuration to retrain, and how.
+    """A configuration to retrain, and how; recipes that differ in their role only are equal.
 
     Attributes:
         role: "baseline", or "finalist_1" and so on, the search's best first.
         values: Hyperparameter values.
-        epochs: Epochs, at most.
+        epochs: Epochs, at most; the learning rate's schedule spans them.
+        stop: Epoch after which the training ends all the same, 0 for none.
         patience: Stop after so many epochs without a better objective, 0 for never.
         precision: Keras dtype policy.
     """
 
-    role: str
+    role: str = field(compare=False)
     values: Values
     epochs: int
+    stop: int = 0
     patience: int = 0
     precision: str = "float32"
-
-    def same_training(self, other: Recipe) -> bool:
-        """Return whether another recipe differs in its role at most."""
-        return dataclasses.replace(self, role=other.role) == other
 
 
 @dataclass(frozen=True, kw_only=True)
 class Retrained:
-    """A configuration retrained with one seed, or the ensemble of its seeds.
+    """A configuration retrained with one seed.
 
     Attributes:
         recipe: What was trained, and how.
-        seed: The seed of this repetition, 0, 1, …; None for an ensemble.
-        parameters: Parameter count, of all members of an ensemble together.
-        weights_file: Checkpoint of the epoch that is kept; of an ensemble, the best member's.
+        seed: The seed of this repetition, 0, 1, …
+        parameters: Parameter count.
+        weights_file: Checkpoint of the epoch that is kept.
         kept_epoch: Number of that epoch.
-        score: Objective on validation; an ensemble's is the mean of its members'.
+        score: Objective on validation.
         final_weights: Checkpoint of the same training on train + val, if there was one: what is
             tested and exported, while `weights_file` is what validation speaks of.
-        members: What an ensemble takes the mean probability of; () for a network.
     """
 
     recipe: Recipe
-    seed: int | None
+    seed: int
     parameters: int
     weights_file: Path
     kept_epoch: int
     score: float
     final_weights: Path | None = None
-    members: tuple[Retrained, ...] = ()
 
 
 class Retraining(NamedTuple):
@@ -114,14 +105,12 @@ class Retraining(NamedTuple):
     Attributes:
         baseline: A network per seed.
         winner: A network per seed; the baseline's own where nothing was better.
-        ensemble: Of the winner's networks, None unless asked for.
         recipe: How the winner was retrained.
         finalists: Everything that was retrained, best first.
     """
 
     baseline: tuple[Retrained, ...]
     winner: tuple[Retrained, ...]
-    ensemble: Retrained | None
     recipe: RetrainingRecipe
     finalists: tuple[Finalist, ...]
 
@@ -171,7 +160,7 @@ def retrain(
         )
         for role, record in trials.items()
     ]
-    finalists = [recipe for recipe in recipes if not recipe.same_training(baseline)]
+    finalists = [recipe for recipe in recipes if recipe != baseline]
     trainer = Trainer(
         directory,
         config,
@@ -191,12 +180,10 @@ def retrain(
     won = trainer.networks(best)
     if config.refit_on is RefitOn.TRAIN_AND_VALIDATION:
         won = trainer.train_finally(best, won, final_setting)
-    combined = ensemble(won, config.choice) if config.ensemble and won[1:] else None
     return Retraining(
         baseline=trainer.networks(baseline),
         winner=won,
-        ensemble=combined,
-        recipe=_describe(config, best, won, combined),
+        recipe=_describe(config, best, won),
         finalists=tuple(trainer.finalist(one) for one in trainer.ranked([baseline, *finalists])),
     )
 
@@ -258,10 +245,9 @@ def _race(
         wanted += [(one, seed) for one in alive for seed in numbers]
         trainer.train(wanted, setting)
         wanted = []
-    if finalists and not any(trainer.networks(one) for one in finalists):
-        raise trainer.failed(finalists[0])
-    if not trainer.networks(baseline):
-        raise trainer.failed(baseline)
+    if not any(trainer.networks(one) for one in finalists):
+        trainer.require(*finalists[:1])
+    trainer.require(baseline)
 
 
 class Trainer:
@@ -303,20 +289,12 @@ class Trainer:
         self._networks: dict[str, dict[int, Retrained]] = {}
         self._failures: dict[str, Failure] = {}
 
-    def train(
-        self,
-        wanted: Sequence[tuple[Recipe, int]],
-        setting: Setting,
-        *,
-        stops: Mapping[int, int] | None = None,
-    ) -> None:
+    def train(self, wanted: Sequence[tuple[Recipe, int]], setting: Setting) -> None:
         """Train recipes with seeds.
 
         Args:
             wanted: Recipes and the seed of each, 0, 1, …
             setting: Data and HyperModel.
-            stops: Epochs by seed after which a training ends, while the learning rate's schedule
-                spans them all; None for no such end.
 
         Raises:
             StopRequestedError: The user asked to stop; finished epochs are kept.
@@ -325,19 +303,20 @@ class Trainer:
         events = self._directory.events()
         specs: deque[TrialSpec] = deque()
         for recipe, seed in wanted:
-            spec = self._spec(recipe, seed, stop=(stops or {}).get(seed, 0))
+            spec = self._spec(recipe, seed)
             self._running[spec.trial_id] = (recipe, seed, spec)
             self._journaled[spec.trial_id] = _journaled(events, recipe.role, seed, spec)
             specs.append(spec)
         done = finished(events)
-        pending = sum(not _is_finished(spec.directory, done) for spec in specs)
-        left = len(specs)
+        pending = sum(
+            one.directory.name not in done or not (one.directory / checkpoint.BEST).exists()
+            for one in specs
+        )
         with self._open_executor(setting, trainings=pending) as executor:
-            while left:
+            for _ in wanted:
                 while specs and executor.free:
                     executor.submit(specs.popleft())
                 self._end(executor.wait(self._on_message))
-                left -= 1
 
     def train_finally(
         self, recipe: Recipe, networks: Sequence[Retrained], setting: Setting
@@ -349,11 +328,13 @@ class Trainer:
         """
         # The length of the schedule stays: only where it is stopped was found on validation.
         last = dataclasses.replace(recipe, role=WINNER + FINAL, patience=0)
-        stops = {network.seed or 0: network.kept_epoch for network in networks}
-        self.train([(last, seed) for seed in stops], setting, stops=stops)
+        wanted = [
+            (dataclasses.replace(last, stop=network.kept_epoch), network.seed)
+            for network in networks
+        ]
+        self.train(wanted, setting)
+        self.require(last)
         final = {one.seed: one.weights_file for one in self.networks(last)}
-        if not final:
-            raise self.failed(last)
         return tuple(
             dataclasses.replace(network, final_weights=final[network.seed])
             for network in networks
@@ -364,13 +345,15 @@ class Trainer:
         """Return what training a recipe gave, in order of seeds; those that failed are left out."""
         return tuple(one for _, one in sorted(self._networks.get(recipe.role, {}).items()))
 
-    def failed(self, recipe: Recipe) -> SearchFailedError:
-        """Return the error to raise where a recipe failed with every seed."""
-        failure = self._failures[recipe.role]
-        return SearchFailedError(
-            f"retraining the {recipe.role} configuration failed with every seed: "
-            f"{failure.message}\n{failure.traceback}"
-        )
+    def require(self, *recipes: Recipe) -> None:
+        """Raise SearchFailedError for a recipe that failed with every seed."""
+        for recipe in recipes:
+            if not self.networks(recipe):
+                failure = self._failures[recipe.role]
+                raise SearchFailedError(
+                    f"retraining the {recipe.role} configuration failed with every seed: "
+                    f"{failure.message}\n{failure.traceback}"
+                )
 
     def ranked(self, recipes: Sequence[Recipe]) -> list[Recipe]:
         """Return recipes by their mean score over the seeds so far, best first.
@@ -402,22 +385,22 @@ class Trainer:
             role=recipe.role,
             values=recipe.values,
             parameters=networks[0].parameters if networks else 0,
-            scores={one.seed or 0: one.score for one in networks},
+            scores={one.seed: one.score for one in networks},
             failure=failure.message if failure else "",
         )
 
-    def _spec(self, recipe: Recipe, seed: int, *, stop: int) -> TrialSpec:
+    def _spec(self, recipe: Recipe, seed: int) -> TrialSpec:
         """Return the trial that a training is; the seed is the same for all recipes."""
         # Resumed with another choice, length or option, a role may mean another training.
         what = [recipe.values, recipe.epochs, self._objective, recipe.patience, recipe.precision]
-        identity = json.dumps([*what, stop], sort_keys=True)
+        identity = json.dumps([*what, recipe.stop], sort_keys=True)
         folder = f"{hashlib.sha256(identity.encode()).hexdigest()[:8]}-{seed}"
         drawn = hashlib.sha256(f"{self._seed}/refit/{seed}".encode()).digest()[:4]
         return TrialSpec(
             trial_id=f"{recipe.role}-{seed}",
             values=recipe.values,
             seed=int.from_bytes(drawn, "big") >> 1,
-            epochs=stop or recipe.epochs,
+            epochs=recipe.stop or recipe.epochs,
             directory=self._known_folder(self._directory.refit_dir / folder),
             keep_best=True,
             early_stopping=recipe.patience,
@@ -425,24 +408,23 @@ class Trainer:
         )
 
     def _on_message(self, message: TrialMessage) -> None:
-        recipe, seed, spec = self._running[message.trial_id]
         if isinstance(message, EpochRecord):
-            if message.epoch in self._journaled[message.trial_id]:
+            journaled = self._journaled[message.trial_id]
+            if message.epoch in journaled:
                 return  # found again on disk
-            self._journaled[message.trial_id].add(message.epoch)
+            journaled.add(message.epoch)
             self._report(
                 EventKind.REFIT_EPOCH,
-                role=recipe.role,
-                seed=seed,
+                message.trial_id,
                 epoch=message.epoch,
                 metrics=message.metrics,
                 seconds=message.seconds,
             )
         elif isinstance(message, TrialStarted):
+            recipe, _, spec = self._running[message.trial_id]
             self._report(
                 EventKind.REFIT_STARTED,
-                role=recipe.role,
-                seed=seed,
+                message.trial_id,
                 epochs=spec.epochs,
                 values=recipe.values,
                 folder=spec.directory.name,
@@ -451,14 +433,14 @@ class Trainer:
                 all_epochs=self._all_epochs,
             )
         else:
-            self._report(EventKind.WORKER_LOST, **dataclasses.asdict(message))
+            lost = dataclasses.asdict(message)
+            self._listener(self._directory.append(EventKind.WORKER_LOST, **lost))
 
     def _end(self, result: TrialResult) -> None:
         recipe, seed, spec = self._running[result.trial_id]
         self._report(
             EventKind.REFIT_ENDED,
-            role=recipe.role,
-            seed=seed,
+            result.trial_id,
             folder=spec.directory.name,
             kept_epoch=result.best_epoch,
             epochs=len(result.epochs),
@@ -481,8 +463,9 @@ class Trainer:
             score=kept.metrics.get(self._objective, math.nan) if result.learned else math.nan,
         )
 
-    def _report(self, kind: EventKind, **fields: Any) -> None:
-        self._listener(self._directory.append(kind, **fields))
+    def _report(self, kind: EventKind, trial_id: str, **fields: Any) -> None:
+        recipe, seed, _ = self._running[trial_id]
+        self._listener(self._directory.append(kind, role=recipe.role, seed=seed, **fields))
 
 
 def finished(events: Sequence[Event]) -> set[str]:
@@ -492,10 +475,6 @@ def finished(events: Sequence[Event]) -> set[str]:
         for event in events
         if event["event"] == EventKind.REFIT_ENDED and not event["failure"]
     }
-
-
-def _is_finished(folder: Path, done: set[str]) -> bool:
-    return folder.name in done and (folder / checkpoint.BEST).exists()
 
 
 def _journaled(events: Sequence[Event], role: str, seed: int, spec: TrialSpec) -> set[int]:
@@ -518,26 +497,9 @@ def _journaled(events: Sequence[Event], role: str, seed: int, spec: TrialSpec) -
     return known
 
 
-def best_of(networks: Sequence[Retrained], objective: str) -> Retrained:
-    """Return the network with the best validation score; NaN counts as the worst."""
-    return min(networks, key=lambda one: cost(objective, one.score))
-
-
-def ensemble(members: Sequence[Retrained], objective: str) -> Retrained:
-    """Return the ensemble of the networks of one recipe."""
-    return dataclasses.replace(
-        best_of(members, objective),
-        seed=None,
-        parameters=sum(member.parameters for member in members),
-        score=statistics.fmean(member.score for member in members),
-        members=tuple(members),
-    )
-
-
-def _describe(
-    config: RunConfig, recipe: Recipe, won: Sequence[Retrained], combined: Retrained | None
-) -> RetrainingRecipe:
+def _describe(config: RunConfig, recipe: Recipe, won: Sequence[Retrained]) -> RetrainingRecipe:
     final = any(network.final_weights for network in won)
+    together = len(won) if config.ensemble and len(won) > 1 else None
     notes = []
     if final:
         notes.append(
@@ -545,10 +507,11 @@ def _describe(
             "validation found best; its validation scores and threshold are those of the network "
             "trained on train alone, since none of its own images are left to validate on."
         )
-    if combined is not None:
+    if together:
         notes.append(
-            f"The winner is the mean probability of {len(won)} networks, one per seed, with "
-            f"{combined.parameters:,} parameters together; the baseline is a single network."
+            f"The winner is the mean probability of {together} networks, one per seed, with "
+            f"{sum(network.parameters for network in won):,} parameters together; the baseline is "
+            "a single network."
         )
     return RetrainingRecipe(
         trained_as=recipe.role,
@@ -557,7 +520,7 @@ def _describe(
         patience=recipe.patience,
         precision=recipe.precision,
         trained_on=(config.refit_on if final else RefitOn.TRAIN).value,
-        kept_epochs={network.seed or 0: network.kept_epoch for network in won},
-        ensemble=len(won) if combined else None,
+        kept_epochs={network.seed: network.kept_epoch for network in won},
+        ensemble=together,
         notes=tuple(notes),
     )

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from search import backend
-from search.config import CalibrationKind, RunConfig
+from search.config import CalibrationKind, RunConfig, cost
 from search.data.prepare import SealedTest
 from search.errors import DataError
 from search.journal import EventKind
@@ -58,7 +58,7 @@ from search.scoring.predictions import (
     predict_subset,
     write_predictions_csv,
 )
-from search.scoring.retrain import Retrained, Retraining, best_of
+from search.scoring.retrain import Retrained, Retraining
 from search.scoring.threshold import choose_threshold
 from search.tuning import checkpoint
 from search.tuning.model import Setting, build_model
@@ -77,7 +77,8 @@ class Network:
     """A configuration retrained with a seed, or an ensemble, ready to predict.
 
     Attributes:
-        trained: What it is.
+        trained: What it is: one network, or several whose mean probability counts.
+        seed: Its seed, None for an ensemble.
         model: The Keras model that is tested and exported, uncalibrated.
         temperature: By which its logits are divided, see `calibration`.
         note: Why no temperature could be fitted, or "".
@@ -86,16 +87,17 @@ class Network:
     """
 
     def __init__(
-        self, trained: Retrained, *, config: RunConfig, setting: Setting, calibrate: bool
+        self, *trained: Retrained, config: RunConfig, setting: Setting, calibrate: bool
     ) -> None:
         """Load the weights, fit the temperature, and choose the threshold on validation."""
         self.trained = trained
+        self.seed = trained[0].seed if len(trained) == 1 else None
         self.test: Predictions | None = None
         self._val, views = setting.dataset.val, setting.dataset.views
         # What validates was trained without these images, and what is tested maybe with them.
         self.model = self._validating = _load(trained, config, setting)
         twin = ""
-        if trained.final_weights:
+        if trained[0].final_weights:
             self.model = _load(trained, config, setting, final=True)
             twin = ", by the network trained without validation images"
         self.temperature, self.note = 1.0, ""
@@ -129,14 +131,15 @@ class Network:
         return dataclasses.replace(found, probabilities=probabilities)
 
 
-def _load(trained: Retrained, config: RunConfig, setting: Setting, *, final: bool = False) -> Any:
-    """Return a network in float32: as validated, or as trained in the end."""
-    if trained.members:
-        return ensemble_of([_load(one, config, setting, final=final) for one in trained.members])
-    model = build_model(setting, trained.recipe.values, config.seed)
-    weights = trained.final_weights if final else None
-    checkpoint.load(model, weights or trained.weights_file)
-    return model
+def _load(
+    trained: Sequence[Retrained], config: RunConfig, setting: Setting, *, final: bool = False
+) -> Any:
+    """Return a network in float32, or the ensemble of several: as validated, or as of the end."""
+    models = []
+    for one in trained:
+        models.append(build_model(setting, one.recipe.values, config.seed))
+        checkpoint.load(models[-1], (one.final_weights if final else None) or one.weights_file)
+    return ensemble_of(models) if len(models) > 1 else models[0]
 
 
 class Side(NamedTuple):
@@ -179,10 +182,11 @@ def decide(
     Raises:
         StorageError: The disk is full or read-only.
     """
-    baseline = _side(BASELINE, retraining.baseline, None, config, setting)
-    winner = _side(WINNER, retraining.winner, retraining.ensemble, config, setting)
+    combined = retraining.recipe.ensemble is not None
+    baseline = _side(BASELINE, retraining.baseline, config, setting, combined=False)
+    winner = _side(WINNER, retraining.winner, config, setting, combined=combined)
     networks = {
-        (side.role, network.trained.seed): network
+        (side.role, network.seed): network
         for side in (winner, baseline)
         for network in side.networks + side.ensemble
     }
@@ -210,11 +214,11 @@ def decide(
             depth=dataset.report.depth,
             classes=dataset.classes,
             role=WINNER,
-            seed=best.trained.seed,
+            seed=best.seed,
             notice=SYNTHETIC_NOTICE if dataset.synthetic else "",
             run=directory.name,
             versions=backend.versions(),
-            values=best.trained.recipe.values,
+            values=best.trained[0].recipe.values,
             fingerprint=dataset.fingerprint,
         ),
         temperature=best.temperature,
@@ -225,20 +229,18 @@ def decide(
 
 
 def _side(
-    role: str,
-    trained: Sequence[Retrained],
-    combined: Retrained | None,
-    config: RunConfig,
-    setting: Setting,
+    role: str, trained: Sequence[Retrained], config: RunConfig, setting: Setting, *, combined: bool
 ) -> Side:
     calibrate = config.calibrate is not CalibrationKind.NONE
-    everything = [*trained, combined] if combined else trained
-    networks = tuple(
-        Network(one, config=config, setting=setting, calibrate=calibrate) for one in everything
-    )
-    exported = everything.index(combined or best_of(trained, config.choice))
-    count = len(trained)
-    return Side(role, networks[:count], networks[count:], networks[exported])
+
+    def ready(*some: Retrained) -> Network:
+        return Network(*some, config=config, setting=setting, calibrate=calibrate)
+
+    networks = tuple(ready(one) for one in trained)
+    ensemble = (ready(*trained),) if combined else ()
+    # NaN counts as the worst.
+    best = min(networks, key=lambda one: cost(config.choice, one.trained[0].score))
+    return Side(role, networks, ensemble, *ensemble or [best])
 
 
 def evaluate_test(
@@ -301,11 +303,9 @@ def _compare(
     tests: dict[str, McNemar] = {}
     means: dict[str, SeedDifference] = {}
     if tested:
-        ours, theirs = (
-            tested[side.role, side.exported.trained.seed] for side in (winner, baseline)
-        )
+        ours, theirs = (tested[side.role, side.exported.seed] for side in (winner, baseline))
         difference, tests = compare(ours, theirs, seed=config.seed)
-        seeds, others = ([one.trained.seed for one in side.networks] for side in sides)
+        seeds, others = ([one.seed for one in side.networks] for side in sides)
         if len(seeds) > 1 and seeds == others:
             means = paired_differences(
                 [tested[WINNER, seed] for seed in seeds],
@@ -363,18 +363,18 @@ def _scored(side: Side, *, seed: int) -> Scored:
                 found,
                 network.threshold,
                 role=side.role,
-                seed=network.trained.seed,
+                seed=network.seed,
                 bootstrap_seed=seed,
             )
             for network, found in pairs
             if found is not None
         )
 
-    exported = side.exported.trained
+    exported = side.exported
     return Scored(
         role=side.role,
-        values=exported.recipe.values,
-        parameters=exported.parameters,
+        values=exported.trained[0].recipe.values,
+        parameters=sum(one.parameters for one in exported.trained),
         exported_seed=exported.seed,
         test=evaluations(side.networks, Split.TEST),
         validation=evaluations(side.networks, Split.VALIDATION),

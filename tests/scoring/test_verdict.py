@@ -20,7 +20,7 @@ from search.scoring import verdict
 from search.scoring.bootstrap import MEAN_METRICS
 from search.scoring.loading import load_model
 from search.scoring.predictions import PREDICTION_FILES, evaluate, read_predictions_csv
-from search.scoring.retrain import Recipe, Retrained, Retraining, ensemble
+from search.scoring.retrain import Recipe, Retrained, Retraining
 from search.scoring.verdict import compare, decide
 from tests.tiny_data import tiny_data
 
@@ -53,9 +53,7 @@ def retraining(tmp_path_factory):
         trained_as="finalist_1", epochs=3, seeds=2, patience=0, precision="float32",
         trained_on="train", kept_epochs={0: 2, 1: 2},
     )  # fmt: skip
-    return Retraining(
-        baseline=networks("baseline", 1), winner=winner, ensemble=None, recipe=recipe, finalists=()
-    )
+    return Retraining(baseline=networks("baseline", 1), winner=winner, recipe=recipe, finalists=())
 
 
 @pytest.fixture
@@ -159,8 +157,8 @@ def test_without_a_test_set_there_is_no_difference(decided):
 
 
 def test_an_ensemble_is_scored_beside_its_members_and_exported(decided, retraining):
-    combined = ensemble(retraining.winner, "loss")
-    comparison, directory, _ = decided(retraining._replace(ensemble=combined))
+    together = dataclasses.replace(retraining.recipe, ensemble=2)
+    comparison, directory, _ = decided(retraining._replace(recipe=together))
     assert comparison.winner.exported_seed is None
     assert len(comparison.winner.test) == 2
     (whole,) = comparison.winner.ensemble_test
