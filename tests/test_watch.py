@@ -55,35 +55,40 @@ def run(tmp_path):
     return made
 
 
-@pytest.fixture
-def watching(monkeypatch):
-    """Set once the run is being followed; without it a busy machine lets the run end before."""
-    begun = threading.Event()
-    take_in = watch.Watched._take_in
-
-    def noted(self):
-        begun.set()
-        take_in(self)
-
-    monkeypatch.setattr(watch.Watched, "_take_in", noted)
-    return begun
-
-
 def append(run, events):
     with run.journal_file.open("a") as handle:
         for event in events:
             handle.write(json.dumps(event) + "\n")
 
 
-@contextlib.contextmanager
-def meanwhile(act):
-    """Do something in the background while the run is watched."""
-    thread = threading.Thread(target=act)
-    thread.start()
-    try:
-        yield
-    finally:
-        thread.join()
+@pytest.fixture
+def follow(run, monkeypatch):
+    """Return a function that watches the run; what has it acts once it is followed, and ends."""
+    held, followed = threading.Event(), threading.Event()
+    take_in = watch.Watched._take_in
+
+    def noted(self):
+        followed.set()
+        take_in(self)
+
+    monkeypatch.setattr(watch.Watched, "_take_in", noted)
+
+    def watched(act, *options):
+        def process():
+            with run.lock():
+                held.set()
+                followed.wait(30)
+                act()
+
+        thread = threading.Thread(target=process)
+        thread.start()
+        try:
+            held.wait()
+            return watch.main([str(run.root), *options])
+        finally:
+            thread.join()
+
+    return watched
 
 
 def flat(text):
@@ -122,22 +127,15 @@ def test_once_says_that_a_process_died(run, capsys):
     assert "--resume --name first" in flat(out)
 
 
-def test_a_run_is_followed_in_dated_lines_to_its_verdict(run, capsys, watching):
-    held = threading.Event()
-
+def test_a_run_is_followed_in_dated_lines_to_its_verdict(run, capsys, follow):
     def go_on():
-        with run.lock():
-            held.set()
-            watching.wait(30)
-            for event in EVENTS[BEGUN:]:
-                append(run, [event])
-            time.sleep(0.2)
-            shutil.copy(RECORDED / "evaluation.json", run.root)
-            run.write_json("manifest.json", {})
+        for event in EVENTS[BEGUN:]:
+            append(run, [event])
+        time.sleep(0.2)
+        shutil.copy(RECORDED / "evaluation.json", run.root)
+        run.write_json("manifest.json", {})
 
-    with meanwhile(go_on):
-        held.wait()
-        assert watch.main([str(run.root)]) == 0
+    assert follow(go_on) == 0
     out = capsys.readouterr().out
     assert re.search(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  watching first: search: ", out)
     assert "search ended: 6 trials, 11 epochs" in out
@@ -146,65 +144,30 @@ def test_a_run_is_followed_in_dated_lines_to_its_verdict(run, capsys, watching):
     assert "search.report" in out
 
 
-def test_a_run_that_was_stopped_in_order_is_told_with_exit_code_0(run, capsys, watching):
-    held = threading.Event()
-
-    def stop():
-        with run.lock():
-            held.set()
-            watching.wait(30)
-            append(run, [{"event": "stopped", "time": time.time(), "reason": "as asked"}])
-
-    with meanwhile(stop):
-        held.wait()
-        assert watch.main([str(run.root), "--no-live"]) == 0
+def test_a_run_that_was_stopped_in_order_is_told_with_exit_code_0(run, capsys, follow):
+    stopped = {"event": "stopped", "time": time.time(), "reason": "as asked"}
+    assert follow(lambda: append(run, [stopped]), "--no-live") == 0
     assert "the run was stopped (as asked); the command" in capsys.readouterr().out
 
 
-def test_a_run_whose_process_is_gone_is_told_with_exit_code_1(run, capsys, watching):
-    held = threading.Event()
-
-    def die():
-        with run.lock():
-            held.set()
-            watching.wait(30)
-
-    with meanwhile(die):
-        held.wait()
-        assert watch.main([str(run.root)]) == 1
+def test_a_run_whose_process_is_gone_is_told_with_exit_code_1(capsys, follow):
+    assert follow(lambda: None) == 1
     assert "is gone and the run is unfinished" in capsys.readouterr().out
 
 
-def test_a_run_that_is_removed_ends_the_watching_with_exit_code_2(run, capsys, watching):
-    held = threading.Event()
-
-    def remove():
-        with run.lock():
-            held.set()
-            watching.wait(30)
-            # At once, where `rm -r` may leave the journal last and look like a dead run first.
-            run.root.rename(run.root.with_name("elsewhere"))
-
-    with meanwhile(remove):
-        held.wait()
-        assert watch.main([str(run.root)]) == 2
+def test_a_run_that_is_removed_ends_the_watching_with_exit_code_2(run, capsys, follow):
+    # At once, where `rm -r` may leave the journal last and look like a dead run first.
+    assert follow(lambda: run.root.rename(run.root.with_name("elsewhere"))) == 2
     assert "removed or renamed while it was watched" in capsys.readouterr().err
 
 
-def test_a_run_that_is_begun_again_is_followed_from_its_new_beginning(run, capsys, watching):
-    held = threading.Event()
-
+def test_a_run_that_is_begun_again_is_followed_from_its_new_beginning(run, capsys, follow):
     def begin_again():
-        with run.lock():
-            held.set()
-            watching.wait(30)
-            run.journal_file.unlink()
-            append(run, [{**event, "time": event["time"] + 9} for event in EVENTS[:ENDED]])
-            time.sleep(0.2)
+        run.journal_file.unlink()
+        append(run, [{**event, "time": event["time"] + 9} for event in EVENTS[:ENDED]])
+        time.sleep(0.2)
 
-    with meanwhile(begin_again):
-        held.wait()
-        assert watch.main([str(run.root)]) == 1
+    assert follow(begin_again) == 1
     out = capsys.readouterr().out
     assert "begun again" in out
     assert "first: search: 11/11 epochs" in out

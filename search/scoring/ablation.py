@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
-from itertools import groupby
 from pathlib import Path
 
 from search.config import RunConfig
@@ -147,8 +146,13 @@ class Ablation:
             known=self._known_folders(),
         )
         # What is equally long is trained together: the learning rate's schedule spans the epochs.
-        for epochs, group in groupby(sorted(self.recipes, key=_epochs), key=_epochs):
-            wanted = [(recipe, seed) for recipe in group for seed in range(self.repeats)]
+        for epochs in sorted({recipe.epochs for recipe in self.recipes}):
+            wanted = [
+                (recipe, seed)
+                for recipe in self.recipes
+                if recipe.epochs == epochs
+                for seed in range(self.repeats)
+            ]
             trainer.train(wanted, self.stage.refit_setting(epochs=epochs))
         trainer.require(*self.bases.values())
         tested = evaluate_test(
@@ -158,7 +162,27 @@ class Ablation:
             directory=self.directory,
             reporter=self.reporter,
         )
-        report = self._report(trainer, tested, dataset)
+        effects = tuple(
+            self._effect(trainer, base, change, recipe, tested)
+            for base, change, recipe in self.changes
+        )
+        images = {"val": len(dataset.val), "perturbed": len(dataset.views)}
+        for _, predicted in tested.values():
+            images["test"] = len(predicted.labels)
+        report = AblationReport(
+            run=self.run.name,
+            finished=datetime.now(UTC).isoformat(timespec="seconds"),
+            synthetic=dataset.synthetic,
+            objective=self.config.choice,
+            epochs=self.epochs,
+            repeats=self.repeats,
+            images=images,
+            test_evaluations=len(tested),
+            times_evaluated=times_evaluated(self.directory),
+            notes=(*self.notes, *_cautions(effects)),
+            bases=tuple(trainer.finalist(recipe) for recipe in self.bases.values()),
+            effects=effects,
+        )
         self.directory.write_json(FILE, report)
         return report
 
@@ -232,31 +256,6 @@ class Ablation:
                 yield (recipe.role, one.seed), network
                 release_memory()
 
-    def _report(
-        self, trainer: Trainer, tested: dict[NetworkKey, Tested], dataset: Dataset
-    ) -> AblationReport:
-        effects = tuple(
-            self._effect(trainer, base, change, recipe, tested)
-            for base, change, recipe in self.changes
-        )
-        images = {"val": len(dataset.val), "perturbed": len(dataset.views)}
-        for _, predicted in tested.values():
-            images["test"] = len(predicted.labels)
-        return AblationReport(
-            run=self.run.name,
-            finished=datetime.now(UTC).isoformat(timespec="seconds"),
-            synthetic=dataset.synthetic,
-            objective=self.config.choice,
-            epochs=self.epochs,
-            repeats=self.repeats,
-            images=images,
-            test_evaluations=len(tested),
-            times_evaluated=times_evaluated(self.directory),
-            notes=(*self.notes, *_cautions(effects)),
-            bases=tuple(trainer.finalist(recipe) for recipe in self.bases.values()),
-            effects=effects,
-        )
-
     def _effect(
         self,
         trainer: Trainer,
@@ -266,28 +265,27 @@ class Ablation:
         tested: dict[NetworkKey, Tested],
     ) -> Effect:
         """Return what one change did, from the seeds that have both networks."""
-        unchanged = {one.seed: one for one in trainer.networks(self.bases[base])}
-        networks = trainer.networks(recipe)
-        pairs = [(one, unchanged[one.seed]) for one in networks if one.seed in unchanged]
-        about = trainer.finalist(recipe)
-        if not pairs:
+        about, before = trainer.finalist(recipe), trainer.finalist(self.bases[base])
+        seeds = sorted(about.scores.keys() & before.scores.keys())
+        if not seeds:
             failure = about.failure or "no seed was trained both with and without the change"
             return Effect(base=base, change=change, failure=failure)
-        validation = over_seeds([one.score - other.score for one, other in pairs])
+        validation = over_seeds([about.scores[seed] - before.scores[seed] for seed in seeds])
         test: dict[str, SeedDifference] = {}
         outcome = Outcome.UNDECIDED
         if tested:
-            ours, theirs = (
-                [tested[role, one.seed] for one, _ in pairs] for role in (recipe.role, base)
+            test = paired_differences(
+                [tested[recipe.role, seed] for seed in seeds],
+                [tested[base, seed] for seed in seeds],
+                seed=self.config.seed,
             )
-            test = paired_differences(ours, theirs, seed=self.config.seed)
             first = test[MEAN_METRICS[0]]
             outcome = judge(MEAN_METRICS[0], first.over_patients, first.over_seeds)
         return Effect(
             base=base,
             change=change,
             parameters=about.parameters,
-            scores={one.seed: one.score for one, _ in pairs},
+            scores={seed: about.scores[seed] for seed in seeds},
             validation=validation,
             validation_outcome=judge(self.config.choice, validation),
             test=test,
@@ -306,7 +304,3 @@ def _cautions(effects: Sequence[Effect]) -> list[str]:
             "choose from: on validation they look a little better than they are."
         )
     return notes
-
-
-def _epochs(recipe: Recipe) -> int:
-    return recipe.epochs

@@ -43,7 +43,6 @@ from search.scoring.formats import (
     Format,
     LoadedModel,
     ModelMetadata,
-    missing_text,
 )
 from search.scoring.loading import METADATA_FILE, SAVED_MODEL_METADATA, load_model
 from search.scoring.predictions import predict_images
@@ -110,7 +109,20 @@ def export_all(
     # in the exports' batches: for another size a GPU may choose another algorithm, which rounds
     # differently.
     wanted = scaled(predict_images(network, images, batch_size=_BATCH), temperature)
-    exports = [keras_export(model_file, images=images, probabilities=wanted)]
+    found = predict_images(load_model(model_file).model, images, batch_size=_BATCH)
+    largest = float(np.abs(found - wanted).max())
+    exports = [
+        ExportRecord(
+            format=KERAS.name,
+            path=KERAS.file,
+            status=WRITTEN if largest <= TOLERANCE else FAILED,
+            reason="" if largest <= TOLERANCE else _too_different("the network", largest),
+            bytes=model_file.stat().st_size,
+            images=len(images),
+            max_difference=largest,
+            runtime=KERAS.runtime_version,
+        )
+    ]
     exports += [
         convert(model_file, name.value, images=images)
         for name in formats
@@ -220,49 +232,17 @@ def _is_random(layer: keras.layers.Layer) -> bool:
 
 
 def ensemble_of(members: Sequence[keras.Model]) -> keras.Model:
-    """Return a model that gives the mean probability of at least two networks.
+    """Return a model that gives the mean probability of at least two networks of equal input.
 
     They stay whole inside it, one layer each, so that `gradcam.networks` finds them: copies in
     float32, without their random layers.
-
-    Raises:
-        ValueError: Fewer than two networks, or their inputs differ.
     """
-    shapes = {member.inputs[0].shape for member in members}
-    if len(members) < 2 or len(shapes) != 1:
-        raise ValueError(
-            f"an ensemble of {len(members)} networks with inputs {sorted(map(str, shapes))}: "
-            "needs at least two, all with the same input"
-        )
     copies = [inference_copy(member, name=f"member_{i}") for i, member in enumerate(members)]
     inputs = keras.Input(members[0].inputs[0].shape[1:], dtype="uint8", name=INPUT)
     outputs = keras.layers.Average(dtype="float32", name="mean_probability")(
         [copy(inputs) for copy in copies]
     )
     return keras.Model(inputs, outputs, name="ensemble")
-
-
-def keras_export(path: Path, *, images: np.ndarray, probabilities: np.ndarray) -> ExportRecord:
-    """Return the row of `exports.json` of an exported Keras model.
-
-    Args:
-        path: The file; it stays where it is, also where the status is "failed".
-        images: `uint8` (n, S, S, channels), validation images.
-        probabilities: `float64` (n,), the network's for them.
-    """
-    found = predict_images(load_model(path).model, images, batch_size=_BATCH)
-    difference = float(np.abs(found - probabilities).max())
-    alike = difference <= TOLERANCE  # False for NaN
-    return ExportRecord(
-        format=KERAS.name,
-        path=path.name,
-        status=WRITTEN if alike else FAILED,
-        reason="" if alike else _too_different("the network", difference),
-        bytes=path.stat().st_size,
-        images=len(images),
-        max_difference=difference,
-        runtime=KERAS.runtime_version,
-    )
 
 
 def convert(
@@ -285,7 +265,7 @@ def convert(
     target = model_file.with_name(form.file)
     failed = ExportRecord(format=name, path=form.file, status=FAILED)
     if form.missing:
-        return dataclasses.replace(failed, reason=missing_text(form))
+        return dataclasses.replace(failed, reason=form.missing)
     with (
         storage_errors(target),
         tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{form.file}.") as folder,

@@ -46,28 +46,30 @@ FAILED = "failed"
 """
 
 
-@dataclass(frozen=True, kw_only=True)
-class Format:
+class Format(NamedTuple):
     """One format.
 
     Attributes:
         name: As `--export` takes it.
         file: Name of the export in a run directory.
         modules: What must be importable to write it and read it back.
-        extra: The extra of this project that brings them, "" if it needs none.
         runtime: The distribution that runs it.
+        extra: The extra of this project that brings them, "" if it needs none.
     """
 
     name: str
     file: str
     modules: tuple[str, ...]
-    extra: str = ""
     runtime: str
+    extra: str = ""
 
     @property
-    def missing(self) -> list[str]:
-        """Return the modules that are not installed; imports none of them."""
-        return [name for name in self.modules if importlib.util.find_spec(name) is None]
+    def missing(self) -> str:
+        """Return which packages it lacks and how to get them, "" if none; imports none of them."""
+        lacking = [name for name in self.modules if importlib.util.find_spec(name) is None]
+        wanted = f".[{self.extra}]" if self.extra else "."
+        text = f"needs {', '.join(lacking)}, not installed; pip install -e '{wanted}'"
+        return text if lacking else ""
 
     @property
     def runtime_version(self) -> str:
@@ -78,28 +80,23 @@ class Format:
             return self.runtime
 
 
-KERAS = Format(name="keras", file="model.keras", modules=("keras",), runtime="keras")
+KERAS = Format("keras", "model.keras", modules=("keras",), runtime="keras")
 
 FORMATS = {
     form.name: form
     for form in (
         KERAS,
+        Format("saved_model", "model.saved_model", modules=("tensorflow",), runtime="tensorflow"),
         Format(
-            name="saved_model",
-            file="model.saved_model",
-            modules=("tensorflow",),
-            runtime="tensorflow",
-        ),
-        Format(
-            name="onnx",
-            file="model.onnx",
+            "onnx",
+            "model.onnx",
             modules=("tensorflow", "tf2onnx", "onnx", "onnxruntime"),
             extra="onnx",
             runtime="onnxruntime",
         ),
         Format(
-            name="litert",
-            file="model.tflite",
+            "litert",
+            "model.tflite",
             modules=("tensorflow", "ai_edge_litert"),
             extra="litert",
             runtime="ai-edge-litert",
@@ -172,15 +169,9 @@ def require(names: Iterable[str]) -> None:
     Raises:
         ConfigurationError: Names the packages that are missing and the command that brings them.
     """
-    for form in (FORMATS[name] for name in names):
-        if form.missing:
-            raise ConfigurationError(f"--export {form.name}: {missing_text(form)}")
-
-
-def missing_text(form: Format) -> str:
-    """Return which packages a format lacks and how to get them."""
-    wanted = f".[{form.extra}]" if form.extra else "."
-    return f"needs {', '.join(form.missing)}, not installed; pip install -e '{wanted}'"
+    for name in names:
+        if missing := FORMATS[name].missing:
+            raise ConfigurationError(f"--export {name}: {missing}")
 
 
 def format_of(path: Path) -> Format:

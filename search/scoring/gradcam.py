@@ -45,12 +45,7 @@ from search.scoring.predictions import (
 FEWEST_PLACES = 4
 """Places along a side of the map, where any convolution has so many."""
 
-CONVOLUTIONS = (
-    keras.layers.Conv2D,
-    keras.layers.SeparableConv2D,
-    keras.layers.DepthwiseConv2D,
-)
-
+CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.SeparableConv2D, keras.layers.DepthwiseConv2D)
 
 PER_GROUP = 4
 """Images of each group: missed, false alarm, found, rightly negative."""
@@ -114,8 +109,6 @@ def look(run: RunDirectory, *, warn: Callable[[str], None]) -> list[Heatmap]:
             ).pixels
             for path in shown.paths
         ]
-        if not images:
-            return []
         return explain_images(loaded.model, shown, np.stack(images), threshold=threshold)
     except (DataError, ModelError) as error:
         warn(f"no heatmaps: {error}")
@@ -159,9 +152,7 @@ def explain_images(
     Raises:
         ModelError: See `gradcam`.
     """
-    if not len(images):
-        return []
-    called = (predictions.probabilities >= threshold).tolist()
+    called = predictions.probabilities >= threshold
     found = [gradcam(one, images, called=called) for one in networks(model) or [model]]
     heat = _scaled(np.mean(found, axis=0))
     return [
@@ -179,13 +170,15 @@ def explain_images(
 
 def networks(model: keras.Model) -> list[keras.Model]:
     """Return the networks with convolutions in a model: itself, or those it is wrapped around."""
-    if _convolutions(model):
+    if any(isinstance(layer, CONVOLUTIONS) for layer in model.layers):
         return [model]
     wrapped = [layer for layer in model.layers if isinstance(layer, keras.Model)]
     return [network for layer in wrapped for network in networks(layer)]
 
 
-def gradcam(network: keras.Model, images: np.ndarray, *, called: Sequence[bool]) -> np.ndarray:
+def gradcam(
+    network: keras.Model, images: np.ndarray, *, called: Sequence[bool] | np.ndarray
+) -> np.ndarray:
     """Return the heatmaps of some images.
 
     Args:
@@ -204,7 +197,7 @@ def gradcam(network: keras.Model, images: np.ndarray, *, called: Sequence[bool])
     """
     below, above, kernel, bias = _halves(network)
     maps = keras.ops.convert_to_numpy(below(images, training=False))
-    signs = np.where(np.asarray(called, dtype=bool), 1.0, -1.0).astype(np.float32)
+    signs = np.where(called, 1.0, -1.0).astype(np.float32)
     slopes = _gradient(above, kernel, bias, maps, signs)
     weights = slopes.mean(axis=(1, 2), keepdims=True)
     heat = np.maximum((weights * maps).sum(axis=-1, keepdims=True), 0).astype(np.float32)
@@ -212,10 +205,6 @@ def gradcam(network: keras.Model, images: np.ndarray, *, called: Sequence[bool])
         _scaled(heat), images.shape[1:3], interpolation="bicubic", data_format="channels_last"
     )
     return np.clip(keras.ops.convert_to_numpy(large)[..., 0], 0.0, 1.0).astype(np.float32)
-
-
-def _convolutions(network: keras.Model) -> list[keras.layers.Layer]:
-    return [layer for layer in network.layers if isinstance(layer, CONVOLUTIONS)]
 
 
 def _scaled(heat: np.ndarray) -> np.ndarray:
@@ -226,8 +215,7 @@ def _scaled(heat: np.ndarray) -> np.ndarray:
 
 def _halves(network: keras.Model) -> tuple[keras.Model, keras.Model, np.ndarray, np.ndarray]:
     """Split a network at its last convolution and before its last unit."""
-    convolutions = _convolutions(network)
-    fine = [c for c in convolutions if min(c.output.shape[1:3]) >= FEWEST_PLACES]
+    convolutions = [layer for layer in network.layers if isinstance(layer, CONVOLUTIONS)]
     last = network.layers[-1]
     ends_well = (
         isinstance(last, keras.layers.Dense)
@@ -239,21 +227,16 @@ def _halves(network: keras.Model) -> tuple[keras.Model, keras.Model, np.ndarray,
             f"network {network.name}: Grad-CAM needs a convolution and a last layer "
             'Dense(1, activation="sigmoid")'
         )
-    maps = _normalized(network, (fine or convolutions)[-1].output)
-    # A list of one input would have to be called with a list of one array.
-    inputs = network.inputs[0] if len(network.inputs) == 1 else network.inputs
-    below = keras.Model(inputs, maps)
+    fine = [c for c in convolutions if min(c.output.shape[1:3]) >= FEWEST_PLACES]
+    maps = (fine or convolutions)[-1].output
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.BatchNormalization) and layer.input is maps:
+            maps = layer.output
+            break
+    below = keras.Model(network.inputs[0], maps)
     above = keras.Model(maps, last.input)
     kernel, bias = (keras.ops.convert_to_numpy(v).astype(np.float32) for v in last.weights)
     return below, above, kernel, bias
-
-
-def _normalized(network: keras.Model, maps: Any) -> Any:
-    """Return the maps as the batch normalization right after them, if any, gives them on."""
-    for layer in network.layers:
-        if isinstance(layer, keras.layers.BatchNormalization) and layer.input is maps:
-            return layer.output
-    return maps
 
 
 def _gradient(

@@ -28,7 +28,6 @@ from search.scoring.formats import (
     LoadedModel,
     ModelMetadata,
     format_of,
-    missing_text,
 )
 
 METADATA_FILE = f"{METADATA}.json"
@@ -51,7 +50,7 @@ def load_model(path: Path) -> LoadedModel:
     """
     form = format_of(path)
     if form.missing:
-        raise ModelError(f"{path}: {missing_text(form)}")
+        raise ModelError(f"{path}: {form.missing}")
     try:
         text = _stored_metadata(form, path)
     except PermissionError as error:

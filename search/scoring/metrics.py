@@ -11,8 +11,6 @@ files.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from search.records import McNemar
@@ -55,7 +53,7 @@ def threshold_metrics(
         ValueError: See `check_images`.
     """
     labels, probabilities = check_images(labels, probabilities)
-    found = weighted_threshold_metrics(labels, probabilities, threshold, _ones(labels))
+    found = weighted_threshold_metrics(labels, probabilities, threshold, np.ones((1, labels.size)))
     return {name: float(values[0]) for name, values in found.items()}
 
 
@@ -79,7 +77,7 @@ def ranking_metrics(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, 
         ValueError: See `check_images`.
     """
     labels, probabilities = check_images(labels, probabilities)
-    found = weighted_ranking_metrics(labels, probabilities, _ones(labels))
+    found = weighted_ranking_metrics(labels, probabilities, np.ones((1, labels.size)))
     return {name: float(values[0]) for name, values in found.items()}
 
 
@@ -90,7 +88,7 @@ def confusion(labels: np.ndarray, probabilities: np.ndarray, threshold: float) -
         ValueError: See `check_images`.
     """
     labels, probabilities = check_images(labels, probabilities)
-    counts = _confusion(labels, probabilities, threshold, _ones(labels))
+    counts = _confusion(labels, probabilities, threshold, np.ones((1, labels.size)))
     return {name: int(values[0]) for name, values in counts.items()}
 
 
@@ -106,7 +104,7 @@ def mcnemar(
     The exact two-sided form: under the null hypothesis an image that only one of the two gets
     right is as likely to be the first's as the second's (McNemar, Psychometrika 12, 1947). It
     counts images as independent, which those of one patient are not; the paired intervals of
-    `bootstrap.paired_difference` do not.
+    `bootstrap.paired_differences` do not.
 
     Args:
         labels: (n,), 0 or 1.
@@ -180,14 +178,14 @@ def weighted_ranking_metrics(
     clipped = np.clip(probabilities, LOSS_CLIP, 1 - LOSS_CLIP)
     losses = -np.where(labels == 1, np.log(clipped), np.log1p(-clipped))
     auc, average_precision = _areas(labels, probabilities, weights)
+    gaps = np.zeros((labels.size, CALIBRATION_BINS))
+    gaps[np.arange(labels.size), calibration_bin(probabilities)] = labels - probabilities
     return {
         "auc": auc,
         "average_precision": average_precision,
         "loss": _ratio(weights @ losses, total),
         "brier": _ratio(weights @ (probabilities - labels) ** 2, total),
-        "expected_calibration_error": _ratio(
-            _calibration_gaps(labels, probabilities, weights), total
-        ),
+        "expected_calibration_error": _ratio(np.abs(weights @ gaps).sum(axis=1), total),
     }
 
 
@@ -217,16 +215,6 @@ def calibration_bin(probabilities: np.ndarray) -> np.ndarray:
     return np.minimum((probabilities * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
 
 
-def _calibration_gaps(
-    labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray
-) -> np.ndarray:
-    """Return, (r,), the sum over bins of |Σ weight · (label − probability)|."""
-    bins = calibration_bin(probabilities)
-    gaps = np.zeros((labels.size, CALIBRATION_BINS))
-    gaps[np.arange(labels.size), bins] = labels - probabilities
-    return np.abs(weights @ gaps).sum(axis=1)
-
-
 def _confusion(
     labels: np.ndarray, probabilities: np.ndarray, threshold: float, weights: np.ndarray
 ) -> dict[str, np.ndarray]:
@@ -244,9 +232,4 @@ def _confusion(
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     numerator = np.asarray(numerator, dtype=np.float64)
     nothing = np.full(numerator.shape, np.nan)
-    quotient: Any = np.divide(numerator, denominator, out=nothing, where=denominator > 0)
-    return np.asarray(quotient)
-
-
-def _ones(labels: np.ndarray) -> np.ndarray:
-    return np.ones((1, labels.size))
+    return np.asarray(np.divide(numerator, denominator, out=nothing, where=denominator > 0))

@@ -13,7 +13,6 @@ from search.scoring.formats import (
     METADATA_VERSION,
     Format,
     format_of,
-    missing_text,
     require,
 )
 from search.scoring.loading import METADATA_FILE, SAVED_MODEL_METADATA, load_model
@@ -45,7 +44,7 @@ def test_a_format_whose_packages_are_missing_is_refused_with_the_command(monkeyp
 
 def test_what_needs_no_extra_names_the_package_itself():
     lacking = Format(name="x", file="x", modules=("no_such_chisel",), runtime="chisel")
-    assert missing_text(lacking).endswith("pip install -e '.'")
+    assert lacking.missing.endswith("pip install -e '.'")
     assert lacking.runtime_version == "chisel"
 
 
@@ -108,7 +107,7 @@ def test_metadata_that_cannot_be_used_are_reported_before_the_model_is_opened(
     tmp_path, form, text, said
 ):
     if FORMATS[form].missing:
-        pytest.skip(missing_text(FORMATS[form]))
+        pytest.skip(FORMATS[form].missing)
     with pytest.raises(ModelError, match=said):
         load_model(with_metadata(tmp_path, form, text))
 
@@ -123,7 +122,7 @@ def test_a_model_whose_configuration_unpacks_to_more_than_any_is_not_read(tmp_pa
 
 def test_a_file_without_metadata_is_foreign(tmp_path):
     if FORMATS["litert"].missing:
-        pytest.skip(missing_text(FORMATS["litert"]))
+        pytest.skip(FORMATS["litert"].missing)
     (tmp_path / "model.tflite").write_bytes(b"TFL3")
     with pytest.raises(ModelError, match=r"no xray_search\.json in it"):
         load_model(tmp_path / "model.tflite")
@@ -132,7 +131,7 @@ def test_a_file_without_metadata_is_foreign(tmp_path):
 @pytest.mark.parametrize("form", ["onnx", "litert"])
 def test_rubbish_is_refused_by_the_runtime_in_one_line(tmp_path, form):
     if FORMATS[form].missing:
-        pytest.skip(missing_text(FORMATS[form]))
+        pytest.skip(FORMATS[form].missing)
     if form == "onnx":
         path = tmp_path / "model.onnx"
         path.write_bytes(b"rubbish")
@@ -151,4 +150,4 @@ def test_a_missing_runtime_is_told(tmp_path, monkeypatch):
 
 
 def test_keras_is_the_one_that_needs_nothing():
-    assert KERAS.missing == []
+    assert KERAS.missing == ""

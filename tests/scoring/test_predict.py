@@ -310,28 +310,12 @@ def test_an_unfinished_runs_model_is_used_and_said_to_be_unchecked(capsys, run_d
     assert unchecked_note(films / "model.keras") == ""
 
 
-@pytest.mark.parametrize("what", ["missing", "unfinished", "damaged"])
-def test_a_model_that_cannot_be_used_is_one_line_and_code_2(capsys, run_dir, films, what):
-    if what == "missing":
-        run_dir = run_dir.parent / "other"
-    elif what == "unfinished":
-        (run_dir / "model.keras").unlink()
-    else:
-        (run_dir / "model.keras").write_bytes(b"PK")
+def test_a_model_that_cannot_be_used_is_one_line_and_code_2(capsys, run_dir, films):
+    (run_dir / "model.keras").write_bytes(b"PK")
     code, out, err = say(capsys, run_dir, films)
     assert (code, out) == (2, "")
-    assert err.splitlines()[-1].startswith("error: ")
+    assert err.startswith("error: ")
     assert err.count("\n") == 1
-
-
-def test_ctrl_c_is_130_without_a_traceback(capsys, run_dir, films, monkeypatch):
-    def interrupt(*arguments, **options):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("search.predict.predict_files", interrupt)
-    RunDirectory(run_dir).write_manifest(MANIFEST)
-    code, out, err = say(capsys, run_dir, films)
-    assert (code, out, err) == (130, "", "error: stopped\n")
 
 
 @pytest.mark.parametrize("command", ["search.predict", "search.evaluate"])

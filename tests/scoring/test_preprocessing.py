@@ -69,11 +69,6 @@ def test_pixels_of_a_large_jpeg_get_what_training_gives_the_file_to_a_gray_level
     assert difference.mean() <= 0.15
 
 
-def test_an_image_of_the_right_size_is_left_as_it_is():
-    pixels = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE), dtype=np.uint8)
-    np.testing.assert_array_equal(by_layer(pixels), pixels)
-
-
 def test_three_equal_channels_are_the_same_as_gray():
     pixels = smooth_image(np.random.default_rng(1), 120, 150)
     np.testing.assert_array_equal(by_layer(np.stack([pixels] * 3, axis=-1)), by_layer(pixels))
