@@ -64,10 +64,25 @@ def write_demo(*, cache_dir: Path, seed: int, progress: Progress = silent) -> Pa
         StorageError: The cache cannot be written.
     """
     root = cache_dir / "demo" / f"v{GENERATOR_VERSION}-seed{seed}" / "chest_xray"
+    images = plan_images(seed)
     with locked(root.parent.with_suffix(".lock"), progress):
-        if not all((root / planned.relative).is_file() for planned in plan_images(seed)):
-            with atomic(root, option="--cache-dir") as temporary:
-                _write(temporary, seed, progress)
+        if all((root / planned.relative).is_file() for planned in images):
+            return root
+        with atomic(root, option="--cache-dir") as temporary:
+
+            def draw(planned: PlannedImage) -> None:
+                draw_planned(planned, seed).save(temporary / planned.relative, quality=92)
+
+            for folder in {(temporary / planned.relative).parent for planned in images}:
+                folder.mkdir(parents=True)
+            (temporary / "README.txt").write_text(
+                f"{SYNTHETIC_NOTICE}\nMade by python -m search.run, seed {seed}. Safe to delete.\n",
+                encoding="utf-8",
+            )
+            with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
+                for done, _ in enumerate(pool.map(draw, images), start=1):
+                    if done % 20 == 0 or done == len(images):
+                        progress("Drawing the synthetic demo", done, len(images))
     return root
 
 
@@ -98,33 +113,6 @@ def plan_images(seed: int) -> list[PlannedImage]:
     return images
 
 
-def draw_planned(planned: PlannedImage, seed: int) -> Image.Image:
-    """Draw one image of the demo."""
-    patient_rng = np.random.default_rng([seed, planned.patient])
-    anatomy = draw_anatomy(patient_rng)
-    opacities = draw_opacities(patient_rng, planned.subtype)
-    rng = np.random.default_rng([seed, planned.patient, planned.index + 1])
-    framing = _draw_framing(rng, distant=planned.distant)
-    width, height = (int(side * rng.uniform(0.9, 1.1)) for side in (256, 220))
-    pixels = draw_image(anatomy, framing, opacities, rng, width=width, height=height)
-    image = Image.fromarray(pixels)
-    ImageDraw.Draw(image).text((4, height - 14), "PHANTOM", fill=200)
-    return image
-
-
-def _draw_framing(rng: np.random.Generator, *, distant: bool) -> Framing:
-    """Draw the framing of one image; the two kinds differ by less than a random crop moves them."""
-    span = rng.normal(0.60 if distant else 0.70, 0.025)
-    zoom = span * rng.normal(1, 0.02)
-    return Framing(
-        apex=float(0.47 - 0.5 * span + rng.normal(0, 0.02)),
-        span=float(span),
-        half_width=float(0.6 * zoom),
-        centre=float(rng.normal(0.5, 0.04)),
-        rotation=float(rng.normal(0, 2.5)),
-    )
-
-
 def _name(subtype: str, number: int, serial: int, index: int) -> str:
     if subtype:
         return f"person{number}_{subtype}_{serial + 1}.jpeg"
@@ -132,133 +120,35 @@ def _name(subtype: str, number: int, serial: int, index: int) -> str:
     return f"{prefix}IM-{number:04d}-{index + 1:04d}.jpeg"
 
 
-def _write(folder: Path, seed: int, progress: Progress) -> None:
-    images = plan_images(seed)
-    for parent in sorted({(folder / planned.relative).parent for planned in images}):
-        parent.mkdir(parents=True)
-    (folder / "README.txt").write_text(
-        f"{SYNTHETIC_NOTICE}\nMade by python -m search.run, seed {seed}. Safe to delete.\n",
-        encoding="utf-8",
-    )
-
-    def work(planned: PlannedImage) -> None:
-        draw_planned(planned, seed).save(folder / planned.relative, quality=92)
-
-    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
-        for done, _ in enumerate(pool.map(work, images), start=1):
-            if done % 20 == 0 or done == len(images):
-                progress("Drawing the synthetic demo", done, len(images))
-
-
 # The phantom.
 
 
-@dataclass(frozen=True, kw_only=True)
-class Anatomy:
-    """What stays the same in all images of one child."""
+def draw_planned(planned: PlannedImage, seed: int) -> Image.Image:
+    """Draw one image of the demo."""
+    # The same in all images of one child: sizes of heart and chest, number and tilt of the ribs,
+    # the spine's displacement, the height of the diaphragm's dome, and the disease.
+    child = np.random.default_rng([seed, planned.patient])
+    heart_scale, ribs = child.normal(1, 0.08), child.uniform(7.5, 9.5)
+    tilt, lean = child.uniform(0.15, 0.35), child.normal(0, 0.02)
+    dome, wall = child.uniform(0.1, 0.2), child.uniform(0.08, 0.2)
+    opacities = _draw_opacities(child, planned.subtype)
 
-    heart: float  # scale of the heart, about 1
-    ribs: float  # number of ribs between apex and diaphragm, about 8
-    tilt: float  # how steeply the ribs descend, about 0.25
-    lean: float  # displacement of the spine, about 0
-    dome: float  # height of the diaphragm's dome, about 0.15
-    wall: float  # thickness of the chest wall beyond the rib cage, about 0.12
-
-
-@dataclass(frozen=True, kw_only=True)
-class Framing:
-    """How the image was centred and how much of the body it takes in, in shares of its sides."""
-
-    apex: float  # height of the apex of the lungs, from the top
-    span: float  # height of the lungs, apex to diaphragm
-    half_width: float  # half the width of the rib cage
-    centre: float  # position of the midline, from the left
-    rotation: float  # degrees
-
-
-@dataclass(frozen=True, kw_only=True)
-class Opacity:
-    """One region of lung that is dense instead of dark."""
-
-    x: float  # centre
-    y: float  # centre
-    width: float  # half width
-    height: float  # half height
-    density: float  # how dense, 0–1, at the centre
-    edge: float  # steepness of its edge: about 6 for a lobe, about 2 for a haze
-
-
-def draw_anatomy(rng: np.random.Generator) -> Anatomy:
-    """Draw a child."""
-    return Anatomy(
-        heart=float(rng.normal(1, 0.08)),
-        ribs=float(rng.uniform(7.5, 9.5)),
-        tilt=float(rng.uniform(0.15, 0.35)),
-        lean=float(rng.normal(0, 0.02)),
-        dome=float(rng.uniform(0.1, 0.2)),
-        wall=float(rng.uniform(0.08, 0.2)),
-    )
-
-
-def draw_opacities(rng: np.random.Generator, subtype: str) -> list[Opacity]:
-    """Draw a disease: a lobe consolidated ("bacteria"), diffuse patches ("virus"), or none ("")."""
-    found = []
-    if subtype == "bacteria":
-        for side in rng.permutation([-1.0, 1.0])[: 1 if rng.random() < 0.75 else 2]:
-            found.append(
-                Opacity(
-                    x=float(side * rng.uniform(0.42, 0.58)),
-                    y=float(rng.choice([0.3, 0.62, 0.72]) + rng.normal(0, 0.05)),
-                    width=float(rng.uniform(0.28, 0.4)),
-                    height=float(rng.uniform(0.18, 0.28)),
-                    density=float(rng.uniform(0.42, 0.62)),
-                    edge=6.0,
-                )
-            )
-    elif subtype == "virus":
-        for index in range(int(rng.integers(8, 13))):
-            side = -1.0 if index % 2 else 1.0
-            found.append(
-                Opacity(
-                    x=float(side * rng.uniform(0.25, 0.72)),
-                    y=float(rng.uniform(0.2, 0.9)),
-                    width=float(rng.uniform(0.12, 0.22)),
-                    height=float(rng.uniform(0.08, 0.16)),
-                    density=float(rng.uniform(0.26, 0.42)),
-                    edge=2.0,
-                )
-            )
-    return found
-
-
-def draw_image(
-    anatomy: Anatomy,
-    framing: Framing,
-    opacities: list[Opacity],
-    rng: np.random.Generator,
-    *,
-    width: int,
-    height: int,
-) -> np.ndarray:
-    """Draw one image.
-
-    Returns:
-        `uint8` (height, width), 0 black (air) to 255 (dense).
-    """
-    x, y = _body_coordinates(framing, width, height)
-    x -= np.float32(anatomy.lean) * y
+    rng = np.random.default_rng([seed, planned.patient, planned.index + 1])
+    x, y = _draw_framing(rng, distant=planned.distant)
+    height, width = x.shape
+    x -= np.float32(lean) * y
     side = np.abs(x)
-    body = _inside(_body_edge(y, anatomy) - side, 0.02)
-    floor = 1 - anatomy.dome * np.cos(np.clip(side - 0.5, -0.6, 0.6) * 2.6) + 0.1 * side**2
+    body = _inside(_body_edge(y, wall) - side, 0.02)
+    floor = 1 - dome * np.cos(np.clip(side - 0.5, -0.6, 0.6) * 2.6) + 0.1 * side**2
     lung = _lungs(x, side, y) * _inside(floor - y, 0.015)
-    heart = _heart(x, y, anatomy.heart)
+    heart = _heart(x, y, heart_scale)
     disease = _disease(x, y, opacities) * _texture(rng, width, height)
     air = lung * (1 - 0.85 * heart) * (1 - np.clip(disease, 0, 0.95))
 
     density = 0.52 * body
     density += 0.1 * body * _inside(y - floor, 0.02)
     density -= 0.36 * air
-    density += 0.1 * _ribs(x, side, y, anatomy) * body
+    density += 0.1 * _ribs(side, y, ribs, tilt) * body
     density += 0.16 * _spine(x, y) * body
     density += 0.12 * _clavicles(side, y) * body
     # The lungs' own vessels, denser towards the hilum.
@@ -266,16 +156,60 @@ def draw_image(
     density = np.clip(density + rng.normal(0.04, 0.02), 0, 1) ** np.exp(rng.normal(0, 0.12))
     density = density * rng.uniform(0.9, 1.15)
     density += rng.normal(0, 0.012, density.shape).astype(np.float32)
-    return np.rint(np.clip(density, 0, 1) * 255).astype(np.uint8)
+    image = Image.fromarray(np.rint(np.clip(density, 0, 1) * 255).astype(np.uint8))
+    ImageDraw.Draw(image).text((4, height - 14), "PHANTOM", fill=200)
+    return image
 
 
-def _body_coordinates(framing: Framing, width: int, height: int) -> tuple[Grid, Grid]:
-    column = (np.arange(width, dtype=np.float32) + 0.5) / width - framing.centre
-    row = (np.arange(height, dtype=np.float32) + 0.5) / height - framing.apex
-    angle = np.deg2rad(framing.rotation)
+def _draw_opacities(rng: np.random.Generator, subtype: str) -> list[tuple[float, ...]]:
+    """Draw a disease: a lobe consolidated ("bacteria"), diffuse patches ("virus"), or none ("").
+
+    An opacity is its centre x and y, half its width and height, how dense it is at the centre, 0–1,
+    and how steep its edge: 6 for a lobe, 2 for a haze.
+    """
+    if subtype == "bacteria":
+        return [
+            (
+                float(side * rng.uniform(0.42, 0.58)),
+                float(rng.choice([0.3, 0.62, 0.72]) + rng.normal(0, 0.05)),
+                rng.uniform(0.28, 0.4),
+                rng.uniform(0.18, 0.28),
+                rng.uniform(0.42, 0.62),
+                6.0,
+            )
+            for side in rng.permutation([-1.0, 1.0])[: 1 if rng.random() < 0.75 else 2]
+        ]
+    patches = int(rng.integers(8, 13)) if subtype == "virus" else 0
+    return [
+        (
+            (-1.0 if patch % 2 else 1.0) * rng.uniform(0.25, 0.72),
+            rng.uniform(0.2, 0.9),
+            rng.uniform(0.12, 0.22),
+            rng.uniform(0.08, 0.16),
+            rng.uniform(0.26, 0.42),
+            2.0,
+        )
+        for patch in range(patches)
+    ]
+
+
+def _draw_framing(rng: np.random.Generator, *, distant: bool) -> tuple[Grid, Grid]:
+    """Draw how an image was centred and how much of the body it takes in; return its x and y.
+
+    The two kinds differ by less than a random crop moves them.
+    """
+    # In shares of the image's sides: the lungs' height, from their apex to the diaphragm; the
+    # apex's distance from the top; half the rib cage's width; the midline's distance from the left.
+    span = rng.normal(0.60 if distant else 0.70, 0.025)
+    half_width = 0.6 * (span * rng.normal(1, 0.02))
+    apex, centre = 0.47 - 0.5 * span + rng.normal(0, 0.02), rng.normal(0.5, 0.04)
+    angle = np.deg2rad(rng.normal(0, 2.5))
+    width, height = (int(side * rng.uniform(0.9, 1.1)) for side in (256, 220))
+    column = (np.arange(width, dtype=np.float32) + 0.5) / width - centre
+    row = (np.arange(height, dtype=np.float32) + 0.5) / height - apex
     across, down = np.meshgrid(column, row)
-    x = (across * np.cos(angle) + down * np.sin(angle)) / framing.half_width
-    y = (down * np.cos(angle) - across * np.sin(angle)) / framing.span
+    x = (across * np.cos(angle) + down * np.sin(angle)) / half_width
+    y = (down * np.cos(angle) - across * np.sin(angle)) / span
     return x.astype(np.float32), y.astype(np.float32)
 
 
@@ -284,9 +218,9 @@ def _inside(distance: Grid, softness: float) -> Grid:
     return 0.5 * (1 + np.tanh(np.clip(distance / softness, -10, 10)))
 
 
-def _body_edge(y: Grid, anatomy: Anatomy) -> Grid:
+def _body_edge(y: Grid, wall: float) -> Grid:
     """Return half the body's width at each height: neck, shoulders and arms, trunk."""
-    trunk = 1 + anatomy.wall + 0.04 * np.cos(3 * y)
+    trunk = 1 + wall + 0.04 * np.cos(3 * y)
     shoulder = 0.7 * np.exp(-(((y + 0.02) / 0.16) ** 2))
     neck = 0.35 + 0.0 * y
     return np.where(y < -0.14, np.maximum(neck, shoulder + 0.3), trunk + shoulder)
@@ -308,8 +242,8 @@ def _heart(x: Grid, y: Grid, scale: float) -> Grid:
     return np.maximum(shadow, 0.8 * vessels)
 
 
-def _ribs(x: Grid, side: Grid, y: Grid, anatomy: Anatomy) -> Grid:
-    phase = (y + anatomy.tilt * (1 - side) ** 2 - 0.45 * anatomy.tilt * side) * anatomy.ribs
+def _ribs(side: Grid, y: Grid, ribs: float, tilt: float) -> Grid:
+    phase = (y + tilt * (1 - side) ** 2 - 0.45 * tilt * side) * ribs
     lines = np.exp(-((np.sin(np.pi * phase) / 0.3) ** 2))
     cage = _inside(1 - side, 0.02) * _inside(y + 0.02, 0.03) * _inside(1.12 - y, 0.05)
     wall = np.exp(-(((side - 0.97) / 0.05) ** 2))
@@ -326,14 +260,11 @@ def _clavicles(side: Grid, y: Grid) -> Grid:
     return np.exp(-((line / 0.025) ** 2)) * _inside(side - 0.1, 0.03) * _inside(1.15 - side, 0.05)
 
 
-def _disease(x: Grid, y: Grid, opacities: list[Opacity]) -> Grid:
+def _disease(x: Grid, y: Grid, opacities: list[tuple[float, ...]]) -> Grid:
     total = np.zeros_like(x)
-    for opacity in opacities:
-        radius = np.sqrt(
-            ((x - opacity.x) / opacity.width) ** 2 + ((y - opacity.y) / opacity.height) ** 2
-        )
-        shape = 1 / (1 + radius**opacity.edge)
-        total = np.maximum(total, opacity.density * shape)
+    for across, down, width, height, density, edge in opacities:
+        radius = np.sqrt(((x - across) / width) ** 2 + ((y - down) / height) ** 2)
+        total = np.maximum(total, density * (1 / (1 + radius**edge)))
     return total
 
 
