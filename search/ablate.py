@@ -18,7 +18,8 @@ from typing import Any
 
 from search import cli
 from search.config import RunConfig
-from search.data.prepare import prepare_run, source_of
+from search.data.prepare import prepare
+from search.data.sources import find_source
 from search.errors import (
     ConfigurationError,
     DataError,
@@ -127,13 +128,13 @@ def _restore(directory: RunDirectory, config: RunConfig, console: Console) -> tu
 
     # Where they were, else where the run's options say.
     stored = directory.read(DatasetReport, "dataset.json").source
-    place = "demo" if stored.synthetic else stored.root
+    place = "demo" if stored.synthetic else str(stored.root)
     if place != "demo" and not Path(place).is_dir():
         if config.data == "auto":
             raise DataError(f"{place}: the images of {directory.name} are gone; put them back")
         place = config.data
-    source = source_of(dataclasses.replace(config, data=place), progress=console.progress)
-    dataset, sealed = prepare_run(config, source, progress=console.progress)
+    source = find_source(dataclasses.replace(config, data=place), progress=console.progress)
+    dataset, sealed = prepare(config, source, progress=console.progress)
     check_same_data(directory, dataset)
     return dataset, sealed, Search(config, dataset, known=begun(directory.events()))
 

@@ -636,8 +636,28 @@ class RunConfig:
                 f"--min-epochs {self.min_epochs} with --max-epochs {self.max_epochs}: the shortest "
                 "trials cannot be longer than the longest"
             )
+        self._check_labels()
         self._check_executor()
         self._check_source()
+
+    def _check_labels(self) -> None:
+        """Check what is said of classes and patients."""
+        if self.classes and len({name.casefold() for name in self.classes}) != 2:
+            raise ConfigurationError(
+                f"--classes {','.join(self.classes)}: give two different names, A,B"
+            )
+        try:
+            groups = re.compile(self.patients).groups
+        except re.error as error:
+            raise ConfigurationError(
+                f"--patients {self.patients}: not a regular expression ({error}); write one with "
+                r"one group, such as (patient\d+)"
+            ) from error
+        if self.patients and groups != 1:
+            raise ConfigurationError(
+                f"--patients {self.patients}: has {groups} groups; put the part of the name that "
+                "tells the patient, and nothing else, in parentheses"
+            )
 
     def _check_source(self) -> None:
         """Check what concerns the prior."""

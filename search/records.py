@@ -164,76 +164,51 @@ class Dataset:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DatasetSource:
-    """Where the images come from.
-
-    Attributes:
-        kind: "folder", "kaggle", "zip" or "demo".
-        root: The data folder.
-        origin: How it was found.
-        synthetic: Whether the images are the built-in demo's.
-        notice: What must be said with the numbers, or "".
-    """
-
-    kind: str
-    root: str
-    origin: str
-    synthetic: bool
-    notice: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rejected:
-    """An image file that cannot be used, and why."""
-
-    path: str
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class LeftOut:
-    """Files that are not used because of what or where they are.
+    """Files that are not used.
 
     Attributes:
         path: The file, or the folder of several, relative to the data folder.
-        files: How many.
         reason: Why, e.g. "not an image".
+        files: How many.
+        other_class: Their class, where it is none of the two.
     """
 
     path: str
-    files: int
     reason: str
+    files: int = 1
+    other_class: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Duplicates:
-    """Byte-identical files: groups, files in them, and the groups of paths that cross a border."""
+class Source:
+    """Where the images come from.
 
-    groups: int
-    files: int
-    crossing_test: tuple[tuple[str, ...], ...]
-    crossing_validation: tuple[tuple[str, ...], ...]
-    crossing_classes: tuple[tuple[str, ...], ...]
-    crossing_patients: tuple[tuple[str, ...], ...]
+    Attributes:
+        kind: "folder", "zip" (a user's archive, extracted into the cache), "kaggle" (a download
+            through kagglehub, earlier or now) or "demo".
+        root: The folder that directly holds `train/`, or the classes.
+        origin: How it was found.
+        archive: The file that the folder was extracted from, or "".
+        left_out: Files that are there and not used; before the folder is listed, those that the
+            archive holds and that were not extracted.
+    """
 
+    kind: str
+    root: Path
+    origin: str
+    archive: str = ""
+    left_out: tuple[LeftOut, ...] = ()
 
-@dataclass(frozen=True, kw_only=True)
-class Leakage:
-    """What one side of a split could know of another through a patient."""
+    @property
+    def synthetic(self) -> bool:
+        """Return whether the images are the built-in demo's."""
+        return self.kind == "demo"
 
-    val_images_sharing_a_patient_with_train: int
-    val_images: int
-    test_patients_in_train: int
-    test_patients_in_train_ids: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ViewsReport:
-    """The perturbed validation images: kinds, strengths by name, and number."""
-
-    names: tuple[str, ...]
-    settings: dict[str, Any]
-    count: int
+    @property
+    def notice(self) -> str:
+        """Return what must be said with the numbers, or ""."""
+        return SYNTHETIC_NOTICE if self.synthetic else ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,18 +245,22 @@ class DatasetReport:
         colour: Images with real colour.
         turned: Images whose EXIF orientation was applied.
         rejected: Image files that cannot be used.
-        left_out: Other files that are not used.
-        duplicates: Identical files.
-        leakage: Patients on two sides.
+        identical: Groups of byte-identical files.
+        crossing: Those of them that are on two sides of a border: "test", "validation" (of
+            training and validation), "classes" or "patients".
+        val_sharing_patients: Validation images that share a patient with training.
+        test_patients_in_train: Patients of the test who are in train + val too.
         class_weights: By class.
         prevalence: As in `Dataset`.
-        views: The perturbed validation images.
-        cache: Of decoded images; None in a copy that is passed on.
+        views: Settings of the perturbed validation images: "kinds", "views_per_image" and
+            strengths by name.
+        view_count: How many of them there are.
+        cache: Of decoded images.
         notes: What was done that a reader might not expect, a sentence each.
         alarms: What a reader must not miss, a sentence each.
     """
 
-    source: DatasetSource
+    source: Source
     fingerprint: str
     classes: tuple[str, str]
     split: str
@@ -298,14 +277,16 @@ class DatasetReport:
     modes: dict[str, int]
     colour: tuple[str, ...]
     turned: int
-    rejected: tuple[Rejected, ...]
-    left_out: tuple[LeftOut, ...]
-    duplicates: Duplicates
-    leakage: Leakage
+    rejected: tuple[LeftOut, ...]
+    identical: tuple[tuple[str, ...], ...]
+    crossing: dict[str, tuple[tuple[str, ...], ...]]
+    val_sharing_patients: int
+    test_patients_in_train: tuple[str, ...]
     class_weights: dict[str, float]
     prevalence: float
-    views: ViewsReport
-    cache: CacheReport | None
+    views: dict[str, Any]
+    view_count: int
+    cache: CacheReport
     notes: tuple[str, ...]
     alarms: tuple[str, ...] = ()
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from search import backend, cli
 from search.config import RunConfig, with_options, with_preset
-from search.data.prepare import source_of
-from search.data.sources import Source
+from search.data.sources import find_source
 from search.errors import ConfigurationError, SearchError, read_errors
+from search.records import Source
 from search.reporting.console import Console
 from search.reporting.tracking import require_tracker
 from search.run_directory import RunDirectory, locate
@@ -109,7 +109,7 @@ def prepare(
     require(config.export)
     require_tracker(config.tracker)
     with console.stage("Setup"):
-        source = source_of(config, progress=console.progress)
+        source = find_source(config, progress=console.progress)
         if source.synthetic and resume is None and not config.preset:
             config = _fresh({**given, "preset": "demo"})
         console.follow(config.objective)

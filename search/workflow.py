@@ -18,12 +18,10 @@ from pathlib import Path
 
 from search import backend
 from search.config import RunConfig
-from search.data.listing import labelling
-from search.data.prepare import prepare_run
-from search.data.sources import Source
+from search.data.prepare import prepare
 from search.data.views import view_settings
 from search.journal import EventKind, search_costs, stage_seconds
-from search.records import SYNTHETIC_NOTICE, Dataset, Manifest, PlanRecord, to_json
+from search.records import SYNTHETIC_NOTICE, Dataset, Manifest, PlanRecord, Source, to_json
 from search.reporting import documents
 from search.reporting.console import Console
 from search.reporting.tensorboard import TensorBoardLog
@@ -71,7 +69,6 @@ def run(
     """
     # What is wrong with the options is told before anything is written.
     view_settings(config)
-    labelling(config)
     if source.synthetic:
         console.notice(SYNTHETIC_NOTICE)
     results = Path(config.results_dir)
@@ -90,7 +87,7 @@ def run(
         check_same_backend(directory, backend.name())
 
         with stage("data", "Data"):
-            dataset, sealed_test = prepare_run(config, source, progress=console.progress)
+            dataset, sealed_test = prepare(config, source, progress=console.progress)
             check_same_data(directory, dataset)
             search = Search(
                 config,
@@ -169,7 +166,7 @@ def plan(config: RunConfig, source: Source, console: Console) -> None:
         console.notice(SYNTHETIC_NOTICE)
     since = time.monotonic()
     with console.stage("Data"):
-        dataset, _ = prepare_run(config, source, progress=console.progress)
+        dataset, _ = prepare(config, source, progress=console.progress)
         console.show_data(dataset.report)
     after = partial(seconds_after, config, dataset)
     _show_plan(Search(config, dataset, after=after, since=since), console)

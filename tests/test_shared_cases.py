@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from search.config import RunConfig
 from search.data.__main__ import main
 from search.data.decode import UnusableImageError, decode
 from search.data.listing import list_images
@@ -72,7 +73,7 @@ def a_third_class(name, capsys, tmp_path):
 
 
 def patients_folders(name, capsys, tmp_path):
-    listing = list_images(CASES / name / "chest_xray")
+    listing = list_images(CASES / name / "chest_xray", RunConfig())
     assert len(listing.files) == len(list((CASES / name).rglob("*.jpeg")))
     assert listing.left_out == ()
     assert says(name, capsys, tmp_path)[0] == 0

@@ -22,8 +22,9 @@ from rich.text import Text
 
 from search import cli
 from search.config import RunConfig
-from search.data.prepare import prepare_run, source_of
+from search.data.prepare import prepare
 from search.data.report import table
+from search.data.sources import find_source
 from search.errors import ConfigurationError
 from search.records import BestHyperparameters, Dataset
 from search.run_directory import RunDirectory, write_json
@@ -96,8 +97,8 @@ def _show(arguments: argparse.Namespace) -> None:
     console, errors = Console(), Console(stderr=True)
     with Progress(transient=True, console=errors, disable=not errors.is_terminal) as bar:
         progress = _listener(bar)
-        source = source_of(config, progress=progress)
-        dataset, _ = prepare_run(config, source, progress=progress)
+        source = find_source(config, progress=progress)
+        dataset, _ = prepare(config, source, progress=progress)
     _print(console, dataset)
     if arguments.json:
         write_json(arguments.json, dataset.report, option="--json")

@@ -17,13 +17,16 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
+from search.config import RunConfig
 from search.errors import ConfigurationError, storage_errors
 from search.run_directory import write_text
 
@@ -32,6 +35,11 @@ Progress = Callable[[str, int, int], None]
 
 _BLOCK = 1 << 22
 _DAY = 24 * 3600
+_CHUNK = 16
+"""Files a thread takes at a time; progress is told as often."""
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
 
 
 def silent(_label: str, _done: int, _total: int) -> None:
@@ -41,6 +49,11 @@ def silent(_label: str, _done: int, _total: int) -> None:
 def default_cache_dir() -> Path:
     """Return `$XDG_CACHE_HOME/xray-search`, or `~/.cache/xray-search`."""
     return expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "xray-search"
+
+
+def cache_of(config: RunConfig) -> Path:
+    """Return where the decoded images of a run are kept."""
+    return Path(config.cache_dir) if config.cache_dir else default_cache_dir()
 
 
 def expanded(path: str) -> Path:
@@ -67,9 +80,29 @@ class ArrayFile:
     damaged: str  # why the one that was there could not be used, or ""
 
 
-def cache_errors(place: Path) -> AbstractContextManager[None]:
-    """Turn a refusal to write into the cache into StorageError, which names `--cache-dir`."""
-    return storage_errors(place, option="--cache-dir")
+cache_errors = partial(storage_errors, option="--cache-dir")
+"""Turns a refusal to write into the cache into StorageError, which names the option."""
+
+
+def in_threads(
+    work: Callable[[_T], _R], items: Sequence[_T], label: str, progress: Progress
+) -> list[_R]:
+    """Map in threads: Pillow, hashlib and NumPy release Python's lock."""
+
+    def work_through(first: int) -> list[_R]:
+        return [work(item) for item in items[first : first + _CHUNK]]
+
+    results: list[_R] = []
+    progress(label, 0, len(items))
+    pool = ThreadPoolExecutor(max_workers=os.cpu_count() or 1)
+    try:
+        for done in pool.map(work_through, range(0, len(items), _CHUNK)):
+            results += done
+            progress(label, len(results), len(items))
+    finally:
+        # After Ctrl-C nobody wants to wait for what is still queued.
+        pool.shutdown(cancel_futures=True)
+    return results
 
 
 @contextlib.contextmanager
@@ -92,21 +125,10 @@ def locked(path: Path, progress: Progress = silent) -> Iterator[None]:
         yield
 
 
-def array_folder(cache_dir: Path) -> Path:
-    """Return the folder of the arrays, made if need be.
-
-    Raises:
-        StorageError: It cannot be made or written.
-    """
-    folder = cache_dir / "arrays"
-    with cache_errors(cache_dir):
-        folder.mkdir(parents=True, exist_ok=True)
-        for left_over in folder.glob(".*.tmp"):
-            # Of a process that was killed; one that is at work writes more often than daily.
-            with contextlib.suppress(FileNotFoundError):
-                if time.time() - left_over.stat().st_mtime > _DAY:
-                    left_over.unlink()
-    return folder
+def array_path(cache_dir: Path, label: str, recipe: str, image_size: int) -> Path:
+    """Return the `.npy` file of an array, named by all that determines its content."""
+    key = hashlib.sha256(recipe.encode()).hexdigest()[:24]
+    return cache_dir / "arrays" / f"{label}-{key}-{image_size}.npy"
 
 
 def read_array(path: Path, shape: tuple[int, ...]) -> ArrayFile | str:
@@ -137,13 +159,19 @@ def read_array(path: Path, shape: tuple[int, ...]) -> ArrayFile | str:
 
 
 @contextlib.contextmanager
-def reserved_array(path: Path, shape: tuple[int, ...]) -> Iterator[tuple[Path, np.ndarray]]:
-    """Give a temporary file beside `path`, and its memory map of `uint8` zeros.
+def new_array(path: Path, shape: tuple[int, ...]) -> Iterator[np.memmap]:
+    """Give a memory map of `uint8` zeros, a temporary file beside `path`, for `adopt_array`.
 
     Raises:
         StorageError: No space or no permission; says to choose another `--cache-dir`.
     """
     with cache_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for left_over in path.parent.glob(".*.tmp"):
+            # Of a process that was killed; one that is at work writes more often than daily.
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - left_over.stat().st_mtime > _DAY:
+                    left_over.unlink()
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".tmp")
         os.close(handle)
         temporary = Path(name)
@@ -153,23 +181,17 @@ def reserved_array(path: Path, shape: tuple[int, ...]) -> Iterator[tuple[Path, n
                 # A disk that fills up under a memory map kills the process; claim the space now.
                 with open(temporary, "rb+") as file:
                     os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
-            yield temporary, array
+            yield array
         finally:
             temporary.unlink(missing_ok=True)
 
 
-def adopt_array(
-    temporary: Path,
-    path: Path,
-    array: np.ndarray,
-    *,
-    damaged: str = "",
-) -> ArrayFile:
-    """Give a finished temporary array its name and write its checksum beside it."""
+def adopt_array(array: np.memmap, path: Path, *, damaged: str = "") -> ArrayFile:
+    """Give the finished array of `new_array` its name and write its checksum beside it."""
     # Not synced to disk: after a power failure the checksum tells, and the array is made again.
     content = json.dumps({"blake2b": _checksum(array), "shape": array.shape})
     path.with_suffix(".json").unlink(missing_ok=True)
-    os.replace(temporary, path)
+    os.replace(str(array.filename), path)
     write_text(path.with_suffix(".json"), content, option="--cache-dir")
     return ArrayFile(path=path, reused=False, damaged=damaged)
 

@@ -14,15 +14,13 @@ to these coordinates. Shapes add density, then a tone curve and noise make an im
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from search.data.cache import Progress, locked, silent
+from search.data.cache import Progress, in_threads, locked, silent
 from search.records import SYNTHETIC_NOTICE
 from search.run_directory import atomic
 
@@ -79,10 +77,7 @@ def write_demo(*, cache_dir: Path, seed: int, progress: Progress = silent) -> Pa
                 f"{SYNTHETIC_NOTICE}\nMade by python -m search.run, seed {seed}. Safe to delete.\n",
                 encoding="utf-8",
             )
-            with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
-                for done, _ in enumerate(pool.map(draw, images), start=1):
-                    if done % 20 == 0 or done == len(images):
-                        progress("Drawing the synthetic demo", done, len(images))
+            in_threads(draw, images, "Drawing the synthetic demo", progress)
     return root
 
 

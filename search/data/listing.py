@@ -22,46 +22,23 @@ from search.data.table import SPLITS, Row, match_files, read_table
 from search.errors import ConfigurationError, DataError
 from search.records import LeftOut
 
-IMAGE_SUFFIXES = frozenset(
-    [
-        ".jpeg",
-        ".jpg",
-        ".jpe",
-        ".jfif",
-        ".png",
-        ".bmp",
-        ".tif",
-        ".tiff",
-        ".gif",
-        ".webp",
-        ".jp2",
-        ".j2k",
-        ".dcm",
-        ".dicom",
-    ]
-)
+IMAGE_SUFFIXES = frozenset((
+    ".jpeg", ".jpg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".gif", ".webp", ".jp2",
+    ".j2k", ".dcm", ".dicom",
+))  # fmt: skip
 """A file whose name ends in one of these is an image, or is rejected with a reason; another one is
 an image if its content says so."""
 
 JUNK = frozenset({"__macosx", "thumbs.db", "desktop.ini"})
 """Left behind by operating systems; passed over, as is every name that begins with a dot."""
 
-OTHER_CLASS = " is none of the two classes"
-"""What the reason of an image that `--classes` leaves out ends in, after its class."""
-
 NEGATIVE = frozenset({"normal", "negative", "healthy", "benign", "control", "0"})
 """Names of a class, lower case, that say that there is no finding."""
 
 NESTINGS = (
-    "chest_xray",
-    "chest_xray/chest_xray",
-    "chest_xray/data",
-    "data",
-    "data/chest_xray",
-    "CellData/chest_xray",
-    "chest_xray/CellData/chest_xray",
-    "ZhangLabData/CellData/chest_xray",
-)
+    "chest_xray", "chest_xray/chest_xray", "chest_xray/data", "data", "data/chest_xray",
+    "CellData/chest_xray", "chest_xray/CellData/chest_xray", "ZhangLabData/CellData/chest_xray",
+)  # fmt: skip
 """Where `train/` has been met below the folder that people point at; the first one wins."""
 
 PATIENT_FOLDERS = 5
@@ -69,64 +46,8 @@ PATIENT_FOLDERS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Labelling:
-    """What the user says of classes and patients; empty where the files are to tell.
-
-    Attributes:
-        classes: The two classes to take, where there are more folders.
-        positive: The class that is the finding.
-        patients: Regular expression with one group, the patient, searched in a file's name and
-            then in its path.
-        table: CSV file with a header: file, and of label, patient and split what there is.
-    """
-
-    classes: tuple[str, ...] = ()
-    positive: str = ""
-    patients: str = ""
-    table: str = ""
-
-    def __post_init__(self) -> None:
-        """Check what can be checked without the files.
-
-        Raises:
-            ConfigurationError: Names the option, the value and what is allowed.
-        """
-        if self.classes and len({name.casefold() for name in self.classes}) != 2:
-            raise ConfigurationError(
-                f"--classes {','.join(self.classes)}: give two different names, A,B"
-            )
-        if self.patients:
-            try:
-                groups = re.compile(self.patients).groups
-            except re.error as error:
-                raise ConfigurationError(
-                    f"--patients {self.patients}: not a regular expression ({error}); write one "
-                    r"with one group, such as (patient\d+)"
-                ) from error
-            if groups != 1:
-                raise ConfigurationError(
-                    f"--patients {self.patients}: has {groups} groups; put the part of the name "
-                    "that tells the patient, and nothing else, in parentheses"
-                )
-
-
-FROM_THE_FILES = Labelling()
-"""Nothing said: classes and patients are those of folders and names."""
-
-
-def labelling(config: RunConfig) -> Labelling:
-    """Return what the options of a run say; raises ConfigurationError as `Labelling`."""
-    return Labelling(
-        classes=config.classes,
-        positive=config.positive,
-        patients=config.patients,
-        table=config.table,
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class FoundFile:
-    """One image file, not yet opened."""
+class ImageFile:
+    """An image file: where it lies, what is said of it and, once it was scanned, what it holds."""
 
     relative: str  # path relative to the data folder, posix
     folder: str  # "train", "val" or "test"; "" where the layout does not say
@@ -136,51 +57,66 @@ class FoundFile:
     patient: str = ""  # identifier, unique over all ways to tell it, or "" if unknown
     subtype: str = ""  # "bacteria", "virus" or ""
 
+    row: int = 0  # in the array of its scan
+    sha256: str = ""  # of its content, "" if it cannot be read
+    width: int = 0  # of the original, in pixels; 0 if rejected
+    height: int = 0
+    mode: str = ""  # this and the next three as in `decode.Decoded`
+    colour: bool = False
+    turned: bool = False
+    brightest: int = 0
+    reason: str = ""  # why it cannot be used, "" if it is used
+
+    @property
+    def known_as(self) -> str:
+        """Return its patient; one of its own where that is unknown."""
+        return self.patient or f"file:{self.relative}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
     """The image files of a data folder, in the order of the notebook's sorted glob."""
 
-    root: Path  # the data folder
     classes: tuple[str, str]  # names of the negative and the positive class
     # train, then val, then test; the negative class first; by name within
-    files: tuple[FoundFile, ...]
+    files: tuple[ImageFile, ...]
     left_out: tuple[LeftOut, ...]  # what lies there and is not used
 
-    def of(self, *folders: str) -> tuple[FoundFile, ...]:
+    def of(self, *folders: str) -> tuple[ImageFile, ...]:
         """Return the files of these folders."""
         return tuple(file for file in self.files if file.folder in folders)
 
 
-def list_images(root: Path, said: Labelling = FROM_THE_FILES, *, place: str = "") -> Listing:
+def list_images(root: Path, config: RunConfig, *, place: str = "") -> Listing:
     """List a data folder.
 
     Args:
         root: The folder that directly holds `train/`, or the classes.
-        said: What the user says of classes and patients.
+        config: Says of classes, patients and labels what the files are not to tell.
         place: What errors name: the archive where the folder was extracted from one.
 
     Raises:
         DataError: There are not two classes with images in train and val together, or a folder or
             the table cannot be used; names the place, what was found and the remedy.
-        ConfigurationError: An option of the labelling does not fit the files.
+        ConfigurationError: An option does not fit the files.
     """
     left = LeftOutFiles()
-    table = read_table(Path(said.table)) if said.table else None
-    if table is not None and any(row.label for row in table.rows.values()):
+    table = Path(config.table)
+    rows = read_table(table) if config.table else {}
+    if any(row["label"] for row in rows.values()):
         images = _everything(root, left)
     else:
         images = _by_folder(root, left)
-    if table is not None:
-        images = _joined(images, match_files(table, [i.relative for i in images], root), left)
+    if config.table:
+        images = _joined(images, match_files(table, rows, [i.relative for i in images], root), left)
     place = place or str(root)
-    classes = _choose(images, place, said)
+    classes = _choose(images, place, config)
     images = _of_classes(images, classes, left)
     for name in classes:
         if not any(_same(i.class_name, name) and i.folder != "test" for i in images):
             raise DataError(f"{place}: no {name} images to train on; they are all in the test")
-    files = _with_patients(images, classes, said)
-    return Listing(root=root, classes=classes, files=files, left_out=left.rows())
+    files = _with_patients(images, classes, config.patients)
+    return Listing(classes=classes, files=files, left_out=left.rows())
 
 
 def list_labelled(folder: Path, classes: tuple[str, str]) -> Listing:
@@ -203,30 +139,27 @@ def list_labelled(folder: Path, classes: tuple[str, str]) -> Listing:
             for place in inside or [candidate]
             for image in _classes_in(folder, place, "test" if inside else "", left)
         ]
-        if any(_same(image.class_name, name) for image in images for name in classes):
+        images = _of_classes(images, classes, left)
+        if images:
             break
     else:
         raise DataError(
             f"{folder}: no images; looked for test/{classes[0]} and test/{classes[1]}, and for "
             f"{classes[0]} and {classes[1]} directly in it"
         )
-    images = _of_classes(images, classes, left)
     for name in classes:
         if not any(_same(image.class_name, name) for image in images):
             raise DataError(
                 f"{folder}: no {name} images; looked for test/{name} and for {name}. Scoring "
                 "needs both classes"
             )
-    files = _with_patients(images, classes, FROM_THE_FILES)
-    return Listing(root=folder, classes=classes, files=files, left_out=left.rows())
+    files = _with_patients(images, classes)
+    return Listing(classes=classes, files=files, left_out=left.rows())
 
 
 def subfolders(folder: Path) -> list[Path]:
     """Return the folders in a folder, by name, without what operating systems leave behind."""
-    try:
-        return sorted(p for p in folder.iterdir() if not is_junk(p.name) and p.is_dir())
-    except OSError as error:
-        raise _not_listed(folder, error) from error
+    return [Path(entry.path) for entry in _entries(folder) if _is_folder(entry)]
 
 
 def nested_folders(folder: Path) -> Iterator[Path]:
@@ -238,18 +171,14 @@ def nested_folders(folder: Path) -> Iterator[Path]:
         yield from found
 
 
-def find_root(folder: Path, *, any_layout: bool = False) -> Path | None:
+def find_root(folder: Path) -> Path | None:
     """Return the folder that directly holds `train/` or else the classes, or None.
 
-    Args:
-        folder: Where to look: in it, in the folders of known layouts, and one level deeper.
-        any_layout: Whether a table makes up for a layout, so that the folder itself will do.
+    Looks in the folder, in those of known layouts below it, and one level deeper.
 
     Raises:
         DataError: Several folders one level deeper hold a `train/`.
     """
-    if any_layout:
-        return folder
     for candidate in (folder, *nested_folders(folder)):
         if _holds_train(candidate):
             return candidate
@@ -280,22 +209,30 @@ class LeftOutFiles:
     """Counts files that are not used, by place and reason."""
 
     def __init__(self) -> None:
-        self._files: dict[tuple[str, str], list[str]] = defaultdict(list)
+        self._files: dict[tuple[str, str, str], list[str]] = defaultdict(list)
 
-    def add(self, relative: str, reason: str, *, place: str | None = None) -> None:
+    def add(
+        self, relative: str, reason: str, *, place: str | None = None, other_class: str = ""
+    ) -> None:
         """Count a file under a place, its folder unless told."""
         folder = PurePosixPath(relative).parent.as_posix()
-        self._files[folder if place is None else place, reason].append(relative)
+        place = folder if place is None else place
+        self._files[place, reason, other_class].append(relative)
 
     def rows(self) -> tuple[LeftOut, ...]:
         """Return a row for every place and reason; a file that is alone is named itself."""
         return tuple(
-            LeftOut(path=files[0] if len(files) == 1 else place, files=len(files), reason=reason)
-            for (place, reason), files in sorted(self._files.items())
+            LeftOut(
+                path=files[0] if len(files) == 1 else place,
+                files=len(files),
+                reason=reason,
+                other_class=other_class,
+            )
+            for (place, reason, other_class), files in sorted(self._files.items())
         )
 
 
-def _by_folder(root: Path, left: LeftOutFiles) -> list[FoundFile]:
+def _by_folder(root: Path, left: LeftOutFiles) -> list[ImageFile]:
     """Return the images of a folder with `train/`, or of one that holds the classes."""
     if not _holds_train(root):
         return _classes_in(root, root, "", left)
@@ -314,7 +251,7 @@ def _by_folder(root: Path, left: LeftOutFiles) -> list[FoundFile]:
     return images
 
 
-def _classes_in(root: Path, place: Path, split: str, left: LeftOutFiles) -> list[FoundFile]:
+def _classes_in(root: Path, place: Path, split: str, left: LeftOutFiles) -> list[ImageFile]:
     """Return the images of every class in a folder."""
     images = []
     for entry in _entries(place):
@@ -326,17 +263,15 @@ def _classes_in(root: Path, place: Path, split: str, left: LeftOutFiles) -> list
             if reason:
                 left.add(relative, reason)
                 continue
-            group, *_ = (
-                *PurePosixPath(relative).relative_to(_relative(root, entry)).parts[:-1],
-                "",
-            )
+            parts = PurePosixPath(relative).relative_to(_relative(root, entry)).parts
+            group = parts[0] if len(parts) > 1 else ""
             images.append(
-                FoundFile(relative=relative, folder=split, class_name=entry.name, group=group)
+                ImageFile(relative=relative, folder=split, class_name=entry.name, group=group)
             )
     return images
 
 
-def _everything(root: Path, left: LeftOutFiles) -> list[FoundFile]:
+def _everything(root: Path, left: LeftOutFiles) -> list[ImageFile]:
     """Return all images below a folder, for a table to label."""
     images = []
     for relative, reason in _walk(root, root):
@@ -344,7 +279,7 @@ def _everything(root: Path, left: LeftOutFiles) -> list[FoundFile]:
             left.add(relative, reason)
         else:
             split = SPLITS.get(PurePosixPath(relative).parts[0].casefold(), "")
-            images.append(FoundFile(relative=relative, folder=split))
+            images.append(ImageFile(relative=relative, folder=split))
     return images
 
 
@@ -375,7 +310,8 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
         with os.scandir(folder) as entries:
             return sorted((e for e in entries if not is_junk(e.name)), key=lambda e: e.name)
     except OSError as error:
-        raise _not_listed(folder, error) from error
+        reason = error.strerror or str(error)
+        raise DataError(f"{folder}: cannot be listed ({reason}); check its permissions") from error
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -383,11 +319,6 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # links that lead in a circle
         return False
-
-
-def _not_listed(folder: Path, error: OSError) -> DataError:
-    reason = error.strerror or str(error)
-    return DataError(f"{folder}: cannot be listed ({reason}); check its permissions")
 
 
 def _relative(root: Path, entry: os.DirEntry[str]) -> str:
@@ -407,39 +338,39 @@ def _same(first: str, second: str) -> bool:
     return first.casefold() == second.casefold()
 
 
-def _choose(images: Sequence[FoundFile], place: str, said: Labelling) -> tuple[str, str]:
+def _choose(images: Sequence[ImageFile], place: str, config: RunConfig) -> tuple[str, str]:
     """Return the names of the negative and the positive class."""
     names: dict[str, str] = {}
     for image in images:  # the spelling of the training images wins
         names.setdefault(image.class_name.casefold(), image.class_name)
     found = sorted(names.values())
-    if said.classes:
-        missing = [name for name in said.classes if name.casefold() not in names]
+    if config.classes:
+        missing = [name for name in config.classes if name.casefold() not in names]
         if missing:
             raise ConfigurationError(
-                f"--classes {','.join(said.classes)}: {place} has no images of {missing[0]}; "
+                f"--classes {','.join(config.classes)}: {place} has no images of {missing[0]}; "
                 f"it has {_counted(images)}"
             )
-        found = [names[name.casefold()] for name in said.classes]
+        found = [names[name.casefold()] for name in config.classes]
     if len(found) != 2:
         raise DataError(_not_two(images, place, found))
-    positive = _positive(found, said)
+    positive = _positive(found, config.positive)
     return (found[0] if positive == found[1] else found[1]), positive
 
 
-def _positive(names: Sequence[str], said: Labelling) -> str:
-    if said.positive:
+def _positive(names: Sequence[str], wanted: str) -> str:
+    if wanted:
         for name in names:
-            if _same(name, said.positive):
+            if _same(name, wanted):
                 return name
         raise ConfigurationError(
-            f"--positive {said.positive}: no such class; choose {names[0]} or {names[1]}"
+            f"--positive {wanted}: no such class; choose {names[0]} or {names[1]}"
         )
     findings = [name for name in names if name.casefold() not in NEGATIVE]
     return findings[0] if len(findings) == 1 else names[1]
 
 
-def _not_two(images: Sequence[FoundFile], place: str, names: Sequence[str]) -> str:
+def _not_two(images: Sequence[ImageFile], place: str, names: Sequence[str]) -> str:
     if not names:
         return f"{place}: no images; looked for train/CLASS/ and CLASS/ with two classes"
     if len(names) == 1:
@@ -460,14 +391,14 @@ def _not_two(images: Sequence[FoundFile], place: str, names: Sequence[str]) -> s
     )
 
 
-def _counted(images: Sequence[FoundFile]) -> str:
+def _counted(images: Sequence[ImageFile]) -> str:
     counts = Counter(image.class_name for image in images)
     return ", ".join(f"{name} ({count:,} images)" for name, count in sorted(counts.items()))
 
 
 def _of_classes(
-    images: Sequence[FoundFile], classes: tuple[str, str], left: LeftOutFiles
-) -> list[FoundFile]:
+    images: Sequence[ImageFile], classes: tuple[str, str], left: LeftOutFiles
+) -> list[ImageFile]:
     """Return the images of two classes, and count the others as left out."""
     kept = []
     for image in images:
@@ -478,15 +409,16 @@ def _of_classes(
             depth = len(place.parts) - 1 - bool(image.group)
             left.add(
                 image.relative,
-                f"{image.class_name}{OTHER_CLASS}",
+                f"{image.class_name} is none of the two classes",
                 place="/".join(place.parts[:depth]),
+                other_class=image.class_name,
             )
     return kept
 
 
 def _joined(
-    images: Sequence[FoundFile], said: Mapping[str, Row], left: LeftOutFiles
-) -> list[FoundFile]:
+    images: Sequence[ImageFile], said: Mapping[str, Row], left: LeftOutFiles
+) -> list[ImageFile]:
     """Return the images that a table lists, with what it says of them."""
     joined = []
     for image in images:
@@ -497,50 +429,45 @@ def _joined(
         joined.append(
             replace(
                 image,
-                class_name=row.label or image.class_name,
-                patient=row.patient,
-                folder=SPLITS.get(row.split.casefold(), image.folder),
+                class_name=row["label"] or image.class_name,
+                patient=row["patient"],
+                folder=SPLITS.get(row["split"].casefold(), image.folder),
             )
         )
     return joined
 
 
 def _with_patients(
-    images: Sequence[FoundFile], classes: tuple[str, str], said: Labelling
-) -> tuple[FoundFile, ...]:
+    images: Sequence[ImageFile], classes: tuple[str, str], patients: str = ""
+) -> tuple[ImageFile, ...]:
     """Return the files in order, each with its patient.
 
     The patient is what the table says; else what the regular expression finds; else the folder
     inside the class, where there are enough of them to be patients; else what the name tells.
     """
-    pattern = re.compile(said.patients) if said.patients else None
     told = any(image.patient for image in images)
     by_group = len({image.group for image in images} - {""}) >= PATIENT_FOLDERS
     files = []
     for image in images:
-        name = read_name(image.relative)
+        patient, subtype = read_name(image.relative)
         if told:
             patient = image.patient
-        elif pattern:
-            place = PurePosixPath(image.relative)
-            match = pattern.search(place.name) or pattern.search(image.relative)
+        elif patients:
+            name = PurePosixPath(image.relative).name
+            match = re.search(patients, name) or re.search(patients, image.relative)
             patient = (match and match[1]) or ""
-        else:
-            patient = f"folder:{image.group}" if by_group and image.group else name.patient
+        elif by_group and image.group:
+            patient = f"folder:{image.group}"
         label = int(_same(image.class_name, classes[1]))
-        files.append(replace(image, label=label, patient=patient, subtype=name.subtype))
-    if pattern and not any(file.patient for file in files):
+        files.append(replace(image, label=label, patient=patient, subtype=subtype))
+    if patients and not any(file.patient for file in files):
         raise ConfigurationError(
-            f"--patients {said.patients}: matches none of {len(files):,} files, such as "
+            f"--patients {patients}: matches none of {len(files):,} files, such as "
             f"{files[0].relative}"
         )
     order = ("train", "val", "test", "")
-    files.sort(key=lambda file: (order.index(file.folder), file.label, _parts(file.relative)))
+    files.sort(key=lambda f: (order.index(f.folder), f.label, PurePosixPath(f.relative).parts))
     return tuple(files)
-
-
-def _parts(relative: str) -> tuple[str, ...]:
-    return PurePosixPath(relative).parts
 
 
 # What a command is given.

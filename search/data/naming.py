@@ -7,40 +7,27 @@ The table of patterns is in this room's README.md. `person12` alone is not a pat
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import PurePosixPath
-
-
-@dataclass(frozen=True, kw_only=True)
-class NameParts:
-    """What a file's name tells."""
-
-    # identifier, unique over all patterns; spelled alike whatever the name's case and leading
-    # zeros; "" if no pattern fits
-    patient: str = ""
-    subtype: str = ""  # "bacteria", "virus" or ""
-
 
 _PERSON = re.compile(r"^person(\d+)_(bacteria|virus)_\d+(?:_\d+)?$", re.IGNORECASE)
 _NORMAL = re.compile(r"^(NORMAL2-)?IM-(\d+)-\d+(?:-\d+)?$", re.IGNORECASE)
 _MENDELEY = re.compile(r"^(NORMAL|BACTERIA|VIRUS)-(\d+)-\d+$", re.IGNORECASE)
 
 
-def read_name(relative: str) -> NameParts:
-    """Return the patient and subtype that a file's name tells.
+def read_name(relative: str) -> tuple[str, str]:
+    """Return the patient and subtype that a file's name tells, "" for what it does not.
 
-    Args:
-        relative: Path of the file relative to the data folder, posix. Only its last part is read.
+    A patient's identifier is unique over all patterns, and spelled alike whatever the name's case
+    and leading zeros; a subtype is "bacteria" or "virus".
     """
     name = PurePosixPath(relative).stem
     if found := _PERSON.match(name):
         subtype = found[2].lower()
-        return NameParts(patient=f"person{int(found[1])}_{subtype}", subtype=subtype)
+        return f"person{int(found[1])}_{subtype}", subtype
     if found := _NORMAL.match(name):
         prefix = "NORMAL2-IM" if found[1] else "IM"
-        return NameParts(patient=f"{prefix}-{int(found[2]):04d}")
+        return f"{prefix}-{int(found[2]):04d}", ""
     if found := _MENDELEY.match(name):
         prefix = found[1].upper()
-        subtype = "" if prefix == "NORMAL" else prefix.lower()
-        return NameParts(patient=f"{prefix}-{int(found[2])}", subtype=subtype)
-    return NameParts()
+        return f"{prefix}-{int(found[2])}", "" if prefix == "NORMAL" else prefix.lower()
+    return "", ""

@@ -6,7 +6,6 @@ The test is decoded into an array of its own and handed out sealed: nothing that
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,54 +13,14 @@ from pathlib import Path
 import numpy as np
 
 from search.config import Channels, RunConfig, SplitKind
-from search.data import report as reporting
-from search.data.cache import ArrayFile, Progress, default_cache_dir, locked, silent
-from search.data.listing import (
-    FROM_THE_FILES,
-    FoundFile,
-    Labelling,
-    Listing,
-    labelling,
-    list_images,
-    list_labelled,
-)
-from search.data.report import UsableImage
-from search.data.scan import Scan, file_hashes, folder_key, scan_files
-from search.data.sources import Source, find_source
-from search.data.split import (
-    NOTEBOOK_SEED,
-    SplitRows,
-    merge_patients,
-    notebook_split,
-    patient_split,
-)
-from search.data.views import VIEWS_SEED, ViewSettings, make_views, view_settings
+from search.data.cache import Progress, cache_of, silent
+from search.data.listing import ImageFile, Listing, list_images, list_labelled
+from search.data.report import class_weights, counts, describe, left_out
+from search.data.scan import Scan, file_hashes, scan_files, scan_lock
+from search.data.split import merge_patients, notebook_split, patient_split
+from search.data.views import VIEWS_SEED, make_views, view_settings
 from search.errors import DataError
-from search.records import (
-    SYNTHETIC_NOTICE,
-    CacheReport,
-    Dataset,
-    DatasetReport,
-    DatasetSource,
-    LeftOut,
-    Rejected,
-    Split,
-    Subset,
-    ViewsReport,
-    to_json,
-)
-
-__all__ = [
-    "Labelled",
-    "SealedTest",
-    "cache_of",
-    "default_cache_dir",
-    "labelled_folder",
-    "prepare",
-    "prepare_run",
-    "source_of",
-    "with_validation_trained",
-]
+from search.records import Dataset, LeftOut, Source, Split, Subset, to_json
 
 MOST_REJECTED = 0.5
 """With a larger share of unusable files the folder is not what the user thinks it is."""
@@ -112,46 +71,21 @@ class SealedTest:
 
 @dataclass(frozen=True, kw_only=True)
 class Labelled:
-    """A set to be scored.
+    """A set to be scored."""
 
-    Attributes:
-        subset: Its images.
-        rejected: Image files that cannot be used.
-        left_out: Other files that are not used.
-        notes: What was done that a reader might not expect, a sentence each.
-    """
-
-    subset: Subset
-    rejected: tuple[Rejected, ...]
-    left_out: tuple[LeftOut, ...]
-    notes: tuple[str, ...]
+    subset: Subset  # its images
+    rejected: tuple[LeftOut, ...]  # image files that cannot be used
+    left_out: tuple[LeftOut, ...]  # other files that are not used
 
 
 def prepare(
-    source: Source,
-    *,
-    split: SplitKind,
-    val_fraction: float,
-    image_size: int,
-    seed: int,
-    cache_dir: Path,
-    views: ViewSettings,
-    channels: int = 1,
-    said: Labelling = FROM_THE_FILES,
-    progress: Progress = silent,
+    config: RunConfig, source: Source, *, progress: Progress = silent
 ) -> tuple[Dataset, SealedTest]:
-    """Scan, split and decode a source.
+    """Scan, split and decode the images of a run.
 
     Args:
+        config: The run's options.
         source: Where the images are.
-        split: How train + val are divided.
-        val_fraction: Share of the images to validate on.
-        image_size: Side S in pixels.
-        seed: Seed of the patient split. The perturbed images do not depend on it, see `VIEWS_SEED`.
-        cache_dir: Where decoded images are kept.
-        views: Which perturbed images are made.
-        channels: 1 for gray, 3 for real colour.
-        said: What the user says of classes and patients.
         progress: Told of every stage.
 
     Raises:
@@ -159,16 +93,18 @@ def prepare(
         ConfigurationError: An option does not fit the files.
         StorageError: The cache cannot be written.
     """
-    listing = list_images(source.root, said, place=source.place)
-    lock = cache_dir / "scan" / f"{folder_key(source.root)}.lock"
-    with locked(lock, progress):
-        known_files, sealed_files, notes = _set_test_aside(listing, cache_dir, progress)
+    root, cache_dir, settings = source.root, cache_of(config), view_settings(config)
+    channels = 3 if config.channels is Channels.RGB else 1
+    listing = list_images(root, config, place=source.archive)
+    classes = listing.classes
+    with scan_lock(root, cache_dir, progress):
+        known_files, sealed_files, notes = _set_test_aside(root, listing, cache_dir, progress)
 
-        def scan(files: Sequence[FoundFile], label: str, bits: int) -> Scan:
+        def scan(files: Sequence[ImageFile], label: str, bits: int) -> Scan:
             return scan_files(
-                source.root,
+                root,
                 files,
-                image_size=image_size,
+                image_size=config.image_size,
                 channels=channels,
                 bits=bits,
                 cache_dir=cache_dir,
@@ -177,117 +113,45 @@ def prepare(
             )
 
         known = scan(known_files, "train", 0)
-        sealed = scan(sealed_files, "test", known.bits) if sealed_files else None
-    _check_usable(source.root, known)
-    classes = listing.classes
-    images = reporting.usable_images(known)
-    test_images = [] if sealed is None else reporting.usable_images(sealed)
-    rows = _split(known, images, split=split, val_fraction=val_fraction, seed=seed)
-    train_images = [images[position] for position in rows.train]
-    val_images = [images[position] for position in rows.val]
-    _check_sides(source.root, train_images, val_images, classes, split)
+        scans = [known, *([scan(sealed_files, "test", known.bits)] if sealed_files else [])]
+    _check_usable(root, known)
+    train_images, val_images = _split(config, known)
+    test_images = [image for sealed in scans[1:] for image in sealed.images]
+    _check_sides(root, config.split, train_images, val_images, classes)
 
-    train = _subset(known.array.path, train_images)
-    val = _subset(known.array.path, val_images)
-    progress("Making the perturbed validation images", 0, 0)
-    perturbed, views_file = make_views(val, settings=views, seed=VIEWS_SEED, cache_dir=cache_dir)
-    scans = [known] if sealed is None else [known, sealed]
-    arrays = [*(scan.array for scan in scans), views_file]
-    everything = [*images, *test_images]
-    sides = {Split.TRAIN: train_images, Split.VALIDATION: val_images, Split.TEST: test_images}
-    weights = reporting.class_weights(train.labels.tolist())
-    unknown = sum(not image.file.patient for image in everything)
-    report = DatasetReport(
-        source=DatasetSource(
-            kind=source.kind.value,
-            root=source.root.resolve().as_posix(),
-            origin=source.origin,
-            synthetic=source.synthetic,
-            notice=SYNTHETIC_NOTICE if source.synthetic else "",
+    train, val = (_subset(known, images) for images in (train_images, val_images))
+    views, views_file = make_views(
+        val, settings=settings, seed=VIEWS_SEED, cache_dir=cache_dir, progress=progress
+    )
+    report = describe(
+        config,
+        dataclasses.replace(
+            source, root=root.resolve(), left_out=(*source.left_out, *listing.left_out)
         ),
-        fingerprint=reporting.fingerprint(everything, with_table=bool(said.table)),
-        classes=classes,
-        split=split.value,
-        val_fraction=val_fraction,
-        seed=NOTEBOOK_SEED if split is SplitKind.NOTEBOOK else seed,
-        image_size=image_size,
+        classes,
+        scans,
+        {Split.TRAIN: train_images, Split.VALIDATION: val_images, Split.TEST: test_images},
         channels=channels,
-        depth=known.bits or (sealed.bits if sealed else 0),
-        counts={side.value: reporting.counts(group, classes) for side, group in sides.items()},
-        patients={side.value: reporting.patients(group, classes) for side, group in sides.items()},
-        patients_known=2 * unknown < len(everything),
-        unmatched_names=unknown,
-        sizes=reporting.sizes(everything, classes),
-        modes=reporting.modes(everything),
-        colour=tuple(image.file.relative for image in everything if image.record.colour),
-        turned=sum(image.record.turned for image in everything),
-        rejected=reporting.rejected(scans),
-        left_out=(*source.left_out, *listing.left_out),
-        duplicates=reporting.duplicates(
-            everything,
-            {image.file.relative: side for side, group in sides.items() for image in group},
-        ),
-        leakage=reporting.leakage(train_images, val_images, test_images),
-        class_weights={classes[label]: weight for label, weight in weights.items()},
-        prevalence=sum(image.file.label for image in images) / len(images),
-        views=ViewsReport(names=perturbed.names, settings=to_json(views), count=len(perturbed)),
-        cache=CacheReport(
-            dir=cache_dir.resolve().as_posix(),
-            files=tuple(array.path.name for array in arrays),
-            bytes=sum(array.path.stat().st_size for array in arrays),
-            reused=all(array.reused for array in arrays),
-        ),
-        notes=(*notes, *_folded(listing, split), *_depth(scans), *_damage(arrays)),
+        views=to_json(settings),
+        view_count=len(views),
+        arrays=[*(scan.array for scan in scans), views_file],
+        notes=[*notes, *_joined(listing, config.split)],
     )
     dataset = Dataset(
-        image_size=image_size,
+        image_size=config.image_size,
         channels=channels,
         classes=classes,
         train=train,
         val=val,
-        views=perturbed,
-        class_weights=weights,
+        views=views,
+        class_weights=class_weights(train.labels.tolist()),
         prevalence=report.prevalence,
         fingerprint=report.fingerprint,
         synthetic=source.synthetic,
-        report=reporting.with_alarms(report),
+        report=report,
     )
-    test = None if sealed is None or not test_images else _subset(sealed.array.path, test_images)
-    return dataset, SealedTest(folder=source.root, classes=classes, subset=test)
-
-
-def cache_of(config: RunConfig) -> Path:
-    """Return where the decoded images of a run are kept."""
-    return Path(config.cache_dir) if config.cache_dir else default_cache_dir()
-
-
-def source_of(config: RunConfig, *, progress: Progress = silent) -> Source:
-    """Find the images of a run, see `find_source`."""
-    return find_source(
-        config.data,
-        cache_dir=cache_of(config),
-        seed=config.seed,
-        table=config.table,
-        progress=progress,
-    )
-
-
-def prepare_run(
-    config: RunConfig, source: Source, *, progress: Progress = silent
-) -> tuple[Dataset, SealedTest]:
-    """As `prepare`, with the options of a run."""
-    return prepare(
-        source,
-        split=config.split,
-        val_fraction=config.val_fraction,
-        image_size=config.image_size,
-        seed=config.seed,
-        cache_dir=cache_of(config),
-        views=view_settings(config),
-        channels=3 if config.channels is Channels.RGB else 1,
-        said=labelling(config),
-        progress=progress,
-    )
+    test = _subset(scans[-1], test_images) if test_images else None
+    return dataset, SealedTest(folder=root, classes=classes, subset=test)
 
 
 def with_validation_trained(dataset: Dataset) -> Dataset:
@@ -310,7 +174,7 @@ def with_validation_trained(dataset: Dataset) -> Dataset:
         patients=train.patients + val.patients,
         subtypes=train.subtypes + val.subtypes,
     )
-    weights = reporting.class_weights(joined.labels.tolist())
+    weights = class_weights(joined.labels.tolist())
     return dataclasses.replace(dataset, train=joined, class_weights=weights)
 
 
@@ -340,7 +204,7 @@ def labelled_folder(
         StorageError: The cache cannot be written.
     """
     listing = list_labelled(folder, classes)
-    with locked(cache_dir / "scan" / f"{folder_key(folder)}.lock", progress):
+    with scan_lock(folder, cache_dir, progress):
         scan = scan_files(
             folder,
             listing.files,
@@ -352,18 +216,16 @@ def labelled_folder(
             progress=progress,
         )
     _check_usable(folder, scan)
-    subset = _subset(scan.array.path, reporting.usable_images(scan))
     return Labelled(
-        subset=SealedTest(folder=folder, classes=classes, subset=subset).open(),
-        rejected=reporting.rejected([scan]),
+        subset=SealedTest(folder, classes, _subset(scan, scan.images)).open(),
+        rejected=left_out(scan.rejected),
         left_out=listing.left_out,
-        notes=() if bits else tuple(_depth([scan])),
     )
 
 
 def _set_test_aside(
-    listing: Listing, cache_dir: Path, progress: Progress
-) -> tuple[Sequence[FoundFile], Sequence[FoundFile], list[str]]:
+    root: Path, listing: Listing, cache_dir: Path, progress: Progress
+) -> tuple[Sequence[ImageFile], Sequence[ImageFile], list[str]]:
     """Return the files to train and validate on, those of the test, and what to say of it.
 
     Where no folder or table says which is which, a share of the patients becomes the test. Their
@@ -373,75 +235,63 @@ def _set_test_aside(
     if not files:
         return listing.of("train", "val"), listing.of("test"), []
     contents = file_hashes(
-        listing.root, files, cache_dir=cache_dir, labels=("train", "test"), progress=progress
+        root, files, cache_dir=cache_dir, labels=("train", "test"), progress=progress
     )
-    patients = [file.patient or f"file:{file.relative}" for file in files]
     # What cannot be read is identical to nothing.
-    known = [content or file.relative for content, file in zip(contents, files, strict=True)]
-    rows = patient_split(
-        merge_patients(patients, known),
+    contents = [content or file.relative for content, file in zip(contents, files, strict=True)]
+    rows, test_rows = patient_split(
+        merge_patients([file.known_as for file in files], contents),
         [file.label for file in files],
         val_fraction=TEST_FRACTION,
         seed=TEST_SEED,
     )
-    test = [files[position] for position in rows.val]
     by = "patient" if any(file.patient for file in files) else "image"
     note = (
-        f"there is no train/ and no test/: {len(test):,} of {len(files):,} images were set aside "
-        f"as the test, by {by}"
+        f"there is no train/ and no test/: {len(test_rows):,} of {len(files):,} images were set "
+        f"aside as the test, by {by}"
     )
-    return [files[position] for position in rows.train], test, [note]
+    return [files[row] for row in rows], [files[row] for row in test_rows], [note]
 
 
 def _check_usable(root: Path, scan: Scan) -> None:
-    bad = [
-        (file, record)
-        for file, record in zip(scan.files, scan.records, strict=True)
-        if record.reason
-    ]
+    bad = scan.rejected
     if len(bad) > MOST_REJECTED * len(scan.files):
-        file, record = bad[0]
         raise DataError(
-            f"{root}: {len(bad)} of {len(scan.files)} files are unusable, e.g. {file.relative}: "
-            f"{record.reason}. Check the download, or give --data another folder"
+            f"{root}: {len(bad)} of {len(scan.files)} files are unusable, e.g. {bad[0].relative}: "
+            f"{bad[0].reason}. Check the download, or give --data another folder"
         )
 
 
-def _split(
-    scan: Scan, images: Sequence[UsableImage], *, split: SplitKind, val_fraction: float, seed: int
-) -> SplitRows:
-    if split is SplitKind.FOLDERS:
-        folders = [image.file.folder for image in images]
-        return SplitRows(
-            train=tuple(i for i, folder in enumerate(folders) if folder != "val"),
-            val=tuple(i for i, folder in enumerate(folders) if folder == "val"),
+def _split(config: RunConfig, scan: Scan) -> tuple[list[ImageFile], list[ImageFile]]:
+    """Return the images to train and those to validate on."""
+    images = scan.images
+    if config.split is SplitKind.FOLDERS:
+        val = [image for image in images if image.folder == "val"]
+        return [image for image in images if image.folder != "val"], val
+    if config.split is SplitKind.PATIENT:
+        rows, val_rows = patient_split(
+            merge_patients([image.known_as for image in images], [i.sha256 for i in images]),
+            [image.label for image in images],
+            val_fraction=config.val_fraction,
+            seed=config.seed,
         )
-    if split is SplitKind.PATIENT:
-        return patient_split(
-            merge_patients(
-                [image.patient for image in images], [image.record.sha256 for image in images]
-            ),
-            [image.file.label for image in images],
-            val_fraction=val_fraction,
-            seed=seed,
-        )
+        return [images[row] for row in rows], [images[row] for row in val_rows]
     # Rejected files take part in the shuffle, so that one bad file does not move all others.
-    rows = notebook_split(len(scan.files), val_fraction)
-    position = {image.row: index for index, image in enumerate(images)}
-    return SplitRows(
-        train=tuple(position[row] for row in rows.train if row in position),
-        val=tuple(position[row] for row in rows.val if row in position),
+    rows, val_rows = notebook_split(len(scan.files), config.val_fraction)
+    train, val = (
+        [scan.files[row] for row in side if not scan.files[row].reason] for side in (rows, val_rows)
     )
+    return train, val
 
 
 def _check_sides(
     root: Path,
-    train: Sequence[UsableImage],
-    val: Sequence[UsableImage],
-    classes: tuple[str, str],
     split: SplitKind,
+    train: Sequence[ImageFile],
+    val: Sequence[ImageFile],
+    classes: tuple[str, str],
 ) -> None:
-    counted = reporting.counts(val, classes)
+    counted = counts(val, classes)
     if split is SplitKind.FOLDERS and min(counted.values()) < FEWEST_TO_RANK:
         has = " and ".join(f"{count} {name}" for name, count in counted.items())
         raise DataError(
@@ -450,7 +300,7 @@ def _check_sides(
             "train/ and splits them again"
         )
     for side, images in (("training", train), ("validation", val)):
-        for name, count in reporting.counts(images, classes).items():
+        for name, count in counts(images, classes).items():
             if not count:
                 by_patient = split is SplitKind.PATIENT
                 needed = (
@@ -462,44 +312,25 @@ def _check_sides(
                 )
 
 
-def _subset(array_file: Path, images: Sequence[UsableImage]) -> Subset:
+def _subset(scan: Scan, images: Sequence[ImageFile]) -> Subset:
     return Subset(
-        array_file=array_file,
+        array_file=scan.array.path,
         rows=np.array([image.row for image in images], dtype=np.int64),
-        labels=np.array([image.file.label for image in images], dtype=np.int8),
-        paths=tuple(image.file.relative for image in images),
-        patients=tuple(image.patient for image in images),
-        subtypes=tuple(image.file.subtype for image in images),
+        labels=np.array([image.label for image in images], dtype=np.int8),
+        paths=tuple(image.relative for image in images),
+        patients=tuple(image.known_as for image in images),
+        subtypes=tuple(image.subtype for image in images),
     )
 
 
-def _folded(listing: Listing, split: SplitKind) -> list[str]:
+def _joined(listing: Listing, split: SplitKind) -> list[str]:
     """Say what becomes of a validation folder."""
-    counted = Counter(file.label for file in listing.of("val"))
-    if not counted or split is SplitKind.FOLDERS:
+    files = listing.of("val")
+    if not files or split is SplitKind.FOLDERS:
         return []
-    has = " and ".join(f"{counted[label]:,} {name}" for label, name in enumerate(listing.classes))
+    counted = counts(files, listing.classes)
+    has = " and ".join(f"{count:,} {name}" for name, count in counted.items())
     return [
         f"val/ ({has}) is joined with train/ and both are split; --split folders keeps it for "
         "validation"
-    ]
-
-
-def _depth(scans: Sequence[Scan]) -> list[str]:
-    """Say what was decided for images that do not tell how many bits they use."""
-    count = sum(record.brightest > 0 for scan in scans for record in scan.records)
-    if not count:
-        return []
-    bits = next(scan.bits for scan in scans if scan.bits)
-    return [
-        f"{count:,} images have 16 bits a pixel and do not tell how many are in use: taken as "
-        f"{bits}, by the brightest pixels of all of them"
-    ]
-
-
-def _damage(arrays: Sequence[ArrayFile]) -> list[str]:
-    return [
-        f"the cached {array.path.name} was damaged ({array.damaged}) and has been rebuilt"
-        for array in arrays
-        if array.damaged
     ]

@@ -15,13 +15,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import astuple, dataclass, fields
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -29,60 +28,54 @@ from search.data.cache import (
     ArrayFile,
     Progress,
     adopt_array,
-    array_folder,
-    cache_errors,
+    array_path,
+    in_threads,
+    locked,
+    new_array,
     read_array,
-    reserved_array,
 )
 from search.data.decode import DECODER_VERSION, UnusableImageError, decode, opened
 from search.data.dicom import NEEDS_PYDICOM, bits_used
 from search.data.dicom import installed as dicom_installed
-from search.data.listing import FoundFile
+from search.data.listing import ImageFile
 from search.run_directory import write_text
 
+FACTS = ("sha256", "width", "height", "mode", "colour", "turned", "brightest", "reason")
+"""What opening a file tells: fields of `ImageFile`, in the order of the index."""
+
 INDEX_VERSION = 2
-"""Raise it when a record's fields, or the rules for rejecting a file, change."""
+"""Raise it when `FACTS`, or the rules for rejecting a file, change."""
 
 MOST_BRIGHT = 0.95
 """Share of the images whose brightest pixel decides; a few may be brighter, as with a burnt-in
 mark."""
 
-_CHUNK = 16
-"""Files a thread takes at a time; progress is told as often."""
-
-_T = TypeVar("_T")
-
-Signature = tuple[int, int, int]
-"""Size in bytes, modification time and change time in ns."""
-
-
-@dataclass(frozen=True)
-class FileRecord:
-    """What opening a file told."""
-
-    sha256: str  # of its content, "" if it cannot be read
-    width: int = 0  # of the original, in pixels; 0 if rejected
-    height: int = 0  # of the original, in pixels; 0 if rejected
-    mode: str = ""  # Pillow's mode of the original
-    colour: bool = False  # whether it had real colour
-    turned: bool = False  # whether an EXIF orientation was applied
-    brightest: int = 0  # as in `decode.Decoded`
-    reason: str = ""  # why it is left out, "" if it is used
+Index = dict[str, list[Any]]
+"""By relative path: size in bytes, modification and change time in ns, then `FACTS`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scan:
     """A list of files, each checked and decoded."""
 
-    files: tuple[FoundFile, ...]  # the files, rejected ones included
-    records: tuple[FileRecord, ...]  # what each told, aligned with `files`
+    files: tuple[ImageFile, ...]  # with what each told, rejected ones included
     array: ArrayFile  # `uint8` (len(files), S, S, C); the rows of rejected files are zero
     bits: int  # in use of the images of 9 to 16 bits that do not tell, 0 if there are none
+
+    @property
+    def images(self) -> list[ImageFile]:
+        """Return the files that can be used."""
+        return [file for file in self.files if not file.reason]
+
+    @property
+    def rejected(self) -> list[ImageFile]:
+        """Return the files that cannot be used."""
+        return [file for file in self.files if file.reason]
 
 
 def scan_files(
     root: Path,
-    files: Sequence[FoundFile],
+    files: Sequence[ImageFile],
     *,
     image_size: int,
     channels: int,
@@ -109,57 +102,65 @@ def scan_files(
     index_file = _index_file(cache_dir, root, label)
     index = _read_index(index_file)
     signatures = [_signature(root / file.relative) for file in files]
-    known: list[FileRecord | None] = [
-        _known(index, file, signature) for file, signature in zip(files, signatures, strict=True)
-    ]
+    known = [_known(index, *pair) for pair in zip(files, signatures, strict=True)]
     shape = (len(files), image_size, image_size, channels)
 
-    def array_path(records: Sequence[FileRecord], bits: int) -> Path:
-        digest = hashlib.sha256(f"{DECODER_VERSION} {shape[1:]} {bits}".encode())
-        for file, record in zip(files, records, strict=True):
-            digest.update(f"\n{file.relative}\0{record.sha256}\0{record.reason != ''}".encode())
-        name = f"{label}-{digest.hexdigest()[:24]}-{image_size}.npy"
-        return array_folder(cache_dir) / name
+    def place(scanned: Sequence[ImageFile], bits: int) -> Path:
+        lines = [f"{DECODER_VERSION} {shape[1:]} {bits}"]
+        lines += [f"{file.relative}\0{file.sha256}\0{file.reason != ''}" for file in scanned]
+        return array_path(cache_dir, label, "\n".join(lines), image_size)
 
     damaged = ""
-    if all(record is not None for record in known):
-        records = [record for record in known if record is not None]
-        used = bits or bits_in_use(records)
+    if all(known):
+        scanned = [
+            replace(file, row=row, **facts)
+            for row, (file, facts) in enumerate(zip(files, known, strict=True))
+        ]
+        used = bits or bits_in_use(scanned)
         progress(f"Checking the cached {label} images", 0, 0)
-        found = read_array(array_path(records, used), shape)
+        found = read_array(place(scanned, used), shape)
         if isinstance(found, ArrayFile):
-            return Scan(files=tuple(files), records=tuple(records), array=found, bits=used)
+            return Scan(files=tuple(scanned), array=found, bits=used)
         damaged = found
 
-    def decode_row(position: int, bits: int) -> FileRecord:
-        return _open(root / files[position].relative, array[position], bits)
+    with new_array(cache_dir / "arrays" / f"{label}.npy", shape) as array:
 
-    with reserved_array(array_folder(cache_dir) / f"{label}.npy", shape) as (temporary, array):
+        def decode_row(row: int, bits: int) -> ImageFile:
+            facts = _open(root / files[row].relative, array[row], bits)
+            return replace(files[row], row=row, **facts)
+
         # Everything is decoded again even if only some files are new: their rows have moved.
         stage = f"Decoding the {label} images"
-        work = partial(decode_row, bits=bits)
-        records = list(_parallel(work, range(len(files)), stage, progress))
-        used = bits or bits_in_use(records)
+        scanned = in_threads(partial(decode_row, bits=bits), range(len(files)), stage, progress)
+        used = bits or bits_in_use(scanned)
         other = [
-            position
-            for position, record in enumerate(records)
-            if not bits and record.brightest and bits_used(record.brightest) != used
+            file.row
+            for file in scanned
+            if not bits and file.brightest and bits_used(file.brightest) != used
         ]
         if other:
             stage = f"Decoding the {label} images of another depth"
-            again = list(_parallel(partial(decode_row, bits=used), other, stage, progress))
-            for position, record in zip(other, again, strict=True):
-                records[position] = record
-        path = array_path(records, used)
-        with cache_errors(path):
-            stored = adopt_array(temporary, path, array, damaged=damaged)
-    _write_index(index_file, files, signatures, records)
-    return Scan(files=tuple(files), records=tuple(records), array=stored, bits=used)
+            for file in in_threads(partial(decode_row, bits=used), other, stage, progress):
+                scanned[file.row] = file
+        stored = adopt_array(array, place(scanned, used), damaged=damaged)
+    entries = {
+        file.relative: [*signature, *(getattr(file, name) for name in FACTS)]
+        for file, signature in zip(scanned, signatures, strict=True)
+        if signature is not None
+    }
+    content = json.dumps({"version": [INDEX_VERSION, DECODER_VERSION], "files": entries})
+    write_text(index_file, content, option="--cache-dir")
+    return Scan(files=tuple(scanned), array=stored, bits=used)
 
 
-def bits_in_use(records: Sequence[FileRecord]) -> int:
+def scan_lock(root: Path, cache_dir: Path, progress: Progress) -> AbstractContextManager[None]:
+    """Hold the lock of a data folder's scans, see `cache.locked`."""
+    return locked(cache_dir / "scan" / f"{_folder_key(root)}.lock", progress)
+
+
+def bits_in_use(files: Sequence[ImageFile]) -> int:
     """Return the bits in use of the images that do not tell, 0 if there are none."""
-    brightest = sorted(record.brightest for record in records if record.brightest)
+    brightest = sorted(file.brightest for file in files if file.brightest)
     if not brightest:
         return 0
     return bits_used(brightest[math.ceil(MOST_BRIGHT * len(brightest)) - 1])
@@ -167,7 +168,7 @@ def bits_in_use(records: Sequence[FileRecord]) -> int:
 
 def file_hashes(
     root: Path,
-    files: Sequence[FoundFile],
+    files: Sequence[ImageFile],
     *,
     cache_dir: Path,
     labels: Sequence[str],
@@ -177,77 +178,46 @@ def file_hashes(
 
     Files that earlier scans of these labels know, and that have not changed, are not read.
     """
-    index: dict[str, list[Any]] = {}
+    index: Index = {}
     for label in labels:
         index |= _read_index(_index_file(cache_dir, root, label))
 
-    def work(position: int) -> str:
-        file = files[position]
+    def work(file: ImageFile) -> str:
         path = root / file.relative
         if known := _known(index, file, _signature(path)):
-            return known.sha256
+            return str(known["sha256"])
         try:
             with opened(path) as data:
                 return hashlib.sha256(data).hexdigest()
         except UnusableImageError:
             return ""
 
-    return list(_parallel(work, range(len(files)), "Reading the images", progress))
+    return in_threads(work, files, "Reading the images", progress)
 
 
-def _open(path: Path, row: np.ndarray, bits: int) -> FileRecord:
-    """Read, hash, check and decode one file into its row of the array."""
+def _open(path: Path, row: np.ndarray, bits: int) -> dict[str, Any]:
+    """Read, hash, check and decode one file into its row of the array; return `FACTS` of it."""
     sha256 = ""
     try:
         with opened(path) as data:
             sha256 = hashlib.sha256(data).hexdigest()
-            decoded = decode(data, row.shape[0], channels=row.shape[-1], bits=bits)
+            facts = vars(decode(data, row.shape[0], channels=row.shape[-1], bits=bits))
     except UnusableImageError as error:
-        return FileRecord(sha256=sha256, reason=str(error))
-    row[:] = decoded.pixels
-    return FileRecord(
-        sha256=sha256,
-        width=decoded.width,
-        height=decoded.height,
-        mode=decoded.mode,
-        colour=decoded.colour,
-        turned=decoded.turned,
-        brightest=decoded.brightest,
-    )
+        return {"sha256": sha256, "reason": str(error)}
+    row[:] = facts.pop("pixels")
+    return {"sha256": sha256, **facts}
 
 
-def _parallel(
-    work: Callable[[int], _T], positions: Sequence[int], label: str, progress: Progress
-) -> Iterator[_T]:
-    """Map in threads, in order: Pillow and hashlib release Python's lock."""
-
-    def work_through(first: int) -> list[_T]:
-        return [work(position) for position in positions[first : first + _CHUNK]]
-
-    count = len(positions)
-    progress(label, 0, count)
-    pool = ThreadPoolExecutor(max_workers=os.cpu_count() or 1)
-    try:
-        done = 0
-        for results in pool.map(work_through, range(0, count, _CHUNK)):
-            yield from results
-            done += len(results)
-            progress(label, done, count)
-    finally:
-        # After Ctrl-C nobody wants to wait for the files that are still queued.
-        pool.shutdown(cancel_futures=True)
-
-
-def folder_key(root: Path) -> str:
+def _folder_key(root: Path) -> str:
     """Return a short name for a folder's place, for what is kept by place and not by content."""
     return hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
 
 
 def _index_file(cache_dir: Path, root: Path, label: str) -> Path:
-    return cache_dir / "scan" / f"{folder_key(root)}-{label}.json"
+    return cache_dir / "scan" / f"{_folder_key(root)}-{label}.json"
 
 
-def _signature(path: Path) -> Signature | None:
+def _signature(path: Path) -> tuple[int, int, int] | None:
     try:
         status = path.stat()
     except OSError:
@@ -255,41 +225,23 @@ def _signature(path: Path) -> Signature | None:
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def _known(
-    index: dict[str, list[Any]], file: FoundFile, signature: Signature | None
-) -> FileRecord | None:
+def _known(index: Index, file: ImageFile, signature: tuple[int, int, int] | None) -> dict[str, Any]:
+    """Return `FACTS` of a file that has not changed; nothing, where it is to be opened."""
     entry = index.get(file.relative)
     if entry is None or signature is None or tuple(entry[:3]) != signature:
-        return None
-    record = FileRecord(*entry[3:])
-    if record.reason == NEEDS_PYDICOM and dicom_installed():
-        return None  # what it could not be read with has come since
-    return record
+        return {}
+    facts = dict(zip(FACTS, entry[3:], strict=True))
+    # What it could not be read with may have come since.
+    return {} if facts["reason"] == NEEDS_PYDICOM and dicom_installed() else facts
 
 
-def _read_index(path: Path) -> dict[str, list[Any]]:
+def _read_index(path: Path) -> Index:
     """Return what is known by relative path; nothing, where the index is missing or damaged."""
-    width = 3 + len(fields(FileRecord))
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
         if stored["version"] != [INDEX_VERSION, DECODER_VERSION]:
             return {}
-        files: dict[str, list[Any]] = stored["files"]
-        return {name: entry for name, entry in files.items() if len(entry) == width}
+        width = 3 + len(FACTS)
+        return {name: entry for name, entry in stored["files"].items() if len(entry) == width}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
-
-
-def _write_index(
-    path: Path,
-    files: Sequence[FoundFile],
-    signatures: Sequence[Signature | None],
-    records: Sequence[FileRecord],
-) -> None:
-    entries = {
-        file.relative: [*signature, *astuple(record)]
-        for file, signature, record in zip(files, signatures, records, strict=True)
-        if signature is not None
-    }
-    content = json.dumps({"version": [INDEX_VERSION, DECODER_VERSION], "files": entries})
-    write_text(path, content, option="--cache-dir")

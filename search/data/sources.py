@@ -11,17 +11,16 @@ import os
 import shutil
 import zipfile
 import zlib
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path, PurePosixPath
 
-from search.data.cache import Progress, cache_errors, expanded, locked, silent
+from search.config import RunConfig
+from search.data.cache import Progress, cache_errors, cache_of, expanded, locked, silent
 from search.data.decode import MAX_BYTES, begins_image
 from search.data.demo import write_demo
 from search.data.listing import IMAGE_SUFFIXES, LeftOutFiles, find_root, is_junk
 from search.data.table import SPLITS
 from search.errors import DataError, StorageError
-from search.records import LeftOut
+from search.records import LeftOut, Source
 from search.run_directory import atomic
 
 HANDLE = "paultimothymooney/chest-xray-pneumonia"
@@ -30,103 +29,73 @@ ADDRESS = f"https://www.kaggle.com/datasets/{HANDLE}"
 
 _BLOCK = 1 << 20
 
-
-class SourceKind(StrEnum):
-    """Where the images come from."""
-
-    FOLDER = "folder"
-    """A folder of the user's."""
-    KAGGLE = "kaggle"
-    """A download through kagglehub, earlier or now."""
-    ZIP = "zip"
-    """An archive of the user's, extracted into the cache."""
-    DEMO = "demo"
-    """The built-in synthetic demo."""
+_Layout = tuple[tuple[str, ...], bool]
+"""The parts of the folder that holds an archive's data set, and whether that has splits."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """Images that were found."""
-
-    kind: SourceKind  # where they come from
-    root: Path  # the folder that directly holds `train/`, or the classes
-    synthetic: bool  # whether they are the demo's
-    origin: str  # how they were found, one line for the report
-    place: str = ""  # the archive that the folder was extracted from, for errors; "" for a folder
-    left_out: tuple[LeftOut, ...] = ()  # what an archive holds and was not extracted
-
-
-def find_source(
-    data: str, *, cache_dir: Path, seed: int = 8, table: str = "", progress: Progress = silent
-) -> Source:
+def find_source(config: RunConfig, *, progress: Progress = silent) -> Source:
     """Find the images that `--data` asks for.
 
     Args:
-        data: "auto", "demo", "kaggle", or the path of a folder or `.zip` file.
-        cache_dir: Where an archive is extracted and the demo is written.
-        seed: Seed of the demo.
-        table: The table of files, if any: it makes up for a layout.
+        config: Says too where an archive is extracted and the demo is written, the demo's seed,
+            and whether there is a table of files, which makes up for a layout.
         progress: Told of extraction and of the demo's making.
 
     Raises:
         DataError: There are none; names what was looked for, where, and the remedy.
         StorageError: The cache cannot be written.
     """
+    data = config.data
     if data == "auto":
-        return _find_auto(cache_dir, seed, table, progress)
+        return _find_auto(config, progress)
     if data == "demo":
-        return _demo(cache_dir, seed, progress, "--data demo")
+        return _demo(config, "--data demo", progress)
     if data == "kaggle":
         return _from_kaggle()
     if not data:
         raise DataError("--data '': give a folder, a .zip file, kaggle, demo or auto")
-    return _from_path(expanded(data), f"--data {data}", cache_dir, table, progress)
+    return _from_path(expanded(data), f"--data {data}", config, progress)
 
 
-def _find_auto(cache_dir: Path, seed: int, table: str, progress: Progress) -> Source:
-    named = os.environ.get("CHEST_XRAY_DIR")
-    if named:
+def _find_auto(config: RunConfig, progress: Progress) -> Source:
+    if named := os.environ.get("CHEST_XRAY_DIR"):
         # Named explicitly, so a mistake in it must not end in the demo.
-        option = f"$CHEST_XRAY_DIR={named}"
-        return _from_path(expanded(named), option, cache_dir, table, progress)
+        return _from_path(expanded(named), f"$CHEST_XRAY_DIR={named}", config, progress)
     for folder in (Path("chest_xray"), Path("data/chest_xray")):
         if folder.is_dir():
-            return _folder(SourceKind.FOLDER, folder, f"./{folder}", f"./{folder}, found by auto")
+            root = _root(folder, f"./{folder}")
+            return Source(kind="folder", root=root, origin=f"./{folder}, found by auto")
     if earlier := _earlier_download():
         return earlier
     looked = "$CHEST_XRAY_DIR, ./chest_xray, ./data/chest_xray, an earlier Kaggle download"
-    return _demo(cache_dir, seed, progress, f"no images found; looked for {looked}")
+    return _demo(config, f"no images found; looked for {looked}", progress)
 
 
-def _from_path(path: Path, option: str, cache_dir: Path, table: str, progress: Progress) -> Source:
+def _from_path(path: Path, option: str, config: RunConfig, progress: Progress) -> Source:
+    any_layout = bool(config.table)
     try:
         archive = path.is_file()
     except OSError as error:  # a name that is too long, for one
         raise DataError(f"{option}: cannot be read ({error.strerror}); check the path") from error
-    if not archive:
-        return _folder(SourceKind.FOLDER, path, option, option, any_layout=bool(table))
-    root, left_out = extract(path, cache_dir=cache_dir, any_layout=bool(table), progress=progress)
-    return Source(
-        kind=SourceKind.ZIP,
-        root=root,
-        synthetic=False,
-        origin=f"{option}, archive",
-        place=str(path),
-        left_out=left_out,
-    )
-
-
-def _folder(
-    kind: SourceKind, folder: Path, option: str, origin: str, *, any_layout: bool = False
-) -> Source:
-    if not folder.exists():
+    if archive:
+        root, left_out = extract(
+            path, cache_dir=cache_of(config), any_layout=any_layout, progress=progress
+        )
+        origin = f"{option}, archive"
+        return Source(kind="zip", root=root, origin=origin, archive=str(path), left_out=left_out)
+    if not path.exists():
         raise DataError(
             f"{option}: no such folder or file (from {Path.cwd()}); check the path, or use "
             "--data demo"
         )
-    if not folder.is_dir():
+    if not path.is_dir():
         raise DataError(f"{option}: neither a folder nor a file; give a folder or a .zip file")
-    root = find_root(folder, any_layout=any_layout)
+    return Source(kind="folder", root=path if any_layout else _root(path, option), origin=option)
+
+
+def _root(folder: Path, option: str) -> Path:
+    """Return the folder that directly holds `train/` or the classes."""
+    root = find_root(folder)
     if root is None:
         raise DataError(
             f"{option}: no train/ in {folder}, and no folders of two classes. Looked for "
@@ -134,12 +103,12 @@ def _folder(
             "chest_xray/data/, data/ and CellData/chest_xray/. Give --data the folder that holds "
             "train/ or the classes, or use --data demo"
         )
-    return Source(kind=kind, root=root, synthetic=False, origin=origin)
+    return root
 
 
-def _demo(cache_dir: Path, seed: int, progress: Progress, origin: str) -> Source:
-    root = write_demo(cache_dir=cache_dir, seed=seed, progress=progress)
-    return Source(kind=SourceKind.DEMO, root=root, synthetic=True, origin=origin)
+def _demo(config: RunConfig, origin: str, progress: Progress) -> Source:
+    root = write_demo(cache_dir=cache_of(config), seed=config.seed, progress=progress)
+    return Source(kind="demo", root=root, origin=origin)
 
 
 # Kaggle.
@@ -153,15 +122,33 @@ def _from_kaggle() -> Source:
         if earlier := _earlier_download():
             return earlier
         raise
-    return _folder(SourceKind.KAGGLE, folder, "--data kaggle", f"Kaggle data set {HANDLE}")
+    root = _root(folder, "--data kaggle")
+    return Source(kind="kaggle", root=root, origin=f"Kaggle data set {HANDLE}")
 
 
 def _earlier_download() -> Source | None:
-    for folder in earlier_downloads():
-        root = find_root(folder)
+    """Return what was downloaded before, the newest finished version first.
+
+    Looks in kagglehub's cache (`$KAGGLEHUB_CACHE`, else `~/.cache/kagglehub`) and where Kaggle's
+    own notebooks mount a data set (`/kaggle/input`).
+    """
+    hub = expanded(os.environ.get("KAGGLEHUB_CACHE") or "~/.cache/kagglehub")
+    home = hub / "datasets" / HANDLE
+    numbers = [int(v.name) for v in home.glob("versions/*") if v.name.isdigit() and v.is_dir()]
+    folders = [
+        # kagglehub writes N.complete beside versions/ when all of version N is there.
+        *(
+            home / f"versions/{n}"
+            for n in sorted(numbers)[::-1]
+            if (home / f"{n}.complete").exists()
+        ),
+        *(MOUNT / name for name in (HANDLE.split("/")[1], f"datasets/{HANDLE}")),
+    ]
+    for folder in folders:
+        root = find_root(folder) if folder.is_dir() else None
         if root is not None:
             origin = f"an earlier Kaggle download, {folder}"
-            return Source(kind=SourceKind.KAGGLE, root=root, synthetic=False, origin=origin)
+            return Source(kind="kaggle", root=root, origin=origin)
     return None
 
 
@@ -189,27 +176,6 @@ def download() -> Path:
             f"run the same command again, which goes on where it stopped; or download {ADDRESS} "
             "by hand and give --data FOLDER_OR_ZIP; or use --data demo"
         ) from error
-
-
-def earlier_downloads() -> list[Path]:
-    """Return the folders of finished earlier downloads, the newest version first.
-
-    Looks in kagglehub's cache (`$KAGGLEHUB_CACHE`, else `~/.cache/kagglehub`) and where Kaggle's
-    own notebooks mount a data set (`/kaggle/input`).
-    """
-    base = os.environ.get("KAGGLEHUB_CACHE")
-    hub = expanded(base or "~/.cache/kagglehub")
-    folder = hub / "datasets" / HANDLE
-    versions = []
-    if (folder / "versions").is_dir():
-        for entry in (folder / "versions").iterdir():
-            # kagglehub writes N.complete beside versions/ when all of version N is there.
-            if entry.name.isdigit() and entry.is_dir():
-                versions.append(entry)
-    versions.sort(key=lambda entry: -int(entry.name))
-    found = [entry for entry in versions if (folder / f"{entry.name}.complete").exists()]
-    mounts = [MOUNT / HANDLE.split("/")[1], MOUNT / "datasets" / HANDLE]
-    return found + [mount for mount in mounts if mount.is_dir()]
 
 
 # Archives.
@@ -275,19 +241,20 @@ def _wanted_members(
         parts = tuple(part for part in parts if part not in ("/", ".", ".."))
         if parts and not info.is_dir() and not any(is_junk(part) for part in parts):
             found[parts] = info
-    layout = _Layout(prefix=(), has_train=False) if any_layout else _find_layout(list(found))
+    layout: _Layout | None = ((), False) if any_layout else _find_layout(list(found))
     if layout is None:
         raise DataError(
             f"{path}: no training images in the archive; looked for .../train/CLASS/ and for "
             ".../CLASS/ of two classes. Give another archive, or --data FOLDER"
         )
-    depth = len(layout.prefix)
+    prefix, has_train = layout
+    depth = len(prefix)
     left = LeftOutFiles()
     members = {}
     for parts, info in sorted(found.items()):
         relative, inside = "/".join(parts), parts[depth:]
-        beside = layout.has_train and (len(inside) < 2 or inside[0].casefold() not in SPLITS)
-        if parts[:depth] != layout.prefix or beside:
+        beside = has_train and (len(inside) < 2 or inside[0].casefold() not in SPLITS)
+        if parts[:depth] != prefix or beside:
             left.add(relative, "beside the data set", place="/".join(parts[:-1][: depth + 1]))
         elif info.file_size > MAX_BYTES:
             left.add(relative, "too large")
@@ -296,14 +263,6 @@ def _wanted_members(
         else:
             members["/".join(inside)] = info
     return members, left.rows()
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Layout:
-    """Where in an archive the data set is: the parts of its folder, and whether it has splits."""
-
-    prefix: tuple[str, ...]
-    has_train: bool
 
 
 def _find_layout(paths: list[tuple[str, ...]]) -> _Layout | None:
@@ -315,8 +274,7 @@ def _find_layout(paths: list[tuple[str, ...]]) -> _Layout | None:
         if SPLITS.get(part.casefold()) == "train"
     }
     if trains:
-        shallowest = min(trains, key=lambda prefix: (len(prefix), prefix))
-        return _Layout(prefix=shallowest, has_train=True)
+        return min(trains, key=lambda prefix: (len(prefix), prefix)), True
     prefix: tuple[str, ...] = ()
     while True:
         folders = {parts[len(prefix)] for parts in images if len(parts) > len(prefix) + 1}
@@ -325,7 +283,7 @@ def _find_layout(paths: list[tuple[str, ...]]) -> _Layout | None:
         prefix += tuple(folders)
     if len(folders) < 2 or any(name.casefold() in SPLITS for name in folders):
         return None
-    return _Layout(prefix=prefix, has_train=False)
+    return prefix, False
 
 
 def _has_suffix(name: str) -> bool:

@@ -10,26 +10,16 @@ import math
 import random
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 NOTEBOOK_SEED = 8
 """The notebook's `random.seed(8)`; the run's own seed does not touch that split."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class SplitRows:
-    """Positions of the images on each side.
-
-    Attributes:
-        train: Positions of training images.
-        val: Positions of validation images.
-    """
-
-    train: tuple[int, ...]
-    val: tuple[int, ...]
+Sides = tuple[list[int], list[int]]
+"""Positions of the training images, and of the validation images."""
 
 
-def notebook_split(count: int, val_fraction: float) -> SplitRows:
+def notebook_split(count: int, val_fraction: float) -> Sides:
     """Divide `count` files, in the order of the sorted glob, exactly as the notebook does.
 
     The notebook shuffles the list of paths; which element goes where depends on the list's length
@@ -42,12 +32,12 @@ def notebook_split(count: int, val_fraction: float) -> SplitRows:
     positions = list(range(count))
     random.Random(NOTEBOOK_SEED).shuffle(positions)
     train_size = math.floor(count * (1 - val_fraction))
-    return SplitRows(train=tuple(positions[:train_size]), val=tuple(positions[train_size:]))
+    return positions[:train_size], positions[train_size:]
 
 
 def patient_split(
     patients: Sequence[str], labels: Sequence[int], *, val_fraction: float, seed: int
-) -> SplitRows:
+) -> Sides:
     """Divide images so that no patient is on both sides, stratified by class.
 
     Patients are ranked by a hash of seed and identifier, so that adding or removing a child moves
@@ -87,7 +77,7 @@ def patient_split(
         chosen.update(group[i] for i in nearest_subset(sizes, wanted, proper=alone))
     val = sorted(position for patient in chosen for position in members[patient])
     train = sorted(set(range(len(patients))) - set(val))
-    return SplitRows(train=tuple(train), val=tuple(val))
+    return train, val
 
 
 def merge_patients(patients: Sequence[str], contents: Sequence[str]) -> list[str]:

@@ -6,7 +6,6 @@ import csv
 import io
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from search.data.decode import UnusableImageError, opened
@@ -24,30 +23,12 @@ SPLITS = {
 _SHOWN = 3
 
 
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """What a table says of a file; "" where it says nothing."""
-
-    file: str  # as written
-    label: str = ""  # name of its class
-    patient: str = ""  # identifier of its patient
-    split: str = ""  # a key of `SPLITS`, whatever its case
-
-    def __str__(self) -> str:
-        said = (("label", self.label), ("patient", self.patient), ("split", self.split))
-        return ", ".join(f"{column} {value}" for column, value in said if value)
+Row = dict[str, str]
+"""What a table says of a file: a value for each of `COLUMNS`, "" where it says nothing."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class FileTable:
-    """A table of files."""
-
-    path: Path  # where it was read
-    rows: dict[int, Row]  # by line of the file
-
-
-def read_table(path: Path) -> FileTable:
-    """Read a CSV file whose first line names its columns, of which `file` must be one.
+def read_table(path: Path) -> dict[int, Row]:
+    """Read a CSV file whose first line names its columns; return its rows by line.
 
     Raises:
         DataError: It cannot be read, has no column `file`, lacks the label of a file where others
@@ -66,7 +47,7 @@ def read_table(path: Path) -> FileTable:
         for cells in lines:
             said = dict(zip(header, (cell.strip() for cell in cells), strict=False))
             if any(said.values()):
-                rows[lines.line_num] = Row(**{name: said.get(name, "") for name in COLUMNS})
+                rows[lines.line_num] = {name: said.get(name, "") for name in COLUMNS}
     except csv.Error as error:
         raise DataError(f"--table {path}: line {lines.line_num}: {error}") from error
     if "file" not in header:
@@ -74,27 +55,27 @@ def read_table(path: Path) -> FileTable:
             f"--table {path}: no column file in its first line ({', '.join(header)}); the columns "
             f"are {', '.join(COLUMNS)}"
         )
-    labelled = any(row.label for row in rows.values())
+    labelled = any(row["label"] for row in rows.values())
     for line, row in rows.items():
-        if labelled and not row.label:
-            raise DataError(
-                f"--table {path}: line {line}: no label for {row.file}; others have one"
-            )
-        if "split" in header and row.split.casefold() not in SPLITS:
-            raise DataError(
-                f"--table {path}: line {line}: split {row.split!r}: must be train, val or test"
-            )
-    return FileTable(path=path, rows=rows)
+        place, split = f"--table {path}: line {line}", row["split"]
+        if labelled and not row["label"]:
+            raise DataError(f"{place}: no label for {row['file']}; others have one")
+        if "split" in header and split.casefold() not in SPLITS:
+            raise DataError(f"{place}: split {split!r}: must be train, val or test")
+    return rows
 
 
-def match_files(table: FileTable, paths: Sequence[str], root: Path) -> dict[str, Row]:
+def match_files(
+    table: Path, rows: dict[int, Row], paths: Sequence[str], root: Path
+) -> dict[str, Row]:
     """Find the images that a table speaks of.
 
     A file is named by its path below the data folder, or by as much of the path's end as is unique,
     with its suffix or without.
 
     Args:
-        table: What is said.
+        table: Where the rows were read.
+        rows: What is said, by line.
         paths: Images, relative to the data folder, posix.
         root: The data folder.
 
@@ -114,9 +95,9 @@ def match_files(table: FileTable, paths: Sequence[str], root: Path) -> dict[str,
                 by_name[name].append(path)
     lines: dict[str, int] = {}
     unknown = []
-    for line, row in table.rows.items():
-        place = f"--table {table.path}: line {line}"
-        written = PurePosixPath(row.file.replace("\\", "/"))
+    for line, row in rows.items():
+        place, file = f"--table {table}: line {line}", row["file"]
+        written = PurePosixPath(file.replace("\\", "/"))
         if written.is_relative_to(root.as_posix()):
             written = written.relative_to(root.as_posix())
         matches = by_name.get(written.as_posix(), [])
@@ -124,21 +105,25 @@ def match_files(table: FileTable, paths: Sequence[str], root: Path) -> dict[str,
             matches = [written.as_posix()]
         if len(matches) > 1:
             raise DataError(
-                f"{place}: {row.file} is more than one file, {matches[0]} and {matches[1]}; give "
-                "the path"
+                f"{place}: {file} is more than one file, {matches[0]} and {matches[1]}; give the "
+                "path"
             )
         if not matches:
-            unknown.append(f"line {line}: {row.file}")
+            unknown.append(f"line {line}: {file}")
             continue
         before = lines.setdefault(matches[0], line)
-        if str(table.rows[before]) != str(row):
+        if _said(rows[before]) != _said(row):
             raise DataError(
-                f"{place}: says {row} of {row.file}, and line {before} says {table.rows[before]}; "
-                "leave one line for a file"
+                f"{place}: says {_said(row)} of {file}, and line {before} says "
+                f"{_said(rows[before])}; leave one line for a file"
             )
     if unknown:
         raise DataError(
-            f"--table {table.path}: {len(unknown):,} of {len(table.rows):,} files are no images "
-            f"below {root}, {'; '.join(unknown[:_SHOWN])}; give paths relative to the data folder"
+            f"--table {table}: {len(unknown):,} of {len(rows):,} files are no images below {root}, "
+            f"{'; '.join(unknown[:_SHOWN])}; give paths relative to the data folder"
         )
-    return {path: table.rows[line] for path, line in lines.items()}
+    return {path: rows[line] for path, line in lines.items()}
+
+
+def _said(row: Row) -> str:
+    return ", ".join(f"{column} {row[column]}" for column in COLUMNS[1:] if row[column])

@@ -12,11 +12,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +24,14 @@ from PIL import Image
 from search.config import RunConfig
 from search.data.cache import (
     ArrayFile,
+    Progress,
     adopt_array,
-    array_folder,
-    cache_errors,
+    array_path,
+    in_threads,
     locked,
+    new_array,
     read_array,
-    reserved_array,
+    silent,
 )
 from search.errors import ConfigurationError
 from search.records import PerturbedViews, Subset
@@ -44,6 +44,17 @@ VIEWS_SEED = 8
 
 KINDS = ("crop", "shift", "zoom_out", "tone")
 """All kinds of view; see `ViewSettings` for what each stands for."""
+
+STRENGTHS = {
+    "crop_area": (0.05, 1), "shift": (0, 0.5), "zoom_out": (0, 0.5), "gamma": (0.1, 10),
+    "contrast": (0.1, 10),
+}  # fmt: skip
+"""The least and the most that a strength may be."""
+
+Box = tuple[float, float, float, float]
+"""Left, top, right and bottom of a part of an image."""
+
+WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,20 +103,13 @@ class ViewSettings:
                 f"--views-per-image {self.views_per_image}: must be between 1 and the number of "
                 f"--views, {len(self.kinds)}"
             )
-        low, high = self.crop_area
-        if not 0.05 <= low <= high <= 1:
-            raise ConfigurationError(
-                f"--view-strength crop_area={low}:{high}: must be LOW:HIGH between 0.05 and 1"
-            )
-        for name, share in (("shift", self.shift), ("zoom_out", self.zoom_out)):
-            if not 0 <= share <= 0.5:
+        for name, (least, most) in STRENGTHS.items():
+            value = getattr(self, name)
+            ends = value if isinstance(value, tuple) else (value,)
+            if not least <= ends[0] <= ends[-1] <= most:
                 raise ConfigurationError(
-                    f"--view-strength {name}={share}: must be between 0 and 0.5"
-                )
-        for name, (low, high) in (("gamma", self.gamma), ("contrast", self.contrast)):
-            if not 0.1 <= low <= high <= 10:
-                raise ConfigurationError(
-                    f"--view-strength {name}={low}:{high}: must be LOW:HIGH between 0.1 and 10"
+                    f"--view-strength {name}={':'.join(map(str, ends))}: must be "
+                    f"{'LOW:HIGH ' * (len(ends) > 1)}between {least:g} and {most:g}"
                 )
 
 
@@ -116,17 +120,14 @@ def view_settings(config: RunConfig) -> ViewSettings:
         ConfigurationError: A kind or strength is unknown or out of range.
     """
     strengths: dict[str, Any] = dict(config.view_strength)
-    known = {f.name: f.default for f in fields(ViewSettings)}
-    del known["kinds"], known["views_per_image"]
     for name, value in strengths.items():
-        if name not in known:
+        if name not in STRENGTHS:
             raise ConfigurationError(
-                f"--view-strength {name}: no such strength; choose of {', '.join(known)}"
+                f"--view-strength {name}: no such strength; choose of {', '.join(STRENGTHS)}"
             )
-        wanted = "LOW:HIGH" if isinstance(known[name], tuple) else "one number"
-        if isinstance(value, tuple) != isinstance(known[name], tuple) or (
-            isinstance(value, tuple) and len(value) != 2
-        ):
+        ranged = isinstance(getattr(ViewSettings, name), tuple)
+        if ranged != isinstance(value, tuple) or (ranged and len(value) != 2):
+            wanted = "LOW:HIGH" if ranged else "one number"
             raise ConfigurationError(f"--view-strength {name}={value}: needs {wanted}")
     return ViewSettings(
         kinds=config.views,
@@ -135,19 +136,13 @@ def view_settings(config: RunConfig) -> ViewSettings:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class ViewParameters:
-    """One view, drawn but not applied."""
-
-    # left, top, right, bottom of the part that fills the view, as shares of the side; outside 0–1
-    # is black
-    box: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
-    gamma: float = 1.0  # exponent of the tone curve; 1 leaves it
-    contrast: float = 1.0  # factor about the mean; 1 leaves it
-
-
 def make_views(
-    val: Subset, *, settings: ViewSettings, seed: int, cache_dir: Path
+    val: Subset,
+    *,
+    settings: ViewSettings,
+    seed: int,
+    cache_dir: Path,
+    progress: Progress = silent,
 ) -> tuple[PerturbedViews, ArrayFile]:
     """Make the perturbed copies of a validation set, or find them in the cache.
 
@@ -158,23 +153,22 @@ def make_views(
     jobs = [(position, kind) for position, kinds in enumerate(assigned) for kind in kinds]
     shape = (len(jobs), *pixels.shape[1:])
     recipe = json.dumps([VIEWS_VERSION, seed, asdict(settings), val.array_file.stem, val.paths])
-    name = f"views-{hashlib.sha256(recipe.encode()).hexdigest()[:24]}-{pixels.shape[1]}.npy"
-    path = array_folder(cache_dir) / name
+    path = array_path(cache_dir, "views", recipe, pixels.shape[1])
 
     with locked(path.with_suffix(".lock")):
         found = read_array(path, shape)
         if isinstance(found, str):
-            with reserved_array(path, shape) as (temporary, array), cache_errors(path):
+            with new_array(path, shape) as array:
 
                 def work(row: int) -> None:
                     position, kind = jobs[row]
                     drawn = draw_view(kind, val.paths[position], settings=settings, seed=seed)
-                    array[row] = apply_view(pixels[val.rows[position]], drawn)
+                    array[row] = apply_view(pixels[val.rows[position]], **drawn)
 
-                with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
-                    for _ in pool.map(work, range(len(jobs))):
-                        pass
-                found = adopt_array(temporary, path, array, damaged=found)
+                in_threads(
+                    work, range(len(jobs)), "Making the perturbed validation images", progress
+                )
+                found = adopt_array(array, path, damaged=found)
     source = np.array([position for position, _ in jobs], dtype=np.int64)
     views = PerturbedViews(
         array_file=found.path,
@@ -211,50 +205,57 @@ def assign_kinds(
     return assigned
 
 
-def draw_view(kind: str, path: str, *, settings: ViewSettings, seed: int) -> ViewParameters:
-    """Draw the parameters of one view from the seed and the image's path."""
+def draw_view(kind: str, path: str, *, settings: ViewSettings, seed: int) -> dict[str, Any]:
+    """Draw the parameters of one view, for `apply_view`, from the seed and the image's path."""
     rng = np.random.default_rng(int.from_bytes(_digest(seed, path, kind), "big"))
+    if kind == "tone":
+        gamma = math.exp(rng.uniform(*np.log(settings.gamma)))
+        return {"gamma": gamma, "contrast": float(rng.uniform(*settings.contrast))}
+    side = 1.0
     if kind == "crop":
         side = math.sqrt(rng.uniform(*settings.crop_area))
         left, top = rng.uniform(0, 1 - side, 2).tolist()
-        return ViewParameters(box=(left, top, left + side, top + side))
-    if kind == "shift":
-        right, down = rng.uniform(-settings.shift, settings.shift, 2).tolist()
-        return ViewParameters(box=(right, down, 1 + right, 1 + down))
-    if kind == "zoom_out":
+    elif kind == "shift":
+        left, top = rng.uniform(-settings.shift, settings.shift, 2).tolist()
+    else:
         # A margin of m leaves 1 − m of the side to the image; seen from it, 1 / (1 − m).
         side = 1 / (1 - rng.uniform(0, settings.zoom_out))
         left, top = (-rng.uniform(0, side - 1, 2)).tolist()
-        return ViewParameters(box=(left, top, left + side, top + side))
-    gamma = math.exp(rng.uniform(*np.log(settings.gamma)))
-    return ViewParameters(gamma=gamma, contrast=float(rng.uniform(*settings.contrast)))
+    return {"box": (left, top, left + side, top + side)}
 
 
-def apply_view(image: np.ndarray, view: ViewParameters) -> np.ndarray:
-    """Apply one view to an image, `uint8` (S, S, C); returns the same type and shape."""
+def apply_view(
+    image: np.ndarray, *, box: Box = WHOLE, gamma: float = 1.0, contrast: float = 1.0
+) -> np.ndarray:
+    """Apply one view.
+
+    Args:
+        image: `uint8` (S, S, C).
+        box: The part that fills the view, in shares of the side; outside 0–1 is black.
+        gamma: Exponent of the tone curve; 1 leaves it.
+        contrast: Factor about the mean; 1 leaves it.
+
+    Returns:
+        The same type and shape.
+    """
     size = image.shape[0]
     altered = np.asarray(image)
-    if view.gamma != 1 or view.contrast != 1:
-        levels = 255 * (np.arange(256) / 255) ** view.gamma
+    if gamma != 1 or contrast != 1:
+        levels = 255 * (np.arange(256) / 255) ** gamma
         mean = float(levels[altered].mean())
-        levels = np.clip(mean + view.contrast * (levels - mean), 0, 255)
+        levels = np.clip(mean + contrast * (levels - mean), 0, 255)
         altered = np.rint(levels).astype(np.uint8)[altered]
-    if view.box != (0.0, 0.0, 1.0, 1.0):
-        left, top, right, bottom = (size * edge for edge in view.box)
+    if box != WHOLE:
+        left, top, right, bottom = (size * edge for edge in box)
         # A black border wide enough for what the box takes from outside the image.
         border = math.ceil(max(-left, -top, right - size, bottom - size, 0))
-        box = (left + border, top + border, right + border, bottom + border)
-        altered = np.stack(
-            [
-                _enlarged(np.pad(altered[:, :, channel], border), size, box)
-                for channel in range(altered.shape[2])
-            ],
-            axis=-1,
-        )
+        inside = (left + border, top + border, right + border, bottom + border)
+        bands = [np.pad(altered[:, :, channel], border) for channel in range(altered.shape[2])]
+        altered = np.stack([_enlarged(band, size, inside) for band in bands], axis=-1)
     return altered
 
 
-def _enlarged(pixels: np.ndarray, size: int, box: tuple[float, float, float, float]) -> np.ndarray:
+def _enlarged(pixels: np.ndarray, size: int, box: Box) -> np.ndarray:
     """Return a part of `uint8` (H, W), `box` in pixels, as `uint8` (size, size)."""
     image = Image.fromarray(pixels)
     return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box=box))

@@ -169,8 +169,7 @@ class RunContents:
         """Return paths on this computer that the run's texts may hold, the longest first."""
         known = [getattr(self.config, name, "") for name in LOCAL_OPTIONS]
         if self.dataset is not None:
-            known.append(self.dataset.source.root)
-            known.append(self.dataset.cache.dir if self.dataset.cache else "")
+            known += [self.dataset.source.root, self.dataset.cache.dir]
         known += [self.directory.root, self.directory.root.resolve()]
         return tuple(sorted({str(p) for p in known if p and "/" in str(p)}, key=len, reverse=True))
 

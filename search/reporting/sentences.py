@@ -199,8 +199,7 @@ def method(
     comparison: Comparison | None,
 ) -> list[tuple[str, str]]:
     """Return (what, how) of the method, in the order things are done."""
-    views = dataset.views
-    kinds = ", ".join(name.replace("_", " ") for name in views.names)
+    kinds = ", ".join(name.replace("_", " ") for name in dataset.views["kinds"])
     side = f"{config.image_size} × {config.image_size}"
     share = f"{dataset.val_fraction:.0%} of train + validation"
     partitions = {
@@ -219,7 +218,7 @@ def method(
         ("partitions", partitions.get(dataset.split, "validation is the data's own folder")),
         (
             "perturbed validation images",
-            f"{whole(views.count)} fixed, seeded copies ({kinds}), scored every epoch",
+            f"{whole(dataset.view_count)} fixed, seeded copies ({kinds}), scored every epoch",
         ),
         ("baseline", "the notebook's network, retrained the same way"),
         ("search", _search(config, plan)),
@@ -289,8 +288,7 @@ def limits(
             "Patients are unknown: images of one patient may be in training and in test, and "
             "intervals, which take images as independent, may be too narrow."
         )
-    if dataset.leakage.val_images_sharing_a_patient_with_train:
-        sharing = dataset.leakage.val_images_sharing_a_patient_with_train
+    if sharing := dataset.val_sharing_patients:
         found.append(f"{sharing:,} validation images share a patient with training images.")
     if is_chest_x_rays(dataset):
         found.append(

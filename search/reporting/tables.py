@@ -82,7 +82,7 @@ def data_view(report: DatasetReport) -> RenderableType:
         table.add_row(*row)
     weights = ", ".join(f"{name} {weight:.3g}" for name, weight in report.class_weights.items())
     how = f"split by {report.split}, seed {report.seed}; class weights {weights}"
-    out = sum(one.files for one in report.left_out) + len(report.rejected)
+    out = sum(one.files for one in report.source.left_out) + len(report.rejected)
     left_out = f"; {plural(out, 'file')} left out" if out else ""
     source = f"{report.source.root} ({report.source.origin}), {report.image_size} px{left_out}"
     marks = [Text(f"! {alarm}", style=BASELINE) for alarm in report.alarms]

@@ -23,7 +23,6 @@ Works on TensorFlow and JAX; the backend is imported when a gradient is asked fo
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
@@ -99,7 +98,7 @@ def look(run: RunDirectory, *, warn: Callable[[str], None]) -> list[Heatmap]:
         return []
     threshold = run.read(Comparison, "evaluation.json").winner.exported.threshold.value
     shown = predictions.take(chosen_images(predictions, threshold=threshold))
-    source = Path(run.read(DatasetReport, "dataset.json").source.root)
+    source = run.read(DatasetReport, "dataset.json").source.root
     try:
         loaded = load_model(root / KERAS.file)
         about = loaded.metadata

@@ -9,12 +9,11 @@ import pytest
 from search.data.cache import (
     ArrayFile,
     adopt_array,
-    array_folder,
     cache_errors,
     default_cache_dir,
     locked,
+    new_array,
     read_array,
-    reserved_array,
 )
 from search.errors import StorageError
 
@@ -22,14 +21,14 @@ SHAPE = (3, 4, 4, 1)
 
 
 def store(path: Path) -> Path:
-    with reserved_array(path, SHAPE) as (temporary, array):
+    with new_array(path, SHAPE) as array:
         array[:] = 7
-        return adopt_array(temporary, path, array).path
+        return adopt_array(array, path).path
 
 
 @pytest.fixture
 def stored(tmp_path) -> Path:
-    return store(array_folder(tmp_path) / "a.npy")
+    return store(tmp_path / "arrays/a.npy")
 
 
 def test_what_is_written_is_read(stored):
@@ -71,13 +70,14 @@ def test_every_damage_is_noticed(stored, damage, reason):
 
 
 def test_a_failure_leaves_no_file_behind(tmp_path):
-    with pytest.raises(RuntimeError), reserved_array(array_folder(tmp_path) / "a.npy", SHAPE):
+    with pytest.raises(RuntimeError), new_array(tmp_path / "a.npy", SHAPE):
         raise RuntimeError("stop")
-    assert list(array_folder(tmp_path).iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_disk_space_is_claimed_before_the_pixels_are_written(tmp_path):
-    with reserved_array(array_folder(tmp_path) / "a.npy", (64, 64, 64, 1)) as (temporary, _):
+    with new_array(tmp_path / "a.npy", (64, 64, 64, 1)):
+        (temporary,) = tmp_path.iterdir()
         assert temporary.stat().st_blocks * 512 >= 64**3
 
 
@@ -87,14 +87,14 @@ def test_a_full_disk_is_told_with_the_remedy(tmp_path, monkeypatch):
 
     monkeypatch.setattr("search.data.cache.os.posix_fallocate", full, raising=False)
     with pytest.raises(StorageError, match=r"no space left.*--cache-dir"):
-        store(array_folder(tmp_path) / "a.npy")
-    assert list(array_folder(tmp_path).iterdir()) == []
+        store(tmp_path / "a.npy")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_in_the_folders_place_is_told(tmp_path):
     (tmp_path / "cache").write_text("")
     with pytest.raises(StorageError, match="--cache-dir"):
-        array_folder(tmp_path / "cache")
+        store(tmp_path / "cache/a.npy")
 
 
 def test_other_errors_of_the_system_pass(tmp_path):
@@ -103,13 +103,13 @@ def test_other_errors_of_the_system_pass(tmp_path):
 
 
 def test_what_killed_processes_left_is_swept_after_a_day(tmp_path):
-    folder = array_folder(tmp_path)
-    old, fresh = folder / ".a-1.tmp", folder / ".a-2.tmp"
+    old, fresh = tmp_path / ".a-1.tmp", tmp_path / ".a-2.tmp"
     for path in (old, fresh):
         path.write_bytes(b"")
     os.utime(old, (0, time.time() - 2 * 24 * 3600))
-    array_folder(tmp_path)
-    assert [path.name for path in folder.iterdir()] == [fresh.name]
+    with new_array(tmp_path / "a.npy", SHAPE):
+        assert fresh.exists()
+        assert not old.exists()
 
 
 def test_a_lock_that_is_not_supported_is_done_without(tmp_path, monkeypatch):

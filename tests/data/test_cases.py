@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from search.config import RunConfig
 from search.data.__main__ import main
 from search.data.decode import UnusableImageError, decode, load_image, opened
-from search.data.listing import Labelling, list_images
+from search.data.listing import list_images
 from search.data.sources import find_source
 from search.errors import DataError
 from tests.data.trees import dicom_file, encoded, film, make_tree, prepared, write
@@ -294,10 +295,10 @@ BOMBS = """
 import os, resource, sys
 from pathlib import Path
 os.cpu_count = lambda: 8
-from search.data.listing import FoundFile
+from search.data.listing import ImageFile
 from search.data.scan import scan_files
 root = Path(sys.argv[1])
-files = [FoundFile(relative=f"{n}.png", folder="train", label=0) for n in range(8)]
+files = [ImageFile(relative=f"{n}.png", folder="train", label=0) for n in range(8)]
 scan_files(root, files, image_size=64, channels=3, cache_dir=root / "cache", label="train",
            progress=lambda *_: None)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
@@ -373,8 +374,8 @@ def test_patients_folders_and_odd_suffixes_are_read_and_the_rest_is_counted(pack
         write(tree / "validation/NORMAL" / name, encoded(film(ord(name[0])), kind))
     write(tree / "train/NORMAL/notes.txt", b"x")
     write(tree / "holdout/NORMAL/1.png", encoded(film(1), "PNG"))
-    source = find_source(str(packed(tree)), cache_dir=tmp_path / "cache")
-    listing = list_images(source.root)
+    source = find_source(RunConfig(data=str(packed(tree)), cache_dir=str(tmp_path / "cache")))
+    listing = list_images(source.root, RunConfig())
     names = {file.relative for file in listing.files}
     assert {f"train/PNEUMONIA/patient00{number}/img.jpeg" for number in range(6)} <= names
     assert {f"validation/NORMAL/{name}" for name in ("a.jfif", "b.jp2", "c", "d.7")} <= names
@@ -419,7 +420,7 @@ def test_a_table_says_label_patient_and_split(images, tmp_path):
         for number, split in enumerate(splits)
     ]
     said = table(tmp_path, "\ufeffFile,label,patient,split\n" + "\n".join(lines) + "\n\n")
-    listing = list_images(images, Labelling(table=said))
+    listing = list_images(images, RunConfig(table=said))
     assert listing.classes == ("healthy", "sick")
     assert [len(listing.of(name)) for name in ("train", "val", "test")] == [24, 8, 6]
     assert {file.patient for file in listing.files} == {f"P{n}" for n in range(10)}
@@ -429,7 +430,7 @@ def test_a_table_says_label_patient_and_split(images, tmp_path):
 def test_a_table_of_labels_alone_gets_a_test_set_aside(images, tmp_path):
     lines = [f"images/{n:02d}.png,{'sick' if n % 2 else 'healthy'}" for n in range(40)]
     said = table(tmp_path, "file,label\n" + "\n".join(lines))
-    dataset, sealed = prepared(images, tmp_path / "cache", said=Labelling(table=said))
+    dataset, sealed = prepared(images, tmp_path / "cache", table=said)
     assert len(sealed.open()) == 8
     assert not dataset.report.patients_known
 
@@ -439,16 +440,16 @@ def test_another_label_in_the_table_is_another_data_set(images, tmp_path):
     for first in ("healthy", "sick"):
         lines = [f"{n:02d},{'sick' if n % 2 else 'healthy'}" for n in range(1, 40)]
         said = table(tmp_path, f"file,label\n00,{first}\n" + "\n".join(lines))
-        dataset, _ = prepared(images, tmp_path / "cache", said=Labelling(table=said))
+        dataset, _ = prepared(images, tmp_path / "cache", table=said)
         prints.add(dataset.fingerprint)
     assert len(prints) == 2
 
 
 def test_a_table_of_patients_alone_leaves_labels_to_the_folders(tmp_path):
     tree = make_tree(tmp_path / "tree", patients=2)
-    names = [file.relative for file in list_images(tree).files]
+    names = [file.relative for file in list_images(tree, RunConfig()).files]
     said = table(tmp_path, "file,patient\n" + "\n".join(f"{name},one" for name in names))
-    listing = list_images(tree, Labelling(table=said))
+    listing = list_images(tree, RunConfig(table=said))
     assert listing.classes == ("NORMAL", "PNEUMONIA")
     assert {file.patient for file in listing.files} == {"one"}
 
@@ -467,7 +468,7 @@ def test_a_table_of_patients_alone_leaves_labels_to_the_folders(tmp_path):
 )
 def test_a_table_that_does_not_fit_is_one_error_with_its_line(images, tmp_path, text, message):
     with pytest.raises(DataError, match=message):
-        list_images(images, Labelling(table=table(tmp_path, text)))
+        list_images(images, RunConfig(table=table(tmp_path, text)))
 
 
 @pytest.mark.timeout(20)
@@ -475,10 +476,10 @@ def test_a_table_that_does_not_fit_is_one_error_with_its_line(images, tmp_path, 
 def test_a_table_that_is_no_file_is_one_error(images, tmp_path, make, reason):
     make(tmp_path / "table.csv")
     with pytest.raises(DataError, match=reason):
-        list_images(images, Labelling(table=str(tmp_path / "table.csv")))
+        list_images(images, RunConfig(table=str(tmp_path / "table.csv")))
 
 
 def test_a_table_that_is_not_utf8_is_one_error(images, tmp_path):
     place = write(tmp_path / "table.csv", b"file,label\n\xf6.png,a\n")
     with pytest.raises(DataError, match="not UTF-8"):
-        list_images(images, Labelling(table=str(place)))
+        list_images(images, RunConfig(table=str(place)))

@@ -3,6 +3,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from search.config import RunConfig
 from search.data.demo import IMAGES, draw_planned, plan_images, write_demo
 from search.data.listing import list_images
 from search.data.naming import read_name
@@ -28,12 +29,12 @@ def test_counts_are_those_announced_and_names_are_unique():
 def test_names_are_the_real_ones_and_no_child_is_in_two_folders():
     folders: dict[str, set[str]] = {}
     for image in PLAN:
-        parts = read_name(image.relative)
-        assert parts.patient
-        assert parts.subtype == image.subtype
-        folders.setdefault(parts.patient, set()).add(image.relative.split("/")[0])
+        patient, subtype = read_name(image.relative)
+        assert patient
+        assert subtype == image.subtype
+        folders.setdefault(patient, set()).add(image.relative.split("/")[0])
     assert all(len(found) == 1 for found in folders.values())
-    images = Counter(read_name(image.relative).patient for image in PLAN)
+    images = Counter(read_name(image.relative)[0] for image in PLAN)
     assert max(images.values()) > 1
 
 
@@ -77,7 +78,7 @@ def test_disease_is_visible_in_the_lungs():
 
 def test_it_is_written_once_in_the_kaggle_layout(tmp_path, small):
     root = write_demo(cache_dir=tmp_path, seed=8)
-    assert len(list_images(root).files) == 15
+    assert len(list_images(root, RunConfig()).files) == 15
     stamp = [path.stat().st_mtime_ns for path in sorted(root.rglob("*.jpeg"))]
     assert write_demo(cache_dir=tmp_path, seed=8) == root
     assert stamp == [path.stat().st_mtime_ns for path in sorted(root.rglob("*.jpeg"))]
@@ -89,7 +90,7 @@ def test_a_demo_with_films_gone_is_drawn_again(tmp_path, small):
     root = write_demo(cache_dir=tmp_path, seed=8)
     next(root.rglob("*.jpeg")).unlink()
     assert write_demo(cache_dir=tmp_path, seed=8) == root
-    assert len(list_images(root).files) == 15
+    assert len(list_images(root, RunConfig()).files) == 15
 
 
 def test_a_failure_leaves_no_half_demo(tmp_path, small, monkeypatch):

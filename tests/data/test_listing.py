@@ -3,7 +3,8 @@ import re
 
 import pytest
 
-from search.data.listing import Labelling, find_images, list_images, list_labelled
+from search.config import RunConfig
+from search.data.listing import find_images, list_images, list_labelled
 from search.errors import ConfigurationError, DataError
 from tests.data.trees import encoded, film, make_tree, write
 
@@ -18,11 +19,11 @@ def fill(root, *paths, data=b"x"):
 
 
 def found(root, **said):
-    return {file.relative: file for file in list_images(root, Labelling(**said)).files}
+    return {file.relative: file for file in list_images(root, RunConfig(**said)).files}
 
 
 def left_out(root, **said):
-    rows = list_images(root, Labelling(**said)).left_out
+    rows = list_images(root, RunConfig(**said)).left_out
     return {(row.path, row.files, row.reason) for row in rows}
 
 
@@ -40,7 +41,7 @@ def test_order_is_that_of_the_notebooks_sorted_glob(tmp_path):
 
 def test_what_operating_systems_leave_behind_is_passed_over(tmp_path):
     make_tree(tmp_path, patients=2)
-    before = list_images(tmp_path).files
+    before = list_images(tmp_path, RunConfig()).files
     for junk in (
         "train/NORMAL/._IM-0100-0001.jpeg",
         "train/NORMAL/.DS_Store",
@@ -49,20 +50,20 @@ def test_what_operating_systems_leave_behind_is_passed_over(tmp_path):
         "__MACOSX/train/NORMAL/._a.jpeg",
     ):
         write(tmp_path / junk, b"x")
-    listing = list_images(tmp_path)
+    listing = list_images(tmp_path, RunConfig())
     assert (listing.files, listing.left_out) == (before, ())
 
 
 def test_what_is_left_out_is_counted_by_place_and_reason(tmp_path):
     make_tree(tmp_path, patients=2)
-    before = list_images(tmp_path).files
+    before = list_images(tmp_path, RunConfig()).files
     fill(tmp_path, "train/NORMAL/notes.txt", "train/PNEUMONIA/a.csv", "train/PNEUMONIA/b.csv")
     fill(
         tmp_path, "train/loose.jpeg", "loose.png", "chest_xray/train/NORMAL/copy.jpeg", "README.md"
     )
     fill(tmp_path, "unlabelled/1.jpeg", "unlabelled/deeper/2.jpeg")
     (tmp_path / "train/NORMAL/loop").symlink_to(tmp_path)
-    listing = list_images(tmp_path)
+    listing = list_images(tmp_path, RunConfig())
     assert listing.files == before
     assert left_out(tmp_path) == {
         ("train/NORMAL/notes.txt", 1, "not an image"),
@@ -109,7 +110,7 @@ def test_splits_and_classes_are_known_under_other_names_and_cases(tmp_path, name
     train, val, test = names
     fill(tmp_path, f"{train}/Normal/a.jpeg", f"{train}/pneumonia/b.jpeg", f"{val}/NORMAL/c.jpeg")
     fill(tmp_path, f"{test}/normal/d.jpeg", f"{test}/pneumonia/e.jpeg")
-    listing = list_images(tmp_path)
+    listing = list_images(tmp_path, RunConfig())
     assert [file.label for file in listing.files] == [0, 1, 0, 0, 1]
     assert [len(listing.of(name)) for name in ("train", "val", "test")] == [2, 1, 2]
 
@@ -132,7 +133,7 @@ def test_splits_and_classes_are_known_under_other_names_and_cases(tmp_path, name
 @pytest.mark.parametrize("layout", ["train/{}/1.png", "{}/1.png"])
 def test_classes_are_those_of_the_folders(tmp_path, names, said, classes, layout):
     fill(tmp_path, *(layout.format(name) for name in names))
-    listing = list_images(tmp_path, Labelling(**said))
+    listing = list_images(tmp_path, RunConfig(**said))
     assert listing.classes == classes
     assert [file.label for file in listing.files] == [0, 1]
     assert sum(row.files for row in listing.left_out) == len(names) - 2
@@ -171,7 +172,7 @@ def test_classes_are_those_of_the_folders(tmp_path, names, said, classes, layout
 def test_what_is_no_data_set_of_two_classes_is_one_error(tmp_path, paths, said, message):
     fill(tmp_path, *paths)
     with pytest.raises((DataError, ConfigurationError), match=message):
-        list_images(tmp_path, Labelling(**said))
+        list_images(tmp_path, RunConfig(**said))
 
 
 @pytest.mark.parametrize(
@@ -187,7 +188,7 @@ def test_what_is_no_data_set_of_two_classes_is_one_error(tmp_path, paths, said, 
 )
 def test_what_is_said_is_checked_before_a_file_is_looked_at(said, message):
     with pytest.raises(ConfigurationError, match=message):
-        Labelling(**said)
+        RunConfig(**said)
 
 
 def test_patients_are_found_in_the_name_and_then_in_the_path(tmp_path):

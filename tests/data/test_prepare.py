@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from search.config import SplitKind
+from search.config import Channels, SplitKind
 from search.data.decode import load_image
-from search.data.listing import Labelling
 from search.data.prepare import labelled_folder
 from search.data.report import table
 from search.errors import DataError
@@ -147,14 +146,14 @@ def test_a_film_has_the_same_views_whatever_the_seed_of_the_run(tree, tmp_path):
 def test_no_patient_is_on_both_sides(tree, tmp_path):
     dataset, _ = prepared(tree, tmp_path / "cache")
     assert not set(dataset.train.patients) & set(dataset.val.patients)
-    assert dataset.report.leakage.val_images_sharing_a_patient_with_train == 0
+    assert dataset.report.val_sharing_patients == 0
 
 
 def test_notebook_split_counts_what_leaks(tree, tmp_path):
     dataset, _ = prepared(tree, tmp_path / "cache", split=SplitKind.NOTEBOOK)
     shared = sum(patient in set(dataset.train.patients) for patient in dataset.val.patients)
     assert shared > 0
-    assert dataset.report.leakage.val_images_sharing_a_patient_with_train == shared
+    assert dataset.report.val_sharing_patients == shared
     assert any("share a patient" in line for line in dataset.report.alarms)
 
 
@@ -226,11 +225,9 @@ def test_duplicates_are_counted_and_crossings_are_alarms(tree, tmp_path):
     shutil.copyfile(normal[1], tree / "train/PNEUMONIA/person800_virus_1.jpeg")
     shutil.copyfile(normal[2], tree / "test/NORMAL/IM-0801-0001.jpeg")
     dataset, _ = prepared(tree, tmp_path / "cache")
-    twins = dataset.report.duplicates
-    assert (twins.groups, twins.files) == (3, 6)
-    assert len(twins.crossing_test) == 1
-    assert len(twins.crossing_classes) == 1
-    assert len(twins.crossing_patients) == 3
+    assert [len(group) for group in dataset.report.identical] == [2, 2, 2]
+    crossing = {border: len(groups) for border, groups in dataset.report.crossing.items()}
+    assert crossing == {"test": 1, "validation": 0, "classes": 1, "patients": 3}
     text = " ".join(dataset.report.alarms)
     assert "train and in test" in text
     assert "both labels" in text
@@ -240,13 +237,13 @@ def test_identical_films_of_two_children_are_on_one_side(tree, tmp_path):
     for number, path in enumerate(sorted((tree / "train/NORMAL").iterdir())[::2]):
         shutil.copyfile(path, tree / f"train/NORMAL/IM-{800 + number:04d}-0001.jpeg")
     dataset, _ = prepared(tree, tmp_path / "cache")
-    assert dataset.report.duplicates.crossing_validation == ()
+    assert dataset.report.crossing["validation"] == ()
 
 
 def test_test_patients_in_train_are_an_alarm(tree, tmp_path):
     write(tree / "test/NORMAL/IM-0100-0009.jpeg", encoded(film(77)))
     dataset, _ = prepared(tree, tmp_path / "cache")
-    assert dataset.report.leakage.test_patients_in_train_ids == ("IM-0100",)
+    assert dataset.report.test_patients_in_train == ("IM-0100",)
     assert any("not independent" in line for line in dataset.report.alarms)
 
 
@@ -355,8 +352,7 @@ def test_classes_without_train_get_a_test_by_patient_that_no_seed_moves(tmp_path
     root = two_classes(tmp_path / "tree", "malignant", "benign")
     tests = []
     for seed in (1, 2):
-        labelling = Labelling(patients=r"(P\d+)_")
-        dataset, sealed = prepared(root, tmp_path / "cache", seed=seed, said=labelling)
+        dataset, sealed = prepared(root, tmp_path / "cache", seed=seed, patients=r"(P\d+)_")
         test = sealed.open()
         assert dataset.classes == ("benign", "malignant")
         assert not set(test.patients) & {*dataset.train.patients, *dataset.val.patients}
@@ -375,7 +371,7 @@ def test_identical_files_are_not_split_between_training_and_a_test_set_aside(tmp
             root / "no" / f"P{index // 2:03d}_{index}.png", root / f"no/copy{index}.png"
         )
     dataset, _ = prepared(root, tmp_path / "cache")
-    assert dataset.report.duplicates.crossing_test == ()
+    assert dataset.report.crossing["test"] == ()
 
 
 def test_unknown_patients_are_said_to_be_unknown(tmp_path):
@@ -393,7 +389,7 @@ def test_real_colour_is_kept_on_request_and_a_mix_is_told(tmp_path):
     assert any(
         "60 of 60 images have real colour and are used as gray" in a for a in gray.report.alarms
     )
-    dataset, sealed = prepared(root, tmp_path / "cache", channels=3)
+    dataset, sealed = prepared(root, tmp_path / "cache", channels=Channels.RGB)
     assert dataset.channels == 3
     for subset in (dataset.train, dataset.val, sealed.open()):
         array = subset.open_array()
@@ -403,7 +399,7 @@ def test_real_colour_is_kept_on_request_and_a_mix_is_told(tmp_path):
     assert dataset.views.open_array().shape[1:] == (32, 32, 3)
     assert not any("mix" in line for line in dataset.report.alarms)
     write(root / "benign/gray.png", encoded(film(9), "PNG"))
-    mixed, _ = prepared(root, tmp_path / "cache", channels=3)
+    mixed, _ = prepared(root, tmp_path / "cache", channels=Channels.RGB)
     assert any("a mix: 1 of 61 images are gray" in line for line in mixed.report.alarms)
 
 

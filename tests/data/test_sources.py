@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from search.config import RunConfig
 from search.data import sources
 from search.data.demo import IMAGES
 from search.data.listing import list_images
-from search.data.sources import SourceKind, find_source
+from search.data.sources import find_source
 from search.errors import ConfigurationError, DataError
+from search.records import Source
 from tests.data.trees import make_tree, write
 
 
@@ -34,6 +36,10 @@ def no_drawing(monkeypatch, tmp_path):
     return drawn
 
 
+def found(data: str, cache_dir: Path, **options) -> Source:
+    return find_source(RunConfig(data=data, cache_dir=str(cache_dir), **options))
+
+
 LAYOUTS = [
     "",
     "chest_xray",
@@ -49,8 +55,8 @@ LAYOUTS = [
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_folder_is_found_in_every_layout(tmp_path, layout):
     root = make_tree(tmp_path / "given" / layout, patients=2)
-    source = find_source(str(tmp_path / "given"), cache_dir=tmp_path)
-    assert source.kind is SourceKind.FOLDER
+    source = found(str(tmp_path / "given"), tmp_path)
+    assert source.kind == "folder"
     assert source.root == root
     assert not source.synthetic
 
@@ -59,14 +65,14 @@ def test_the_duplicate_inside_the_set_is_not_counted(tmp_path):
     make_tree(tmp_path / "given/chest_xray", patients=2)
     make_tree(tmp_path / "given/chest_xray/chest_xray", patients=3)
     make_tree(tmp_path / "given/__MACOSX/chest_xray", patients=3)
-    source = find_source(str(tmp_path / "given"), cache_dir=tmp_path)
+    source = found(str(tmp_path / "given"), tmp_path)
     assert source.root == tmp_path / "given/chest_xray"
-    assert len(list_images(source.root).of("train")) == 2 * 2 * 2
+    assert len(list_images(source.root, RunConfig()).of("train")) == 2 * 2 * 2
 
 
 def test_missing_folder_is_an_error_with_the_remedy(tmp_path):
     with pytest.raises(DataError, match=r"--data .*nowhere: no such folder .*--data demo"):
-        find_source(str(tmp_path / "nowhere"), cache_dir=tmp_path)
+        found(str(tmp_path / "nowhere"), tmp_path)
 
 
 @pytest.mark.parametrize("place", ["", "ham10000", "some/where/deeper"])
@@ -74,15 +80,15 @@ def test_classes_without_train_are_a_layout(tmp_path, place):
     root = tmp_path / "given" / place
     for name in ("benign", "malignant"):
         write(root / name / "a.jpeg", b"x")
-    assert find_source(str(tmp_path / "given"), cache_dir=tmp_path).root == root
+    assert found(str(tmp_path / "given"), tmp_path).root == root
 
 
 def test_train_is_found_one_level_deeper_under_any_name(tmp_path):
     make_tree(tmp_path / "given/covid-set", patients=2)
-    assert find_source(str(tmp_path / "given"), cache_dir=tmp_path).root.name == "covid-set"
+    assert found(str(tmp_path / "given"), tmp_path).root.name == "covid-set"
     make_tree(tmp_path / "given/other-set", patients=2)
     with pytest.raises(DataError, match="covid-set, other-set each hold a train/"):
-        find_source(str(tmp_path / "given"), cache_dir=tmp_path)
+        found(str(tmp_path / "given"), tmp_path)
 
 
 @pytest.mark.parametrize("names", [["NORMAL"], ["test", "val"], []])
@@ -91,13 +97,13 @@ def test_a_folder_without_train_and_two_classes_is_an_error(tmp_path, names):
         write(tmp_path / "given" / name / "a.jpeg", b"x")
     (tmp_path / "given").mkdir(exist_ok=True)
     with pytest.raises(DataError, match=r"no train/ in .*no folders of two classes"):
-        find_source(str(tmp_path / "given"), cache_dir=tmp_path)
+        found(str(tmp_path / "given"), tmp_path)
 
 
 def test_a_table_makes_up_for_a_layout(tmp_path):
     write(tmp_path / "given/images/a.jpeg", b"x")
-    found = find_source(str(tmp_path / "given"), cache_dir=tmp_path, table="labels.csv")
-    assert found.root == tmp_path / "given"
+    source = found(str(tmp_path / "given"), tmp_path, table="labels.csv")
+    assert source.root == tmp_path / "given"
 
 
 @pytest.mark.parametrize("data", ["/dev/zero", "x" * 300, "~nosuchuser/x", "pipe"])
@@ -106,19 +112,19 @@ def test_what_is_neither_a_folder_nor_an_archive_is_one_error(tmp_path, data):
         os.mkfifo(tmp_path / "pipe")
         data = str(tmp_path / "pipe")
     with pytest.raises((DataError, ConfigurationError), match=r"; (give|check|set)"):
-        find_source(data, cache_dir=tmp_path)
+        found(data, tmp_path)
 
 
 def test_empty_name_is_an_error(tmp_path):
     with pytest.raises(DataError, match="--data ''"):
-        find_source("", cache_dir=tmp_path)
+        found("", tmp_path)
 
 
 def test_auto_takes_the_named_folder_first(tmp_path, nowhere, monkeypatch):
     make_tree(nowhere / "chest_xray", patients=2)
     named = make_tree(tmp_path / "named", patients=2)
     monkeypatch.setenv("CHEST_XRAY_DIR", str(named))
-    source = find_source("auto", cache_dir=tmp_path)
+    source = found("auto", tmp_path)
     assert source.root == named
     assert "CHEST_XRAY_DIR" in source.origin
 
@@ -126,25 +132,25 @@ def test_auto_takes_the_named_folder_first(tmp_path, nowhere, monkeypatch):
 def test_auto_does_not_fall_back_when_the_named_folder_is_wrong(tmp_path, monkeypatch):
     monkeypatch.setenv("CHEST_XRAY_DIR", str(tmp_path / "typo"))
     with pytest.raises(DataError, match="CHEST_XRAY_DIR"):
-        find_source("auto", cache_dir=tmp_path)
+        found("auto", tmp_path)
 
 
 def test_auto_looks_in_order(tmp_path, nowhere, no_drawing, monkeypatch):
     monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path / "hub"))
     steps = [
-        (SourceKind.DEMO, no_drawing),
-        (SourceKind.KAGGLE, tmp_path / "hub/datasets" / sources.HANDLE / "versions/2/chest_xray"),
-        (SourceKind.FOLDER, nowhere / "data/chest_xray"),
-        (SourceKind.FOLDER, nowhere / "chest_xray"),
+        ("demo", no_drawing),
+        ("kaggle", tmp_path / "hub/datasets" / sources.HANDLE / "versions/2/chest_xray"),
+        ("folder", nowhere / "data/chest_xray"),
+        ("folder", nowhere / "chest_xray"),
     ]
     for kind, root in steps:
         make_tree(root, patients=2)
-        if kind is SourceKind.KAGGLE:
+        if kind == "kaggle":
             write(root.parents[2] / "2.complete", b"")
-        source = find_source("auto", cache_dir=tmp_path)
-        assert source.kind is kind
+        source = found("auto", tmp_path)
+        assert source.kind == kind
         assert source.root.resolve() == root
-        assert source.synthetic == (kind is SourceKind.DEMO)
+        assert source.synthetic == (kind == "demo")
 
 
 def test_unfinished_kaggle_download_is_passed_over(tmp_path, no_drawing):
@@ -152,12 +158,12 @@ def test_unfinished_kaggle_download_is_passed_over(tmp_path, no_drawing):
     make_tree(versions / "1/chest_xray", patients=2)
     write(versions.parent / "1.complete", b"")
     make_tree(versions / "2/chest_xray", patients=2)
-    assert find_source("auto", cache_dir=tmp_path).root == versions / "1/chest_xray"
+    assert found("auto", tmp_path).root == versions / "1/chest_xray"
 
 
 def test_kaggles_own_mount_is_found(tmp_path, nowhere):
     root = make_tree(nowhere / "kaggle/input/chest-xray-pneumonia/chest_xray", patients=2)
-    assert find_source("auto", cache_dir=tmp_path).root == root
+    assert found("auto", tmp_path).root == root
 
 
 def fake_kagglehub(monkeypatch, download):
@@ -174,9 +180,9 @@ def test_kaggle_downloads_the_data_set(tmp_path, monkeypatch):
         return str(make_tree(tmp_path / "versions/2/chest_xray", patients=2).parent)
 
     fake_kagglehub(monkeypatch, download)
-    source = find_source("kaggle", cache_dir=tmp_path)
+    source = found("kaggle", tmp_path)
     assert asked == ["paultimothymooney/chest-xray-pneumonia"]
-    assert source.kind is SourceKind.KAGGLE
+    assert source.kind == "kaggle"
     assert source.root == tmp_path / "versions/2/chest_xray"
 
 
@@ -186,7 +192,7 @@ def test_kaggle_offline_says_what_to_do(tmp_path, monkeypatch):
 
     fake_kagglehub(monkeypatch, download)
     with pytest.raises(DataError, match=r"Max retries exceeded.*connection.*by hand.*--data demo"):
-        find_source("kaggle", cache_dir=tmp_path)
+        found("kaggle", tmp_path)
 
 
 def test_kaggle_offline_takes_what_was_downloaded_before(tmp_path, monkeypatch):
@@ -198,9 +204,9 @@ def test_kaggle_offline_takes_what_was_downloaded_before(tmp_path, monkeypatch):
     versions = tmp_path / "hub/datasets" / sources.HANDLE / "versions"
     make_tree(versions / "2/chest_xray", patients=2)
     with pytest.raises(DataError, match="Max retries exceeded"):
-        find_source("kaggle", cache_dir=tmp_path)
+        found("kaggle", tmp_path)
     write(versions.parent / "2.complete", b"")
-    source = find_source("kaggle", cache_dir=tmp_path)
+    source = found("kaggle", tmp_path)
     assert source.root == versions / "2/chest_xray"
     assert source.origin.startswith("an earlier Kaggle download")
 
@@ -208,7 +214,7 @@ def test_kaggle_offline_takes_what_was_downloaded_before(tmp_path, monkeypatch):
 def test_kaggle_without_kagglehub_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "kagglehub", None)
     with pytest.raises(DataError, match=r'pip install "xray-search\[kaggle\]"'):
-        find_source("kaggle", cache_dir=tmp_path)
+        found("kaggle", tmp_path)
 
 
 def test_ctrl_c_during_a_download_is_not_swallowed(tmp_path, monkeypatch):
@@ -217,7 +223,7 @@ def test_ctrl_c_during_a_download_is_not_swallowed(tmp_path, monkeypatch):
 
     fake_kagglehub(monkeypatch, download)
     with pytest.raises(KeyboardInterrupt):
-        find_source("kaggle", cache_dir=tmp_path)
+        found("kaggle", tmp_path)
 
 
 def test_the_demos_counts_are_a_few_hundred():

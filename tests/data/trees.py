@@ -6,11 +6,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from search.config import SplitKind
+from search.config import RunConfig
+from search.data.cache import Progress, silent
 from search.data.prepare import SealedTest, prepare
-from search.data.sources import Source, SourceKind
-from search.data.views import ViewSettings
-from search.records import Dataset
+from search.records import Dataset, Source
 
 
 def film(seed: int, width: int = 48, height: int = 40) -> Image.Image:
@@ -58,18 +57,11 @@ def make_tree(root: Path, *, patients: int = 10, films: int = 2, test: bool = Tr
 
 
 def prepared(
-    root: Path, cache_dir: Path, *, split: SplitKind = SplitKind.PATIENT, **options
+    root: Path, cache_dir: Path, progress: Progress = silent, **options
 ) -> tuple[Dataset, SealedTest]:
     """Prepare a folder at 32 pixels."""
-    source = Source(kind=SourceKind.FOLDER, root=root, synthetic=False, origin="test")
-    settings = {
-        "val_fraction": 0.2,
-        "image_size": 32,
-        "seed": 8,
-        "views": ViewSettings(),
-        **options,
-    }
-    return prepare(source, split=split, cache_dir=cache_dir, **settings)
+    config = RunConfig(**{"image_size": 32, "cache_dir": str(cache_dir), **options})
+    return prepare(config, Source(kind="folder", root=root, origin="test"), progress=progress)
 
 
 def dicom_file(values, *, bits, kind="MONOCHROME2", syntax=None, **tags):

@@ -106,7 +106,7 @@ def test_the_card_of_the_demo_keeps_its_metrics_from_leaderboards(made):
     real = dataclasses.replace(
         made,
         dataset=dataclasses.replace(
-            made.dataset, source=dataclasses.replace(made.dataset.source, synthetic=False)
+            made.dataset, source=dataclasses.replace(made.dataset.source, kind="kaggle")
         ),
     )
     line = next(x for x in card(real).splitlines() if x.startswith("model-index"))

@@ -68,7 +68,7 @@ def test_class_names_come_from_the_data(made):
         made.dataset,
         classes=("benign", "malignant"),
         counts={s: {"benign": 5, "malignant": 7} for s in ("train", "val", "test")},
-        source=dataclasses.replace(made.dataset.source, synthetic=False, kind="folder"),
+        source=dataclasses.replace(made.dataset.source, kind="folder"),
         alarms=(),
         patients_known=False,
     )

@@ -63,23 +63,13 @@ def design() -> list[dict[str, Any]]:
 def setting(data: str) -> tuple[Any, Any]:
     """Return the data and HyperModel of every training, and the test set, sealed."""
     from hypermodels import DocumentedCNN
-    from search.config import SplitKind
-    from search.data.prepare import default_cache_dir, prepare
+    from search.config import RunConfig
+    from search.data.prepare import prepare
     from search.data.sources import find_source
-    from search.data.views import ViewSettings
     from search.tuning.model import Setting
 
-    cache = default_cache_dir()
-    dataset, sealed = prepare(
-        find_source(data, cache_dir=cache, progress=lambda *_: None),
-        split=SplitKind.PATIENT,
-        val_fraction=0.2,
-        image_size=SIZE,
-        seed=8,
-        cache_dir=cache,
-        views=ViewSettings(),
-        progress=lambda *_: None,
-    )
+    config = RunConfig(data=data, image_size=SIZE)
+    dataset, sealed = prepare(config, find_source(config))
     hypermodel = DocumentedCNN(image_size=SIZE, train_size=len(dataset.train), epochs=EPOCHS)
     common = Setting(
         dataset=dataset, hypermodel=hypermodel, objective="val_auc", prevalence=PREVALENCE

@@ -33,27 +33,17 @@ def train(job: tuple[str, str, int]) -> tuple[str, int, float]:
 
     backend.load()
     from hypermodels import DocumentedCNN
-    from search.config import RunConfig, SplitKind
-    from search.data.prepare import default_cache_dir, prepare
+    from search.config import RunConfig
+    from search.data.prepare import prepare
     from search.data.sources import find_source
-    from search.data.views import ViewSettings
     from search.records import TrialSpec
     from search.tuning import space as spaces
     from search.tuning.model import Setting
     from search.tuning.trial import train_trial
 
-    cache = default_cache_dir()
-    dataset, _ = prepare(
-        find_source(data, cache_dir=cache, progress=lambda *_: None),
-        split=SplitKind.PATIENT,
-        val_fraction=0.2,
-        image_size=SIZE,
-        seed=seed,
-        cache_dir=cache,
-        views=ViewSettings(),
-        progress=lambda *_: None,
-    )
-    objective = RunConfig().objective
+    config = RunConfig(data=data, image_size=SIZE, seed=seed)
+    dataset, _ = prepare(config, find_source(RunConfig(data=data)))
+    objective = config.objective
     hypermodel = DocumentedCNN(image_size=SIZE, train_size=len(dataset.train), epochs=EPOCHS)
     setting = Setting(dataset=dataset, hypermodel=hypermodel, objective=objective, prevalence=0.743)
     values = spaces.complete(spaces.declared(hypermodel), {**RECIPE, **HEADS[head]})

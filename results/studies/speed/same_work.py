@@ -24,10 +24,9 @@ import numpy as np
 
 from hypermodels import DocumentedCNN
 from search import backend
-from search.config import SplitKind
-from search.data.prepare import default_cache_dir, prepare
+from search.config import RunConfig
+from search.data.prepare import prepare
 from search.data.sources import find_source
-from search.data.views import ViewSettings
 from search.errors import StopRequestedError
 from search.records import Dataset, PerturbedViews, Subset, Values
 from search.run_directory import RunDirectory
@@ -55,17 +54,8 @@ HELD: Values = {"separable": True, "base_filters": 16}
 
 def load_data(data: str, image_size: int) -> Dataset:
     """Return training and validation images as `search.run` prepares them."""
-    cache = default_cache_dir()
-    dataset, _ = prepare(
-        find_source(data, cache_dir=cache, progress=lambda *_: None),
-        split=SplitKind.PATIENT,
-        val_fraction=0.2,
-        image_size=image_size,
-        seed=8,
-        cache_dir=cache,
-        views=ViewSettings(),
-    )
-    return dataset
+    config = RunConfig(data=data, image_size=image_size)
+    return prepare(config, find_source(config))[0]
 
 
 def arrays(subset: Subset) -> tuple[np.ndarray, np.ndarray]:

@@ -46,25 +46,16 @@ class Search:
         import keras_tuner as kt
 
         from hypermodels import DocumentedCNN
-        from search.config import RunConfig, SplitKind, direction
-        from search.data.prepare import default_cache_dir, prepare
+        from search.config import RunConfig, direction
+        from search.data.prepare import prepare
         from search.data.sources import find_source
-        from search.data.views import ViewSettings
         from search.tuning import space as spaces
         from search.tuning.model import Setting
         from search.tuning.schedule import hyperband
 
-        cache = default_cache_dir()
-        self.dataset, _ = prepare(
-            find_source(data, cache_dir=cache, progress=lambda *_: None),
-            split=SplitKind.PATIENT,
-            val_fraction=0.2,
-            image_size=SIZE,
-            seed=8,
-            cache_dir=cache,
-            views=ViewSettings(),
-        )
-        self.objective = RunConfig().objective
+        config = RunConfig(data=data, image_size=SIZE)
+        self.dataset, _ = prepare(config, find_source(config))
+        self.objective = config.objective
         self.direction = direction(self.objective)
         self.hypermodel = DocumentedCNN(
             image_size=SIZE, train_size=len(self.dataset.train), epochs=MAX_EPOCHS
