@@ -6,8 +6,8 @@ The design, fixed before the first result, is in README.md beside this file. Fro
     python results/studies/tuners/study.py run --data ../shared/chest_xray --seeds 3
     python results/studies/tuners/study.py table
 
-`run` goes on where it was stopped: every finished search is a file under `runs/tuners` (ignored by
-git). Two searches run at a time, one thread each. Needs `pip install -e '.[bench]'`.
+`run` goes on where it was stopped: every finished search is a line of searches.jsonl beside this
+file. Two searches run at a time, one thread each. Needs `pip install -e '.[bench]'`.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ import numpy as np
 
 SIZE, MAX_EPOCHS, FACTOR = 64, 9, 3
 HELD = {"separable": True, "base_filters": 16}
-RUNS = Path("runs/tuners")
 OUT = Path(__file__).parent
+FOUND = OUT / "searches.jsonl"
 REFERENCE = "keras_tuner.Hyperband"
 
 
@@ -314,8 +314,8 @@ CONTENDERS: dict[str, Callable[[Search], None]] = {
 }
 
 
-def work(job: dict[str, Any]) -> str:
-    """Do one search in a process of its own, and keep its epochs."""
+def work(job: dict[str, Any]) -> dict[str, Any]:
+    """Do one search in a process of its own, and return its epochs."""
     from search import backend
 
     backend.load()
@@ -323,25 +323,24 @@ def work(job: dict[str, Any]) -> str:
     with tempfile.TemporaryDirectory() as folder:
         search = Search(job["data"], job["seed"], Path(folder))
         CONTENDERS[job["contender"]](search)
-    found = {
+    return {
         **job,
         "objective": search.objective,
         "direction": search.direction,
         "budget": search.budget,
-        "seconds": time.perf_counter() - begin,
-        "rows": search.rows,
+        "seconds": round(time.perf_counter() - begin, 1),
+        "rows": [(trial, epoch, round(value, 5)) for trial, epoch, value in search.rows],
     }
-    path = RUNS / f"{job['name']}.json"
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(found))
-    temporary.replace(path)
-    return f"{job['name']}: {len(search.rows)} epochs in {found['seconds']:.0f} s"
+
+
+def found() -> list[dict[str, Any]]:
+    """Return the searches that ended."""
+    return [json.loads(line) for line in FOUND.open()] if FOUND.exists() else []
 
 
 def run(options: argparse.Namespace) -> None:
     """Do the searches that are missing, two at a time, all contenders of a seed together."""
     os.environ.update(TF_NUM_INTRAOP_THREADS="1", TF_NUM_INTEROP_THREADS="1", OMP_NUM_THREADS="1")
-    RUNS.mkdir(parents=True, exist_ok=True)
     data = Path(options.data).name
     jobs = [
         {
@@ -354,10 +353,14 @@ def run(options: argparse.Namespace) -> None:
         for seed in range(1, options.seeds + 1)
         for place, contender in enumerate(CONTENDERS)
     ]
-    missing = [job for job in jobs if not (RUNS / f"{job['name']}.json").exists()]
-    with get_context("spawn").Pool(2, maxtasksperchild=1) as pool:
-        for count, line in enumerate(pool.imap_unordered(work, missing), 1):
-            print(f"{count}/{len(missing)} {line}", flush=True)
+    done = {search["name"] for search in found()}
+    missing = [job for job in jobs if job["name"] not in done]
+    with get_context("spawn").Pool(2, maxtasksperchild=1) as pool, FOUND.open("a") as file:
+        for count, one in enumerate(pool.imap_unordered(work, missing), 1):
+            file.write(json.dumps(one) + "\n")
+            file.flush()
+            epochs, seconds = len(one["rows"]), one["seconds"]
+            print(f"{count}/{len(missing)} {one['name']}: {epochs} epochs in {seconds:.0f} s")
 
 
 def best_so_far(job: dict[str, Any]) -> np.ndarray:
@@ -370,7 +373,7 @@ def best_so_far(job: dict[str, Any]) -> np.ndarray:
 
 def table() -> None:
     """Write table.csv and tuners.png: epochs to reach the reference's final result, and results."""
-    jobs = [json.loads(path.read_text()) for path in sorted(RUNS.glob("*.json"))]
+    jobs = found()
     rows = []
     for data in sorted({job["set"] for job in jobs}):
         mine = {(j["contender"], j["seed"]): best_so_far(j) for j in jobs if j["set"] == data}
