@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from search.journal import EventKind
+from search.journal import Event, EventKind
 from search.records import TrialStatus
 from search.reporting.format import usable
 
@@ -20,36 +20,24 @@ SCORE = "score"
 SHOWN = ("val_auc", "stress_auc", "val_loss", "test/accuracy", "test/auc")
 """Columns of the HParams dashboard besides the score and the objective."""
 
-Event = dict[str, Any]
-
 
 class TensorBoardLog:
     """Follows a run's events into TensorBoard's files.
 
     A trial is a TensorBoard run `trials/<id>`, a retraining `retraining/<role>, seed <n>`, an
     ensemble of the seeds `retraining/<role>, ensemble`. Steps are epochs, those of a trial's
-    parents included; times are the journal's.
-
-    Attributes:
-        folder: What `tensorboard --logdir` is given.
+    parents included; times are the journal's. `folder` is what `tensorboard --logdir` is given.
     """
 
     def __init__(
         self,
-        folder: Path,
+        folder: Path,  # emptied if it is there
         *,
-        space: Sequence[dict[str, Any]],
+        space: Sequence[dict[str, Any]],  # hyperparameters that vary, see `tuning.space.ranges`
         objective: str,
-        warn: Callable[[str], None] = lambda _: None,
+        warn: Callable[[str], None] = lambda _: None,  # told once when it cannot be written
     ) -> None:
-        """Begin an empty log.
-
-        Args:
-            folder: Emptied if it is there.
-            space: Hyperparameters that vary, see `tuning.space.ranges`.
-            objective: The metric that ranks trials.
-            warn: Told once when the log cannot be written; the run goes on without it.
-        """
+        """Begin an empty log."""
         self.folder = folder
         self._objective = objective
         self._warn = warn
@@ -57,7 +45,6 @@ class TensorBoardLog:
         self._files: dict[str, Path] = {}
         self._tried: dict[str, Any] = {}
         self._usable = True
-        self._begun = False
         self._attempt(lambda: shutil.rmtree(folder) if folder.exists() else None)
 
     def replay(self, events: Iterable[Event]) -> None:
@@ -80,27 +67,21 @@ class TensorBoardLog:
 
     def _listen(self, event: Event) -> None:
         kind, time = event["event"], float(event["time"])
-        if not self._begun:
-            self._begun = True
+        if not self._files:
             self._describe(time)
-        if kind == EventKind.TRIAL_CREATED:
-            self._begin(f"trials/{event['trial_id']}", event["values"], time)
-        elif kind == EventKind.EPOCH:
-            self._scalars(f"trials/{event['trial_id']}", event["metrics"], event["epoch"], time)
+        if kind in (EventKind.TRIAL_CREATED, EventKind.REFIT_STARTED):
+            self._begin(_name(event), event["values"], time)
+        elif kind in (EventKind.EPOCH, EventKind.REFIT_EPOCH):
+            self._scalars(_name(event), event["metrics"], event["epoch"], time)
         elif kind == EventKind.TRIAL_ENDED:
-            name = f"trials/{event['trial_id']}"
-            self._scalars(name, {SCORE: event["score"]}, event["epochs"], time)
-            self._end(name, ok=event["status"] == TrialStatus.COMPLETED, time=time)
-        elif kind == EventKind.REFIT_STARTED:
-            self._begin(_retraining(event), event["values"], time)
-        elif kind == EventKind.REFIT_EPOCH:
-            self._scalars(_retraining(event), event["metrics"], event["epoch"], time)
+            self._scalars(_name(event), {SCORE: event["score"]}, event["epochs"], time)
+            self._end(_name(event), ok=event["status"] == TrialStatus.COMPLETED, time=time)
         elif kind == EventKind.REFIT_ENDED:
-            self._end(_retraining(event), ok=event["failure"] is None, time=time)
+            self._end(_name(event), ok=event["failure"] is None, time=time)
         elif kind == EventKind.TEST_SCORED:
             for scoring in event["scorings"]:
                 found = {f"test/{name}": scoring[name] for name in ("accuracy", "auc")}
-                self._scalars(_retraining(scoring), found, 0, time)
+                self._scalars(_name(scoring), found, 0, time)
 
     def _describe(self, time: float) -> None:
         """Declare hyperparameters and metrics, once, above all runs."""
@@ -121,15 +102,12 @@ class TensorBoardLog:
             return IntInterval(low, high) if whole else RealInterval(float(low), float(high))
 
         shown = dict.fromkeys((SCORE, self._objective, *SHOWN))
-        self._write(
-            "",
-            hparams_config_pb(
-                hparams=[HParam(item["name"], domain(item)) for item in self._space],
-                metrics=[Metric(tag) for tag in shown],
-                time_created_secs=time,
-            ),
-            time,
+        found = hparams_config_pb(
+            hparams=[HParam(item["name"], domain(item)) for item in self._space],
+            metrics=[Metric(tag) for tag in shown],
+            time_created_secs=time,
         )
+        self._write("", found, time)
 
     def _begin(self, run: str, values: dict[str, Any], time: float) -> None:
         from tensorboard.plugins.hparams.summary_v2 import hparams_pb
@@ -185,6 +163,8 @@ class TensorBoardLog:
                 RecordWriter(handle).write(record.SerializeToString())
 
 
-def _retraining(event: Event) -> str:
+def _name(event: Event) -> str:
+    if "trial_id" in event:
+        return f"trials/{event['trial_id']}"
     seed = event["seed"]
     return f"retraining/{event['role']}, {'ensemble' if seed is None else f'seed {seed}'}"

@@ -169,10 +169,9 @@ class Tracker:
         self._directory = directory
         self._warn = warn
         self._file = directory.logs_dir / f"{config.tracker}.json"
+        # Of the journal; the tracker's ids and the folders of retrainings, by name. Kept in a file.
+        self._state: dict[str, Any] = {"offset": 0, "runs": {}, "folders": {}}
         self._service: Service | None = None
-        self._offset = 0
-        self._runs: dict[str, str] = {}
-        self._folders: dict[str, str] = {}
         self._open: set[str] = set()
         self._wake = threading.Event()
         self._closing = False
@@ -203,9 +202,7 @@ class Tracker:
     def _follow(self) -> None:
         try:
             if self._file.exists():
-                state = json.loads(self._file.read_text(encoding="utf-8"))
-                self._offset, self._runs = state["offset"], state["runs"]
-                self._folders = state["folders"]
+                self._state = json.loads(self._file.read_text(encoding="utf-8"))
             while not self._closing:
                 self._wake.wait()
                 self._wake.clear()
@@ -219,14 +216,13 @@ class Tracker:
         if not self._directory.journal_file.exists():
             return
         with open(self._directory.journal_file, "rb") as handle:
-            handle.seek(self._offset)
+            handle.seek(self._state["offset"])
             for line in handle:
                 if not line.endswith(b"\n"):
                     break  # being written
                 self._take(json.loads(line))
-                self._offset += len(line)
-                state = {"offset": self._offset, "runs": self._runs, "folders": self._folders}
-                write_json(self._file, state)
+                self._state["offset"] += len(line)
+                write_json(self._file, self._state)
 
     def _take(self, event: Event) -> None:
         kind, time = event["event"], event.get("time", 0.0)
@@ -234,11 +230,11 @@ class Tracker:
             placed = {name: event[name] for name in ("configuration", "bracket", "rung")}
             self._begin(_name(event), {**event["values"], **placed})
         elif kind == EventKind.REFIT_STARTED:
-            name = _name(event)
-            if self._folders.get(name) != event["folder"]:
+            name, folders = _name(event), self._state["folders"]
+            if folders.get(name) != event["folder"]:
                 # Another training than an earlier process had under this name.
-                self._folders[name] = event["folder"]
-                self._runs.pop(name, None)
+                folders[name] = event["folder"]
+                self._state["runs"].pop(name, None)
                 self._begin(name, event["values"])
         elif kind in (EventKind.EPOCH, EventKind.REFIT_EPOCH):
             found = {**event["metrics"], "epoch_seconds": event["seconds"]}
@@ -254,13 +250,13 @@ class Tracker:
         """Begin a run, or go on with it, unless this process has it open."""
         if self._service is None:
             self._service = SERVICES[self._config.tracker](self._directory.name)
+        runs = self._state["runs"]
         if name not in self._open:
             above = None if name == SEARCH else self._begin(SEARCH, self._options())[1]
-            shown = name or self._directory.name
-            known = self._runs.get(name, "")
-            self._runs[name] = self._service.begin(shown, values, above=above, known=known)
+            shown, known = name or self._directory.name, runs.get(name, "")
+            runs[name] = self._service.begin(shown, values, above=above, known=known)
             self._open.add(name)
-        return self._service, self._runs[name]
+        return self._service, runs[name]
 
     def _options(self) -> dict[str, Any]:
         return to_json({k: getattr(self._config, k) for k in OPTIONS if k not in UNSENT})
@@ -277,18 +273,19 @@ class Tracker:
 
     def _finish(self) -> None:
         """Send the verdict and the files of a finished run; end what is open."""
-        if self._directory.complete and self._runs:
+        if self._directory.complete and self._state["runs"]:
             comparison = self._directory.read(Comparison, "evaluation.json")
-            found = {}
-            for one in headlines(comparison):
-                found[f"{comparison.split.value}/{one.key} baseline"] = one.baseline
-                found[f"{comparison.split.value}/{one.key} winner"] = one.winner
+            found = {
+                f"{comparison.split.value}/{one.key} {side}": getattr(one, side)
+                for one in headlines(comparison)
+                for side in ("baseline", "winner")
+            }
             root = self._directory.root
             time = (root / "manifest.json").stat().st_mtime
             self._log(SEARCH, found, step=0, time=time)
-            files = sorted(path for pattern in SENT for path in root.glob(pattern))
+            files = (path for pattern in SENT for path in root.glob(pattern) if path.is_file())
             service, run = self._begin(SEARCH, {})
-            service.send(run, root, [path for path in files if path.is_file()])
+            service.send(run, root, sorted(files))
         for name in sorted(self._open, reverse=True):
             self._end(name, ok=self._directory.complete)
 
