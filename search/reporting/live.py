@@ -141,13 +141,13 @@ class LiveView:
 
     def _brackets(self, rows: int) -> RenderableType:
         """Return a line for each bracket and a column for each number of epochs."""
-        progress = self.progress
-        brackets = progress.brackets
+        brackets = self.progress.brackets
         steps = sorted({rung.epochs for bracket in brackets for rung in bracket.rungs})
         rounds = len({bracket.iteration for bracket in brackets}) > 1
-        finished = [
-            all(self._closed(bracket, n) for n in range(len(bracket.rungs))) for bracket in brackets
+        rungs = [
+            [self._rung(bracket, n) for n in range(len(bracket.rungs))] for bracket in brackets
         ]
+        finished = [all(closed for *_, closed in found) for found in rungs]
         first = next((i for i, done in enumerate(finished) if not done), len(finished) - 1)
         # Keep one finished bracket above the first open one, for orientation.
         start = max(0, min(first - 1, len(brackets) - (rows - 1)))
@@ -156,29 +156,26 @@ class LiveView:
         if len(shown) < len(brackets):
             legend = f"{sum(finished)} of {len(brackets)} brackets finished; {legend}"
         table = live_table("bracket", *(f"@{epochs}" for epochs in steps), legend)
-        for bracket in shown:
-            cells = [self._cell(bracket, epochs) for epochs in steps]
-            table.add_row(bracket_name(bracket, rounds=rounds), *cells)
+        for bracket, found in zip(shown, rungs[start:], strict=False):
+            cells = {}
+            for rung, (ended, busy, closed) in zip(bracket.rungs, found, strict=True):
+                style = GOOD if closed else RUNNING if busy or ended else DIM
+                text = f"{ended}{f'+{busy}' if busy else ''}/{rung.count}"
+                # Of one width whatever is being trained: the columns beside it stand still.
+                width = 2 * len(str(rung.count)) + 3
+                cells[rung.epochs] = Text(f"{text:<{width}}", style=style)
+            name = bracket_name(bracket, rounds=rounds)
+            table.add_row(name, *(cells.get(epochs, Text("")) for epochs in steps))
         return table
 
-    def _closed(self, bracket: Bracket, number: int) -> bool:
+    def _rung(self, bracket: Bracket, number: int) -> tuple[int, int, bool]:
+        """Return how many trials of a rung ended and how many train, and whether it is closed."""
         key = (bracket.iteration, bracket.bracket, number)
-        ended = self.progress.counted(TrialStatus.COMPLETED)[key]
-        return key in self.progress.closed or ended >= bracket.rungs[number].count
-
-    def _cell(self, bracket: Bracket, epochs: int) -> Text:
-        numbers = {rung.epochs: n for n, rung in enumerate(bracket.rungs)}
-        if epochs not in numbers:
-            return Text("")
-        key = (bracket.iteration, bracket.bracket, numbers[epochs])
-        ended = self.progress.counted(TrialStatus.COMPLETED, TrialStatus.LEARNED_NOTHING)[key]
-        training = self.progress.counted(TrialStatus.RUNNING)[key]
-        planned = str(bracket.rungs[numbers[epochs]].count)
-        closed = self._closed(bracket, numbers[epochs])
-        style = GOOD if closed else RUNNING if training or ended else DIM
-        text = f"{ended}{f'+{training}' if training else ''}/{planned}"
-        # Of one width whatever is being trained, so that the columns beside it stand still.
-        return Text(f"{text:<{2 * len(planned) + 3}}", style=style)
+        found = [record.status for record in self.progress.in_rung(key)]
+        completed = found.count(TrialStatus.COMPLETED)
+        closed = key in self.progress.closed or completed >= bracket.rungs[number].count
+        ended = completed + found.count(TrialStatus.LEARNED_NOTHING)
+        return ended, found.count(TrialStatus.RUNNING), closed
 
     def _workers(self) -> list[Worker]:
         """Return the workers by number; where no process is named, one for every running trial."""

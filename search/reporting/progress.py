@@ -216,10 +216,9 @@ class RunProgress:
         """Return each configuration's furthest completed trial, best first by epochs trained."""
         return finalists(self.trials.values(), self.objective)
 
-    def counted(self, *statuses: TrialStatus) -> Counter[RungKey]:
-        """Return how many trials of some statuses each rung has."""
-        found = self.with_status(*statuses)
-        return Counter((record.iteration, record.bracket, record.rung) for record in found)
+    def in_rung(self, key: RungKey) -> list[TrialRecord]:
+        """Return the trials of a rung."""
+        return [r for r in self.trials.values() if (r.iteration, r.bracket, r.rung) == key]
 
     def scores(self, record: TrialRecord) -> list[float]:
         """Return a configuration's objective epoch by epoch, its parents' epochs first."""
@@ -327,12 +326,11 @@ class RunProgress:
 
     def _chain(self) -> int:
         """Return the most epochs that any bracket must still train one after another."""
-        trials = list(self.trials.values())
         longest = 0
         for bracket in self.brackets:
             for number, rung in enumerate(bracket.rungs):
                 key = (bracket.iteration, bracket.bracket, number)
-                here = [r for r in trials if (r.iteration, r.bracket, r.rung) == key]
+                here = self.in_rung(key)
                 reached = [r.epochs for r in here if r.status is TrialStatus.RUNNING]
                 if len(here) < rung.count:
                     reached.append(rung.initial_epoch)
