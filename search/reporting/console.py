@@ -94,11 +94,6 @@ class Console:
         self._now: float | None = None
         self._also: list[Callable[[Event], None]] = []
 
-    @property
-    def width(self) -> int:
-        """Return the columns there are to print in."""
-        return self._rich.width
-
     def follow(self, objective: str) -> None:
         """Name the metric that the search ranks by; the live view and the lines show it."""
         self.state.objective = objective
@@ -176,7 +171,7 @@ class Console:
         self.close()
         for text in self._notices:
             self._banner(text)
-        self._print(tables.end_view(comparison, width=self.width))
+        self._print(tables.end_view(comparison, width=self._rich.width))
         for name, file in (("report", "report.html"), ("model", "model.keras")):
             if (root / file).exists():
                 self._print(Text(f"{name:<8}{root / file}"), soft_wrap=True)
@@ -236,10 +231,7 @@ class Console:
     def show_progress(self, *, name: str, note: str = "", now: float | None = None) -> None:
         """Print where the run stands: the live view once, or in a log a line.
 
-        Args:
-            name: The run's name.
-            note: What it is in a word if it does not run.
-            now: Unix time; None: the present.
+        The note is a word on a run that does not run, `now` Unix time or None for the present.
         """
         self.close()
         self._name, self._note, self._now = name, note, now

@@ -8,6 +8,7 @@ data with its class names.
 from __future__ import annotations
 
 import math
+import statistics
 from typing import NamedTuple
 
 from search.config import RunConfig, SplitKind
@@ -20,9 +21,9 @@ from search.records import (
     Scored,
     TrialRecord,
     TrialStatus,
+    Values,
 )
 from search.reporting.format import (
-    compact,
     differing,
     interval,
     metric,
@@ -51,23 +52,14 @@ CITATION = (
 
 
 class Headline(NamedTuple):
-    """One metric of both sides, at each network's stored threshold where that matters.
-
-    Attributes:
-        key: The metric.
-        name: What people call it.
-        baseline: The baseline's value, the mean over its seeds.
-        winner: The winner's.
-        difference: winner − baseline; of several intervals the widest.
-        outcome: "better", "worse" or "undecided".
-    """
+    """One metric of both sides, at each network's stored threshold where that matters."""
 
     key: str
-    name: str
-    baseline: float
+    name: str  # what people call it
+    baseline: float  # the mean over its seeds
     winner: float
-    difference: Estimate
-    outcome: str
+    difference: Estimate  # winner − baseline; of several intervals the widest
+    outcome: str  # "better", "worse" or "undecided"
 
 
 def headlines(comparison: Comparison) -> tuple[Headline, ...]:
@@ -84,14 +76,9 @@ def _headline(comparison: Comparison, key: str) -> Headline:
         over = comparison.mean_difference[full]
         found = [over.over_patients, over.over_seeds]
     widest = max(found, key=lambda one: one.high - one.low, default=nothing)
-    return Headline(
-        key=key,
-        name=metric_name(key),
-        baseline=baseline,
-        winner=winner,
-        difference=widest if usable(widest.low) else nothing,
-        outcome=judge(key, *found).value,
-    )
+    difference = widest if usable(widest.low) else nothing
+    outcome = judge(key, *found).value
+    return Headline(key, metric_name(key), baseline, winner, difference, outcome)
 
 
 def scored(side: Scored) -> tuple[Evaluation, ...]:
@@ -101,8 +88,7 @@ def scored(side: Scored) -> tuple[Evaluation, ...]:
 
 def mean(side: Scored, key: str) -> float:
     """Return a metric's mean over seeds, at the stored thresholds."""
-    values = [value(evaluation, key).value for evaluation in scored(side)]
-    return sum(values) / len(values)
+    return statistics.fmean(value(evaluation, key).value for evaluation in scored(side))
 
 
 def value(evaluation: Evaluation, key: str) -> Estimate:
@@ -112,7 +98,7 @@ def value(evaluation: Evaluation, key: str) -> Estimate:
 
 def verdict(comparison: Comparison) -> str:
     """Return the result in one sentence of at most 30 words."""
-    if not differing(comparison.winner.values, comparison.baseline.values):
+    if not changed(comparison):
         return (
             "The search found nothing better on validation than the baseline itself, which is "
             "therefore the winner."
@@ -187,9 +173,9 @@ def remarks(comparison: Comparison) -> list[str]:
     return found
 
 
-def changed(comparison: Comparison) -> str:
-    """Return what the winner changes of the baseline, on one line."""
-    return compact(differing(comparison.winner.values, comparison.baseline.values)) or "nothing"
+def changed(comparison: Comparison) -> Values:
+    """Return what the winner changes of the baseline."""
+    return differing(comparison.winner.values, comparison.baseline.values)
 
 
 def method(

@@ -29,7 +29,6 @@ from search.reporting.format import (
     baseline_values,
     compact,
     described,
-    differing,
     duration,
     interval,
     metric,
@@ -41,7 +40,7 @@ from search.reporting.format import (
     whole,
 )
 from search.reporting.progress import ordered
-from search.reporting.sentences import headlines, seeds_sentence, verdict
+from search.reporting.sentences import changed, headlines, seeds_sentence, verdict
 from search.scoring.effects import QUESTIONS, AblationReport, sentences
 
 GOOD, BAD, DIM, HEAD, BASELINE, RUNNING = "green", "red", "dim", "bold", "yellow", "cyan"
@@ -202,7 +201,7 @@ def status_lines(records: Sequence[TrialRecord]) -> Iterator[Text]:
 
 def end_view(comparison: Comparison, *, width: int = 100) -> RenderableType:
     """Return the end of a run: one table, what the winner changes, one sentence."""
-    different = differing(comparison.winner.values, comparison.baseline.values)
+    different = changed(comparison)
     where = "test" if comparison.winner.test else "validation"
     sides = ("baseline", "winner", "difference (95% interval)") if different else ("baseline",)
     table = Table(box=box.SIMPLE_HEAD, header_style=HEAD, pad_edge=False, padding=(0, 1))

@@ -11,14 +11,7 @@ from search.config import cost
 from search.journal import Event, EventKind
 from search.records import TrialRecord, TrialStatus
 from search.reporting.format import baseline_values, described, metric, training
-from search.reporting.plots.style import (
-    Chart,
-    Panel,
-    Series,
-    round_for_page,
-    score,
-    trial_points,
-)
+from search.reporting.plots.style import Chart, Panel, Series, round_for_page, score, trial_points
 from search.reporting.progress import Retraining, finalists, lineage
 
 SHOWN_CURVES = 5

@@ -14,14 +14,7 @@ from typing import Any
 from search.config import cost
 from search.records import TrialRecord
 from search.reporting.format import abbreviated, baseline_values, described, metric, setting
-from search.reporting.plots.style import (
-    Chart,
-    Panel,
-    Series,
-    round_for_page,
-    score,
-    trial_points,
-)
+from search.reporting.plots.style import Chart, Panel, Series, round_for_page, score, trial_points
 from search.reporting.progress import finalists
 
 LEAST_CONFIGURATIONS = 40
