@@ -13,7 +13,7 @@ from search.records import ManifestFile, TrialStatus
 from search.reporting.console import Console
 from search.reporting.contents import RunContents, read
 from search.reporting.format import plural
-from search.run_directory import RunDirectory, file_sha256, locate
+from search.run_directory import RunDirectory, file_sha256, locate, write_text
 
 
 @cli.plain
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.share:
         from search.reporting import documents  # matplotlib takes most of a second to import
 
-        documents.share(contents, options.share)
+        write_text(options.share, documents.page(contents, local=False), option="--share")
     show(contents, console)
     if options.html:
         console.info(f"open {page.resolve().as_uri()}")

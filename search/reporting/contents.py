@@ -37,7 +37,7 @@ from search.reporting.format import (
     whole,
 )
 from search.reporting.plots import course, hyperparameters, scores
-from search.reporting.plots.failures import Miss, Picture, misses, read_pictures
+from search.reporting.plots.failures import Miss, misses
 from search.reporting.plots.style import Chart
 from search.reporting.progress import Retraining, RunProgress, ordered
 from search.run_directory import RunDirectory
@@ -136,11 +136,6 @@ class RunContents:
             self.predictions["winner"], self.predictions.get("baseline"), threshold=threshold
         )
 
-    @property
-    def pictures(self) -> tuple[Picture, ...]:
-        """Return the images that only the local report shows."""
-        return read_pictures(self.directory)
-
     @cached_property
     def parallel(self) -> dict[str, Any] | None:
         """Return the parallel coordinates of the configurations."""
@@ -181,10 +176,7 @@ class RunContents:
 
 
 def read(directory: RunDirectory) -> RunContents:
-    """Read what a run directory holds.
-
-    Args:
-        directory: A run, finished or not.
+    """Read what the directory of a run, finished or not, holds.
 
     Raises:
         RunDirectoryError: A file is damaged, or there is no `config.json`.

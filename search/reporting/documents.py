@@ -73,15 +73,6 @@ def write(
     return written
 
 
-def share(contents: RunContents, path: Path) -> None:
-    """Write the report without images of the data and without names of folders.
-
-    Raises:
-        StorageError: It cannot be written.
-    """
-    write_text(path, page(contents, local=False), option="--share")
-
-
 def draw(contents: RunContents) -> list[Path]:
     """Draw every chart into `plots/`; those of an earlier pass that are no more are removed."""
     folder = contents.directory.plots_dir
@@ -97,7 +88,10 @@ def draw(contents: RunContents) -> list[Path]:
 
 
 def page(contents: RunContents, *, local: bool = True) -> str:
-    """Return the report as one HTML document that opens offline."""
+    """Return the report as one HTML document that opens offline.
+
+    One that is not local has no images of the data and no names of folders.
+    """
     charts = {name: style.page_data(chart) for name, chart in contents.charts.items()}
     data = {
         "charts": charts,
@@ -127,7 +121,7 @@ def page(contents: RunContents, *, local: bool = True) -> str:
         data=Markup(json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")),
         trials_csv=base64.b64encode(shown.encode()).decode(),
         trial_columns=list(dict.fromkeys(name for r in contents.trials for name in r.values)),
-        pictures=contents.pictures if local else (),
+        pictures=failures.read_pictures(contents.directory) if local else (),
         claim=claim_rows(),
     )
 
