@@ -195,6 +195,10 @@ def method(
         SplitKind.NOTEBOOK.value: f"validation is {share}, drawn by file as the notebook did: "
         "patients may be on both sides",
     }
+    planned = ""
+    if plan is not None:
+        configurations = plural(plan.configurations, "configuration")
+        planned = f", {configurations} and {plural(plan.epochs, 'epoch')} planned"
     rows = [
         (
             "preprocessing",
@@ -207,8 +211,18 @@ def method(
             f"{whole(dataset.view_count)} fixed, seeded copies ({kinds}), scored every epoch",
         ),
         ("baseline", "the notebook's network, retrained the same way"),
-        ("search", _search(config, plan)),
-        ("retraining", _retraining(config)),
+        (
+            "search",
+            f"{config.tuner.value}{planned}; ranked by {config.objective} on validation at equal "
+            "numbers of epochs; trial 0 is the baseline; networks are trained from scratch",
+        ),
+        (
+            "retraining",
+            f"the best {plural(config.top, 'configuration')} and the baseline, at most "
+            f"{plural(config.refit_epochs, 'epoch')} and {plural(config.refit_seeds, 'seed')} "
+            f"each, class weights in the loss; epoch and winner are chosen by {config.choice} on "
+            "validation",
+        ),
         ("threshold", f"by the rule {config.threshold_rule}, on perturbed validation images"),
         (
             "uncertainty",
@@ -220,25 +234,6 @@ def method(
         evaluated = f"evaluated {times(comparison.times_evaluated)}, after every choice was made"
         rows.append(("test set", evaluated if comparison.winner.test else "there is none"))
     return rows
-
-
-def _search(config: RunConfig, plan: PlanRecord | None) -> str:
-    planned = ""
-    if plan is not None:
-        configurations = plural(plan.configurations, "configuration")
-        planned = f", {configurations} and {plural(plan.epochs, 'epoch')} planned"
-    return (
-        f"{config.tuner.value}{planned}; ranked by {config.objective} on validation at equal "
-        "numbers of epochs; trial 0 is the baseline; networks are trained from scratch"
-    )
-
-
-def _retraining(config: RunConfig) -> str:
-    return (
-        f"the best {plural(config.top, 'configuration')} and the baseline, at most "
-        f"{plural(config.refit_epochs, 'epoch')} and {plural(config.refit_seeds, 'seed')} each, "
-        f"class weights in the loss; epoch and winner are chosen by {config.choice} on validation"
-    )
 
 
 def limits(
