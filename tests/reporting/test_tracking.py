@@ -44,14 +44,13 @@ def epochs(run):
     """Return the epochs of every run that a tracker should have, in the journal's words."""
     found = {}
     for event in run.events():
-        if event["event"] == EventKind.TRIAL_CREATED:
-            found[f"trial {event['trial_id']}"] = []
-        elif event["event"] == EventKind.REFIT_STARTED:
-            found[training(event["role"], event["seed"])] = []
-        elif event["event"] == EventKind.EPOCH:
-            found[f"trial {event['trial_id']}"].append(event)
-        elif event["event"] == EventKind.REFIT_EPOCH:
-            found[training(event["role"], event["seed"])].append(event)
+        name = f"trial {event.get('trial_id')}"
+        if "role" in event:
+            name = training(event["role"], event["seed"])
+        if event["event"] in (EventKind.TRIAL_CREATED, EventKind.REFIT_STARTED):
+            found[name] = []
+        elif event["event"] in (EventKind.EPOCH, EventKind.REFIT_EPOCH):
+            found[name].append(event)
     return found
 
 
@@ -114,8 +113,10 @@ def test_wandb_offline_has_a_folder_for_every_run(run, tmp_path, monkeypatch):
 class Noted:
     """A service that notes what it is told, or is away."""
 
+    told: list = []  # noqa: RUF012 (of the whole class, emptied before each test)
+
     def __init__(self, group):
-        self.told = TOLD
+        pass
 
     def begin(self, name, values, *, above, known):
         self.told.append(("begin", name, known))
@@ -136,28 +137,26 @@ class Away(Noted):
         raise ConnectionError("nobody answers\nat example.org")
 
 
-TOLD: list = []
-
-
-@pytest.fixture(autouse=True)
-def _forget():
-    TOLD.clear()
-
-
-def test_a_resumed_run_sends_nothing_twice(run, monkeypatch):
+@pytest.fixture
+def told(monkeypatch):
+    monkeypatch.setattr(Noted, "told", [])
     monkeypatch.setitem(tracking.SERVICES, "mlflow", Noted)
+    return Noted.told
+
+
+def test_a_resumed_run_sends_nothing_twice(run, told):
     in_two_processes(run, "mlflow")
-    logged = [told for told in TOLD if told[0] == "log" and told[1].startswith("trial")]
+    logged = [one for one in told if one[0] == "log" and one[1].startswith("trial")]
     trials = [event for event in run.events() if event["event"] == EventKind.TRIAL_CREATED]
     spans = [range(event["initial_epoch"] + 1, event["target_epochs"] + 1) for event in trials]
     # Every epoch, and the score at the end.
     assert len(logged) == sum(map(len, spans)) + len(trials)
-    begun = [name for kind, name, known in TOLD if kind == "begin" and not known]
+    begun = [name for kind, name, known in told if kind == "begin" and not known]
     assert len(begun) == len(set(begun))
-    assert TOLD[-1] == ("end", "recorded", True)
+    assert told[-1] == ("end", "recorded", True)
 
 
-def test_a_tracker_that_is_away_warns_once_and_ends_nothing(run, monkeypatch):
+def test_a_tracker_that_is_away_warns_once_and_ends_nothing(run, told, monkeypatch):
     monkeypatch.setitem(tracking.SERVICES, "mlflow", Away)
     said = []
     follow(run, warn=said.append)
@@ -166,10 +165,10 @@ def test_a_tracker_that_is_away_warns_once_and_ends_nothing(run, monkeypatch):
     # What it missed is sent by the next process.
     monkeypatch.setitem(tracking.SERVICES, "mlflow", Noted)
     follow(run)
-    assert ("send", "recorded", 1) in TOLD
+    assert ("send", "recorded", 1) in told
 
 
-def test_a_slow_tracker_holds_up_no_epoch(run, monkeypatch):
+def test_a_slow_tracker_holds_up_no_epoch(run, told, monkeypatch):
     answered = threading.Event()
 
     class Slow(Noted):
@@ -181,10 +180,10 @@ def test_a_slow_tracker_holds_up_no_epoch(run, monkeypatch):
     tracker = Tracker(RunConfig(tracker="mlflow"), run, pytest.fail)
     for _ in run.events():
         tracker.listen(WAKE)
-    assert not TOLD
+    assert not told
     answered.set()
     tracker.close()
-    assert TOLD[-1] == ("end", "recorded", True)
+    assert told[-1] == ("end", "recorded", True)
 
 
 def test_an_unknown_tracker_and_one_not_installed_are_refused(monkeypatch, capsys):
