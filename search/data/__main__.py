@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,19 +36,12 @@ OPTIONS = (
 """The options of a run that this command has as well."""
 
 AUGMENTATION: dict[str, Any] = {
-    "crop_min_area": 1.0,
-    "tone_jitter": 0.0,
-    "flip": False,
-    "rotation": 0.0,
-    "noise": 0.0,
-}
+    "crop_min_area": 1.0, "tone_jitter": 0.0, "flip": False, "rotation": 0.0, "noise": 0.0,
+}  # fmt: skip
 """The hyperparameters that alter images, with the values that leave them as they are."""
 
 COLUMNS, DRAWS, TILE, LINE = 8, 4, 180, 16
 """Of the sheet: images across, half of each class; rows of augmented images; sides in pixels."""
-
-Augment = Callable[[np.ndarray], np.ndarray]
-"""`float32` (n, S, S, C) in 0–1 to the same, a new draw at every call."""
 
 
 @cli.plain
@@ -93,22 +86,17 @@ def _parser() -> argparse.ArgumentParser:
 
 def _show(arguments: argparse.Namespace) -> None:
     config = RunConfig(**{**cli.read_options(arguments), "data": arguments.data})
-    settings = augmentation_settings(arguments)
+    settings = _augmentation_settings(arguments)
     console, errors = Console(), Console(stderr=True)
     with Progress(transient=True, console=errors, disable=not errors.is_terminal) as bar:
-        progress = _listener(bar)
-        source = find_source(config, progress=progress)
-        dataset, _ = prepare(config, source, progress=progress)
-    _print(console, dataset)
-    if arguments.json:
-        write_json(arguments.json, dataset.report, option="--json")
-    if arguments.show:
-        _draw(arguments.show, dataset, settings, config.seed)
-        console.print(f"sheet: {arguments.show}", highlight=False)
+        tasks: dict[str, TaskID] = {}
 
+        def progress(label: str, done: int, total: int) -> None:
+            if label not in tasks:
+                tasks[label] = bar.add_task(label, total=None)
+            bar.update(tasks[label], completed=done, total=total or None)
 
-def _print(console: Console, dataset: Dataset) -> None:
-    """Print the report's table."""
+        dataset, _ = prepare(config, find_source(config, progress=progress), progress=progress)
     if notice := dataset.report.source.notice:
         banner = Text(notice.upper(), justify="center")
         console.print(Panel(banner, style="bold black on yellow"))
@@ -118,9 +106,14 @@ def _print(console: Console, dataset: Dataset) -> None:
     for name, text in table(dataset.report):
         grid.add_row(Text(name), Text(text, style="bold red" if name == "warning" else ""))
     console.print(grid)
+    if arguments.json:
+        write_json(arguments.json, dataset.report, option="--json")
+    if arguments.show:
+        _draw(arguments.show, dataset, settings, config.seed)
+        console.print(f"sheet: {arguments.show}", highlight=False)
 
 
-def augmentation_settings(arguments: argparse.Namespace) -> dict[str, Any]:
+def _augmentation_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the augmentation that is asked for, without what is off.
 
     Raises:
@@ -140,18 +133,15 @@ def augmentation_settings(arguments: argparse.Namespace) -> dict[str, Any]:
                 f"--run {arguments.run} brings its own augmentation: leave out "
                 + ", ".join(f"--{name.replace('_', '-')}" for name in given)
             )
-        values = _best_values(arguments.run)
+        place = arguments.run
+        run = RunDirectory(place if place.is_dir() else Path(RunConfig().results_dir) / place)
+        values = run.read(BestHyperparameters, "best_hyperparameters.json").values
         given = {name: values[name] for name in AUGMENTATION if name in values}
     return {name: value for name, value in given.items() if value != AUGMENTATION[name]}
 
 
-def _best_values(place: Path) -> dict[str, Any]:
-    """Return the hyperparameters of a run's best configuration."""
-    run = RunDirectory(place if place.is_dir() else Path(RunConfig().results_dir) / place)
-    return run.read(BestHyperparameters, "best_hyperparameters.json").values
-
-
-def _augmentation(settings: dict[str, Any], seed: int) -> Augment:
+def _augmented(images: np.ndarray, settings: dict[str, Any], seed: int) -> list[np.ndarray]:
+    """Return some draws of augmented images, `uint8` (n, S, S, C) as they are."""
     from search import backend
 
     keras = backend.load()
@@ -161,14 +151,14 @@ def _augmentation(settings: dict[str, Any], seed: int) -> Augment:
         layers = augmentation_layers(**settings, seed=seed)
     except ValueError as error:
         raise ConfigurationError(f"augmentation: {error}") from error
-
-    def augment(images: np.ndarray) -> np.ndarray:
+    drawn = []
+    for _ in range(DRAWS):
+        altered = images.astype(np.float32) / 255
         for layer in layers:
-            images = layer(images, training=True)
-        array: np.ndarray = keras.ops.convert_to_numpy(images)
-        return array
-
-    return augment
+            altered = layer(altered, training=True)
+        levels = np.clip(keras.ops.convert_to_numpy(altered), 0, 1) * 255
+        drawn.append(np.rint(levels).astype(np.uint8))
+    return drawn
 
 
 def _draw(path: Path, dataset: Dataset, settings: dict[str, Any], seed: int) -> None:
@@ -177,15 +167,15 @@ def _draw(path: Path, dataset: Dataset, settings: dict[str, Any], seed: int) -> 
     Raises:
         ConfigurationError: An augmentation is out of range, or the file cannot be written.
     """
-    chosen = _chosen(dataset, seed)
+    rng = np.random.default_rng(seed)
+    chosen: list[int] = []
+    for label in (0, 1):
+        positions = np.flatnonzero(dataset.train.labels == label)
+        count = min(COLUMNS // 2, len(positions))
+        chosen += rng.choice(positions, count, replace=False).tolist()
     images = dataset.train.open_array()[dataset.train.rows[chosen]]
-    augment = _augmentation(settings, seed) if settings else None
+    rows = [images, *(_augmented(images, settings, seed) if settings else [])]
     listed = ", ".join(f"{name} {value}" for name, value in settings.items())
-    rows = [images]
-    if augment is not None:
-        for _ in range(DRAWS):
-            altered = augment(images.astype(np.float32) / 255)
-            rows.append(np.rint(np.clip(altered, 0, 1) * 255).astype(np.uint8))
     heads = 3 * LINE
     page = Image.new("RGB", (len(chosen) * TILE, heads + len(rows) * TILE + LINE), "white")
     pen = ImageDraw.Draw(page)
@@ -210,28 +200,6 @@ def _draw(path: Path, dataset: Dataset, settings: dict[str, Any], seed: int) -> 
         raise ConfigurationError(
             f"--show {path}: cannot be written ({reason}); choose another place"
         ) from error
-
-
-def _chosen(dataset: Dataset, seed: int) -> list[int]:
-    """Return positions of training images, as many of each class."""
-    rng = np.random.default_rng(seed)
-    chosen: list[int] = []
-    for label in (0, 1):
-        positions = np.flatnonzero(dataset.train.labels == label)
-        count = min(COLUMNS // 2, len(positions))
-        chosen += rng.choice(positions, count, replace=False).tolist()
-    return chosen
-
-
-def _listener(bar: Progress) -> Callable[[str, int, int], None]:
-    tasks: dict[str, TaskID] = {}
-
-    def progress(label: str, done: int, total: int) -> None:
-        if label not in tasks:
-            tasks[label] = bar.add_task(label, total=total or None)
-        bar.update(tasks[label], completed=done, total=total or None)
-
-    return progress
 
 
 if __name__ == "__main__":

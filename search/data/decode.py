@@ -34,7 +34,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from search.data.dicom import DicomError, bits_used, is_dicom, open_dicom, render
+from search.data.dicom import MAX_SCANS, DicomError, bits_used, is_dicom, open_dicom, render
 from search.errors import DataError
 
 DECODER_VERSION = 4
@@ -60,9 +60,6 @@ MAX_PIXELS = 80_000_000
 
 MAX_BYTES = 256_000_000
 """A larger file is rejected unread: 80 million pixels of 24 bits fit in."""
-
-MAX_SCANS = 64
-"""A JPEG of more scans is rejected: a progressive one has about 10, and each costs a pass."""
 
 COLOUR_LIMIT = 3.0
 """Mean distance of chroma from neutral, in gray levels, above which an image has colour."""
@@ -218,8 +215,6 @@ def decode(data: bytes, image_size: int, *, channels: int = 1, bits: int = 0) ->
         if is_dicom(data):
             return _decode_dicom(data, image_size, channels=channels, bits=bits)
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            _refuse_extreme(image.width, image.height)
-            _refuse_many_scans(data, image)
             return _decode(data, image, image_size, channels=channels, bits=bits)
     except UnusableImageError:
         raise
@@ -231,13 +226,24 @@ def decode(data: bytes, image_size: int, *, channels: int = 1, bits: int = 0) ->
         raise UnusableImageError("too large (more pixels than any image has)") from None
     except Exception as error:
         # Codecs meet hostile bytes with any exception there is; each means the same to the user.
-        raise UnusableImageError(_reason(error)) from error
+        text = str(error).split("\n")[0]
+        kind = "truncated" if "truncated" in text.lower() else "corrupt"
+        raise UnusableImageError(f"{kind} ({text or type(error).__name__})") from error
 
 
 def _decode(
     data: bytes, image: Image.Image, image_size: int, *, channels: int, bits: int
 ) -> Decoded:
     width, height, mode = image.width, image.height, image.mode
+    _refuse_extreme(width, height)
+    # Whatever name Pillow has for its kind.
+    is_jpeg = data.startswith(b"\xff\xd8\xff")
+    packed = image.format == "TIFF" and image.info.get("compression") == "jpeg"
+    if is_jpeg or packed:
+        # Inside a scan 0xFF is followed by other bytes than this marker's.
+        scans = data.count(b"\xff\xda")
+        if scans > MAX_SCANS * (len(getattr(image, "tile", (1,))) if packed else 1):
+            raise UnusableImageError(f"a JPEG of {scans:,} scans; give at most {MAX_SCANS}")
     # Pillow turns a TIFF itself while it loads it, and forgets that there was something to do.
     turned = getattr(image, "tag_v2", {}).get(_ORIENTATION, 1) > 1
     if mode in ("L", "RGB"):
@@ -252,12 +258,14 @@ def _decode(
             ImageOps.exif_transpose(image, in_place=True)
         plain, colour, brightest = _plain(image, channels=channels, bits=bits)
         pixels = shrink(plain, image_size, blocks=not reduced)
-        if _is_jpeg(data):
+        if is_jpeg:
             _refuse_damaged(data)
+    if orientation in _SIDEWAYS:
+        width, height = height, width
     return Decoded(
         pixels=_with_channels(pixels, channels),
-        width=height if orientation in _SIDEWAYS else width,
-        height=width if orientation in _SIDEWAYS else height,
+        width=width,
+        height=height,
         mode=mode,
         colour=colour,
         turned=turned or orientation > 1,
@@ -297,21 +305,6 @@ def _refuse_extreme(width: int, height: int) -> None:
         raise UnusableImageError(f"too small ({width} × {height} pixels)")
     if width * height > MAX_PIXELS:
         raise UnusableImageError(f"too large ({width} × {height} pixels)")
-
-
-def _is_jpeg(data: bytes) -> bool:
-    """Return whether a file is a JPEG, under whatever name Pillow has for its kind."""
-    return data.startswith(b"\xff\xd8\xff")
-
-
-def _refuse_many_scans(data: bytes, image: Image.Image) -> None:
-    packed = image.format == "TIFF" and image.info.get("compression") == "jpeg"
-    if _is_jpeg(data) or packed:
-        # Inside a scan 0xFF is followed by other bytes than this marker's.
-        scans = data.count(b"\xff\xda")
-        strips = len(getattr(image, "tile", (1,))) if packed else 1
-        if scans > MAX_SCANS * strips:
-            raise UnusableImageError(f"a JPEG of {scans:,} scans; give at most {MAX_SCANS}")
 
 
 def _refuse_damaged(data: bytes) -> None:
@@ -374,42 +367,31 @@ def _with_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
     return pixels if pixels.shape[-1] == channels else np.repeat(pixels, channels, axis=-1)
 
 
-def _reason(error: Exception) -> str:
-    text = str(error).split("\n")[0]
-    if "truncated" in text.lower():
-        return f"truncated ({text})"
-    return f"corrupt ({text or type(error).__name__})"
-
-
 def _plain(image: Image.Image, *, channels: int, bits: int) -> tuple[Image.Image, bool, int]:
     """Return the image in 8 bits, whether it has colour, and `Decoded.brightest`.
 
     Its mode is "L" (ITU-R 601 luma), or "RGB" where three channels are wanted and there.
     """
-    if image.mode == "L":
-        image.load()
+    mode = image.mode
+    if mode == "L":
         return image, False, 0
-    if image.mode == "F":
+    if mode == "F":
         raise UnusableImageError("floating-point pixels have no defined scale; save 8 or 16 bits")
-    if image.mode == "I" or image.mode.startswith("I;"):
+    if mode == "I" or mode.startswith("I;"):
         plain, brightest = _from_deep(image, bits)
         return plain, False, brightest
-    if image.mode == "1" or image.mode.startswith("LA") or image.mode == "La":
+    if mode in ("1", "La") or mode.startswith("LA"):
         return image.convert("L"), False, 0
-    if image.mode == "YCbCr" and channels == 1:
+    if mode == "YCbCr" and channels == 1:
         luma, *chroma = image.split()
         return luma, any(_is_coloured(band) for band in chroma), 0
     rgb = image.convert("RGB")
-    colour = any(_is_coloured(band) for band in _sampled(rgb).convert("YCbCr").split()[1:])
+    # Enough of a large image's pixels to tell whether it has colour.
+    large = rgb.width * rgb.height > _STRIP
+    sample = rgb.resize((2000, 2000), Image.Resampling.NEAREST) if large else rgb
+    colour = any(_is_coloured(band) for band in sample.convert("YCbCr").split()[1:])
     # Not the Y of Pillow's YCbCr, which is cut where this one is rounded.
     return rgb if channels == 3 else rgb.convert("L"), colour, 0
-
-
-def _sampled(image: Image.Image) -> Image.Image:
-    """Return enough of a large image's pixels to tell whether it has colour."""
-    if image.width * image.height <= _STRIP:
-        return image
-    return image.resize((2000, 2000), Image.Resampling.NEAREST)
 
 
 def _is_coloured(band: Image.Image) -> bool:

@@ -32,7 +32,7 @@ SPARE = 1.01
 """A pixel may be brighter than a depth allows by this factor, as after a filter."""
 
 MAX_SCANS = 64
-"""As for JPEG files, see `decode.MAX_SCANS`."""
+"""A JPEG of more scans is rejected: a progressive one has about 10, and each costs a pass."""
 
 MAX_INFLATED = 1_000_000_000
 """Bytes that a deflated file may have when it is inflated."""
@@ -173,15 +173,15 @@ def _refuse_inflating(data: bytes) -> None:
 
 
 def _pixels(dataset: Any) -> np.ndarray:
-    compressed = dataset.file_meta.TransferSyntaxUID.is_compressed
+    syntax = dataset.file_meta.TransferSyntaxUID
     try:
         pixels: np.ndarray = dataset.pixel_array
     except Exception as error:
-        if not compressed:
+        if not syntax.is_compressed:
             raise
         raise DicomError(
-            f"DICOM compressed as {dataset.file_meta.TransferSyntaxUID.name} cannot be decoded "
-            f"({str(error).split(':')[0]}); pip install pylibjpeg with its plug-ins, or convert it"
+            f"DICOM compressed as {syntax.name} cannot be decoded ({str(error).split(':')[0]}); "
+            "pip install pylibjpeg with its plug-ins, or convert it"
         ) from error
     return pixels
 
@@ -255,7 +255,11 @@ def _window(dataset: Any) -> tuple[float, float] | None:
     """Return centre and width of the first window, or None."""
     if "WindowCenter" not in dataset or "WindowWidth" not in dataset:
         return None
-    return _first(dataset.WindowCenter), _first(dataset.WindowWidth)
+    centre, width = (
+        float(value[0] if hasattr(value, "__getitem__") else value)
+        for value in (dataset.WindowCenter, dataset.WindowWidth)
+    )
+    return centre, width
 
 
 def _windowed(values: np.ndarray, dataset: Any, centre: float, width: float) -> np.ndarray:
@@ -289,8 +293,3 @@ def _stored_range(dataset: Any, bits: int) -> tuple[float, float]:
     # A negative slope turns black and white: the lowest value is that of the highest stored one.
     ends = low * slope + intercept, high * slope + intercept
     return min(ends), max(ends)
-
-
-def _first(value: Any) -> float:
-    """Return a number, or the first of several."""
-    return float(value[0] if hasattr(value, "__getitem__") else value)

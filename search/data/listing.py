@@ -215,8 +215,7 @@ class LeftOutFiles:
         self, relative: str, reason: str, *, place: str | None = None, other_class: str = ""
     ) -> None:
         """Count a file under a place, its folder unless told."""
-        folder = PurePosixPath(relative).parent.as_posix()
-        place = folder if place is None else place
+        place = PurePosixPath(relative).parent.as_posix() if place is None else place
         self._files[place, reason, other_class].append(relative)
 
     def rows(self) -> tuple[LeftOut, ...]:
@@ -255,44 +254,46 @@ def _classes_in(root: Path, place: Path, split: str, left: LeftOutFiles) -> list
     """Return the images of every class in a folder."""
     images = []
     for entry in _entries(place):
-        if not _is_folder(entry):
-            if may_be_image(Path(entry.path)):
-                left.add(_relative(root, entry), "in no class's folder")
-            continue
-        for relative, reason in _walk(root, Path(entry.path)):
-            if reason:
-                left.add(relative, reason)
-                continue
-            parts = PurePosixPath(relative).relative_to(_relative(root, entry)).parts
-            group = parts[0] if len(parts) > 1 else ""
-            images.append(
-                ImageFile(relative=relative, folder=split, class_name=entry.name, group=group)
-            )
+        if _is_folder(entry):
+            for relative in _images(root, Path(entry.path), left):
+                parts = PurePosixPath(relative).relative_to(_relative(root, entry)).parts
+                group = parts[0] if len(parts) > 1 else ""
+                images.append(
+                    ImageFile(relative=relative, folder=split, class_name=entry.name, group=group)
+                )
+        elif may_be_image(Path(entry.path)):
+            left.add(_relative(root, entry), "in no class's folder")
     return images
 
 
 def _everything(root: Path, left: LeftOutFiles) -> list[ImageFile]:
     """Return all images below a folder, for a table to label."""
-    images = []
-    for relative, reason in _walk(root, root):
+    return [
+        ImageFile(relative=relative, folder=SPLITS.get(relative.split("/")[0].casefold(), ""))
+        for relative in _images(root, root, left)
+    ]
+
+
+def _images(root: Path, folder: Path, left: LeftOutFiles) -> Iterator[str]:
+    """Yield every image in a folder and below, by name, and count the other files."""
+    for relative, reason in _walk(root, folder):
         if reason:
             left.add(relative, reason)
         else:
-            split = SPLITS.get(PurePosixPath(relative).parts[0].casefold(), "")
-            images.append(ImageFile(relative=relative, folder=split))
-    return images
+            yield relative
 
 
 def _walk(root: Path, folder: Path) -> Iterator[tuple[str, str]]:
     """Yield every file in a folder and below, by name, with the reason why it is no image or ""."""
     for entry in _entries(folder):
         relative = _relative(root, entry)
+        shown = os.fsencode(relative).decode(errors="backslashreplace")
         if entry.is_dir(follow_symlinks=False):
             yield from _walk(root, Path(entry.path))
         elif _is_folder(entry):
             yield relative, "a link to a folder; links are not followed"
-        elif not _is_text(entry.name):
-            shown = os.fsencode(relative).decode(errors="backslashreplace")
+        elif shown != relative:
+            # It could not be hashed, printed or written to JSON.
             yield shown, "the name is not UTF-8; rename the file"
         elif may_be_image(Path(entry.path)):
             yield relative, ""
@@ -323,15 +324,6 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 def _relative(root: Path, entry: os.DirEntry[str]) -> str:
     return Path(entry.path).relative_to(root).as_posix()
-
-
-def _is_text(name: str) -> bool:
-    """Return whether a name can be hashed, printed and written to JSON."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _same(first: str, second: str) -> bool:
@@ -402,17 +394,13 @@ def _of_classes(
     """Return the images of two classes, and count the others as left out."""
     kept = []
     for image in images:
-        if any(_same(image.class_name, name) for name in classes):
+        name, parts = image.class_name, PurePosixPath(image.relative).parts
+        if any(_same(name, of) for of in classes):
             kept.append(image)
         else:
-            place = PurePosixPath(image.relative)
-            depth = len(place.parts) - 1 - bool(image.group)
-            left.add(
-                image.relative,
-                f"{image.class_name} is none of the two classes",
-                place="/".join(place.parts[:depth]),
-                other_class=image.class_name,
-            )
+            place = "/".join(parts[: len(parts) - 1 - bool(image.group)])
+            reason = f"{name} is none of the two classes"
+            left.add(image.relative, reason, place=place, other_class=name)
     return kept
 
 
@@ -422,18 +410,12 @@ def _joined(
     """Return the images that a table lists, with what it says of them."""
     joined = []
     for image in images:
-        row = said.get(image.relative)
-        if row is None:
+        if row := said.get(image.relative):
+            name = row["label"] or image.class_name
+            split = SPLITS.get(row["split"].casefold(), image.folder)
+            joined.append(replace(image, class_name=name, patient=row["patient"], folder=split))
+        else:
             left.add(image.relative, "not in the table")
-            continue
-        joined.append(
-            replace(
-                image,
-                class_name=row["label"] or image.class_name,
-                patient=row["patient"],
-                folder=SPLITS.get(row["split"].casefold(), image.folder),
-            )
-        )
     return joined
 
 

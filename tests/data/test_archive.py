@@ -50,16 +50,12 @@ def test_the_images_of_the_shallowest_set_are_extracted_and_the_rest_is_counted(
 
 
 @pytest.mark.parametrize("prefix", ["", "set/", "a/b/"])
-def test_classes_without_train_are_extracted(tmp_path, prefix):
+def test_classes_without_train_are_extracted_and_a_table_makes_up_for_a_layout(tmp_path, prefix):
     names = [f"{prefix}{name}/{n}.png" for name in ("benign", "malignant") for n in range(3)]
-    root, _ = extract(make_zip(tmp_path / "a.zip", names), cache_dir=tmp_path / "cache")
-    assert extracted(root) == sorted(name.removeprefix(prefix) for name in names)
-
-
-def test_a_table_makes_up_for_a_layout(tmp_path):
-    names = ["images/a.png", "images/b.png"]
     path = make_zip(tmp_path / "a.zip", names)
-    root, _ = extract(path, cache_dir=tmp_path / "cache", any_layout=True)
+    root, _ = extract(path, cache_dir=tmp_path / "cache")
+    assert extracted(root) == sorted(name.removeprefix(prefix) for name in names)
+    root, _ = extract(path, cache_dir=tmp_path / "other", any_layout=True)
     assert extracted(root) == names
 
 

@@ -36,16 +36,15 @@ def test_the_report_is_written_as_json(tree, options, tmp_path, capsys):
     assert sum(report["counts"]["train"].values()) == 32
 
 
-def test_a_missing_folder_is_one_line_and_code_2(tmp_path, options, capsys):
-    assert main([str(tmp_path / "none"), *options]) == 2
+@pytest.mark.parametrize(
+    ("given", "said"), [(["none"], "none"), (["tree", "--val-fraction", "0.9"], "--val-fraction")]
+)
+def test_a_user_error_is_one_line_and_code_2(tree, tmp_path, options, capsys, given, said):
+    assert main([str(tmp_path / given[0]), *given[1:], *options]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
+    assert said in error
     assert error.count("\n") == 1
-
-
-def test_a_value_out_of_range_is_code_2(tree, options, capsys):
-    assert main([str(tree), *options, "--val-fraction", "0.9"]) == 2
-    assert "--val-fraction" in capsys.readouterr().err
 
 
 def test_a_sheet_without_augmentation_needs_no_keras(tree, options, tmp_path, capsys):

@@ -25,6 +25,8 @@ BROKEN = _PNG[:60] + bytes(20) + _PNG[80:]
         (encoded(Image.new("L", (400, 3))), "too small"),
         (bytes(128) + b"DICM" + bytes(100), "DICOM"),
         (encoded(Image.new("F", (20, 20)), "TIFF"), "floating-point"),
+        (encoded(Image.new("I", (20, 20), 1_000_000), "TIFF"), "16 bits"),
+        (_PNG[:16] + bytes(8) + _PNG[24:], ""),  # of no size
     ],
 )
 def test_unusable_file_is_refused_with_its_reason(data, reason):
@@ -36,13 +38,6 @@ def test_implausibly_large_picture_is_refused_unread():
     side = int(MAX_PIXELS**0.5) + 1
     with pytest.raises(UnusableImageError, match="too large"):
         decode(encoded(Image.new("1", (side, side)), "PNG"), 32)
-
-
-def test_zero_sized_picture_is_refused():
-    header = bytearray(encoded(film(1), "PNG"))
-    header[16:24] = bytes(8)
-    with pytest.raises(UnusableImageError):
-        decode(bytes(header), 32)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "TIFF", "WEBP"])
@@ -60,18 +55,13 @@ def test_16_bits_are_scaled_to_8(kind):
     np.testing.assert_allclose(decoded.pixels[..., 0], ramp / 257, atol=0.51)
 
 
-def test_signed_32_bits_are_refused():
-    values = np.full((20, 20), 1_000_000, np.int32)
-    with pytest.raises(UnusableImageError, match="16 bits"):
-        decode(encoded(Image.fromarray(values), "TIFF"), 32)
-
-
-def test_gray_stored_as_rgb_is_gray():
-    decoded = decode(encoded(film(3).convert("RGB")), 32)
-    assert decoded.mode == "RGB"
+@pytest.mark.parametrize(("mode", "off"), [("RGB", 3), ("CMYK", 8)])
+def test_gray_stored_as_colour_is_gray(mode, off):
+    decoded = decode(encoded(film(3).convert("RGB").convert(mode)), 32)
+    assert decoded.mode == mode
     assert not decoded.colour
     wanted = decode(encoded(film(3)), 32).pixels[..., 0].astype(int)
-    assert np.abs(decoded.pixels[..., 0] - wanted).max() <= 3
+    assert np.abs(decoded.pixels[..., 0] - wanted).max() <= off
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
@@ -88,13 +78,6 @@ def test_a_small_coloured_marker_does_not_make_a_film_coloured():
     image = film(4, 200, 200).convert("RGB")
     image.paste((255, 0, 0), (5, 5, 15, 15))
     assert not decode(encoded(image), 32).colour
-
-
-def test_cmyk_is_read_as_gray():
-    decoded = decode(encoded(film(5).convert("RGB").convert("CMYK")), 32)
-    assert decoded.mode == "CMYK"
-    wanted = decode(encoded(film(5)), 32).pixels[..., 0].astype(int)
-    assert np.abs(decoded.pixels[..., 0] - wanted).max() <= 8
 
 
 @pytest.mark.parametrize("mode", ["LA", "RGBA", "P", "1"])

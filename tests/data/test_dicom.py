@@ -55,20 +55,33 @@ def test_monochrome1_stores_bone_dark_and_is_turned(pydicom):
     np.testing.assert_array_equal(found, 255 - film)
 
 
-def test_a_window_maps_its_ends_to_black_and_white(pydicom):
-    film = ramp(0, 4095)
-    data = dicom_file(film, bits=12, WindowCenter=1000.5, WindowWidth=1001)
-    # PS3.3 C.11.2.1.2.1 with centre 1000.5 and width 1001: black up to 500, white from 1500.
-    wanted = np.clip((film - 500) / 1000, 0, 1) * 255
-    np.testing.assert_allclose(decode(data, SIDE).pixels[..., 0], wanted, atol=0.51)
+RISE = ramp(0, 4095)
+LINEAR = np.clip((RISE - 500) / 1000, 0, 1) * 255
+"""PS3.3 C.11.2.1.2.1 with centre 1000.5 and width 1001: black up to 500, white from 1500."""
 
 
-def test_the_first_of_several_windows_counts_and_comes_before_inversion(pydicom):
-    film = ramp(0, 4095)
-    windows = {"WindowCenter": [1000.5, 3000], "WindowWidth": [1001, 9]}
-    data = dicom_file(film, bits=12, kind="MONOCHROME1", **windows)
-    wanted = 255 - np.clip((film - 500) / 1000, 0, 1) * 255
-    np.testing.assert_allclose(decode(data, SIDE).pixels[..., 0], wanted, atol=0.51)
+@pytest.mark.parametrize(
+    ("tags", "wanted"),
+    [
+        ({"WindowCenter": 1000.5, "WindowWidth": 1001}, LINEAR),
+        ({"WindowCenter": [1000.5, 3000], "WindowWidth": [1001, 9]}, LINEAR),
+        ({"WindowCenter": 1000.5, "WindowWidth": 1001, "kind": "MONOCHROME1"}, 255 - LINEAR),
+        (
+            {"RescaleSlope": 2, "RescaleIntercept": -1000, "RescaleType": "US",
+             "WindowCenter": 1000, "WindowWidth": 1000, "VOILUTFunction": "LINEAR_EXACT"},
+            np.clip((2 * RISE - 1500) / 1000, 0, 1) * 255,
+        ),
+        (
+            {"WindowCenter": 2000, "WindowWidth": 800, "VOILUTFunction": "SIGMOID"},
+            255 / (1 + np.exp(-4 * (RISE - 2000) / 800)),
+        ),
+    ],
+    ids=["its ends are black and white", "the first of several", "before inversion",
+         "of rescaled values", "sigmoid"],
+)  # fmt: skip
+def test_a_window_maps_values_as_the_standard_says(pydicom, tags, wanted):
+    found = decode(dicom_file(RISE, bits=12, **tags), SIDE).pixels[..., 0]
+    np.testing.assert_allclose(found, wanted, atol=0.51)
 
 
 @pytest.mark.parametrize("kind", ["MONOCHROME1", "MONOCHROME2"])
@@ -77,25 +90,6 @@ def test_a_negative_slope_turns_black_and_white(pydicom, kind):
     data = dicom_file(film, bits=8, kind=kind, RescaleSlope=-1, RescaleIntercept=255)
     wanted = film if kind == "MONOCHROME1" else 255 - film
     np.testing.assert_array_equal(decode(data, SIDE).pixels[..., 0], wanted)
-
-
-def test_a_window_applies_to_rescaled_values(pydicom):
-    film = ramp(0, 4095)
-    data = dicom_file(
-        film, bits=12, RescaleSlope=2, RescaleIntercept=-1000, RescaleType="US",
-        WindowCenter=1000, WindowWidth=1000, VOILUTFunction="LINEAR_EXACT",
-    )  # fmt: skip
-    wanted = np.clip((2 * film - 1000 - 500) / 1000, 0, 1) * 255
-    np.testing.assert_allclose(decode(data, SIDE).pixels[..., 0], wanted, atol=0.51)
-
-
-def test_a_sigmoid_window_is_half_at_its_centre(pydicom):
-    film = ramp(0, 4095)
-    data = dicom_file(
-        film, bits=12, WindowCenter=2000, WindowWidth=800, VOILUTFunction="SIGMOID"
-    )  # fmt: skip
-    wanted = 255 / (1 + np.exp(-4 * (film - 2000) / 800))
-    np.testing.assert_allclose(decode(data, SIDE).pixels[..., 0], wanted, atol=0.51)
 
 
 def test_a_lookup_table_is_used_before_a_window(pydicom):

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -25,8 +26,10 @@ def tree(tmp_path) -> Path:
     return make_tree(tmp_path / "tree")
 
 
-def test_every_row_holds_its_own_image(tree, tmp_path):
+def test_every_row_holds_its_own_image_and_the_test_has_a_file_of_its_own(tree, tmp_path):
     dataset, sealed = prepared(tree, tmp_path / "cache")
+    assert sealed.open().array_file != dataset.train.array_file == dataset.val.array_file
+    assert len(dataset.train.open_array()) == len(dataset.train) + len(dataset.val)
     for subset in (dataset.train, dataset.val, sealed.open()):
         array = subset.open_array()
         assert array.dtype == np.uint8
@@ -34,19 +37,6 @@ def test_every_row_holds_its_own_image(tree, tmp_path):
         for row, path, label in zip(subset.rows, subset.paths, subset.labels, strict=True):
             assert np.array_equal(array[row], load_image(tree / path, 32).pixels)
             assert label == ("PNEUMONIA" in path)
-
-
-def test_the_test_images_are_in_a_file_of_their_own(tree, tmp_path):
-    dataset, sealed = prepared(tree, tmp_path / "cache")
-    assert sealed.open().array_file != dataset.train.array_file
-    assert dataset.train.array_file == dataset.val.array_file
-    assert len(dataset.train.open_array()) == len(dataset.train) + len(dataset.val)
-
-
-def test_val_is_folded_into_train(tree, tmp_path):
-    write(tree / "val/NORMAL/IM-0900-0001.jpeg", encoded(film(900)))
-    dataset, _ = prepared(tree, tmp_path / "cache")
-    assert "val/NORMAL/IM-0900-0001.jpeg" in dataset.train.paths + dataset.val.paths
 
 
 @pytest.mark.parametrize("layout", ["", "train"], ids=["splits", "classes"])
@@ -77,17 +67,13 @@ def test_changed_content_is_noticed_at_equal_size_and_modification_time(tree, tm
     assert after.train.array_file != before.train.array_file
 
 
-def test_touched_files_keep_their_array(tree, tmp_path):
-    before, _ = prepared(tree, tmp_path / "cache")
+def test_content_and_size_decide_on_the_array_and_times_do_not(tree, tmp_path):
+    small, _ = prepared(tree, tmp_path / "cache")
     for path in tree.rglob("*.jpeg"):
         os.utime(path)
-    after, _ = prepared(tree, tmp_path / "cache")
-    assert after.train.array_file == before.train.array_file
-    assert after.fingerprint == before.fingerprint
-
-
-def test_another_image_size_is_another_array(tree, tmp_path):
-    small, _ = prepared(tree, tmp_path / "cache")
+    touched, _ = prepared(tree, tmp_path / "cache")
+    assert touched.train.array_file == small.train.array_file
+    assert touched.fingerprint == small.fingerprint
     large, _ = prepared(tree, tmp_path / "cache", image_size=40)
     assert small.train.array_file != large.train.array_file
     assert small.fingerprint == large.fingerprint
@@ -126,6 +112,8 @@ def test_patient_split_is_the_same_on_another_file_system_and_in_another_order(t
     assert here.val.paths == there.val.paths
     assert here.train.paths == there.train.paths
     assert here.fingerprint == there.fingerprint
+    assert not set(here.train.patients) & set(here.val.patients)
+    assert here.report.val_sharing_patients == 0
     assert np.array_equal(here.views.open_array(), there.views.open_array())
 
 
@@ -141,12 +129,6 @@ def test_a_film_has_the_same_views_whatever_the_seed_of_the_run(tree, tmp_path):
     assert several
     for first, *others in several:
         assert all(np.array_equal(first, other) for other in others)
-
-
-def test_no_patient_is_on_both_sides(tree, tmp_path):
-    dataset, _ = prepared(tree, tmp_path / "cache")
-    assert not set(dataset.train.patients) & set(dataset.val.patients)
-    assert dataset.report.val_sharing_patients == 0
 
 
 def test_notebook_split_counts_what_leaks(tree, tmp_path):
@@ -202,20 +184,21 @@ def test_a_class_of_one_patient_cannot_be_split_by_patient(tmp_path):
         prepared(tree, tmp_path / "cache")
 
 
-def test_no_test_folder_is_an_error_only_when_it_is_opened(tmp_path):
-    tree = make_tree(tmp_path / "tree", test=False)
+@pytest.mark.parametrize(
+    ("gone", "alarm", "error"),
+    [
+        ("test", "NORMAL and no PNEUMONIA image: .* on validation only", "no test images"),
+        ("test/NORMAL", "test has no usable NORMAL image", "no usable NORMAL images"),
+    ],
+)
+def test_a_test_without_both_classes_is_an_error_only_when_it_is_opened(
+    tree, tmp_path, gone, alarm, error
+):
+    shutil.rmtree(tree / gone)
     dataset, sealed = prepared(tree, tmp_path / "cache")
-    assert dataset.report.counts["test"] == {"NORMAL": 0, "PNEUMONIA": 0}
-    assert any("scored on validation only" in line for line in dataset.report.alarms)
-    with pytest.raises(DataError, match="no test images"):
-        sealed.open()
-
-
-def test_a_test_of_one_class_is_an_error_only_when_it_is_opened(tree, tmp_path):
-    shutil.rmtree(tree / "test/NORMAL")
-    dataset, sealed = prepared(tree, tmp_path / "cache")
-    assert any("test has no usable NORMAL image" in line for line in dataset.report.alarms)
-    with pytest.raises(DataError, match="no usable NORMAL images"):
+    assert dataset.report.counts["test"]["NORMAL"] == 0
+    assert any(re.search(alarm, line) for line in dataset.report.alarms)
+    with pytest.raises(DataError, match=error):
         sealed.open()
 
 
@@ -272,17 +255,12 @@ def test_weights_prevalence_and_sizes_are_those_of_the_files(tree, tmp_path):
     assert dataset.report.sizes["PNEUMONIA"]["height"][2] == 50
 
 
-def test_the_cache_that_is_reported_is_the_one_on_disk(tree, tmp_path):
-    dataset, _ = prepared(tree, tmp_path / "cache")
-    cache = dataset.report.cache
-    files = [tmp_path / "cache/arrays" / name for name in cache.files]
-    assert cache.bytes == sum(path.stat().st_size for path in files)
-
-
 def test_the_report_is_read_back_as_it_was(tree, tmp_path):
     write(tree / "train/NORMAL/notes.txt", b"x")
     write(tree / "train/NORMAL/bad.jpeg", b"")
     dataset, _ = prepared(tree, tmp_path / "cache")
+    files = [tmp_path / "cache/arrays" / name for name in dataset.report.cache.files]
+    assert dataset.report.cache.bytes == sum(path.stat().st_size for path in files)
     written = json.loads(json.dumps(to_json(dataset.report)))
     assert from_json(DatasetReport, written) == dataset.report
 
@@ -412,6 +390,7 @@ def test_the_users_own_validation_folder_is_used_or_joined(tmp_path):
     assert {path.split("/")[0] for path in own.val.paths} == {"valid"}
     assert {path.split("/")[0] for path in own.train.paths} == {"train"}
     joined, _ = prepared(tree, tmp_path / "cache")
+    assert {path.split("/")[0] for path in joined.train.paths} == {"train", "valid"}
     assert any("val/ (20 NORMAL and 20 PNEUMONIA) is joined" in n for n in joined.report.notes)
 
 

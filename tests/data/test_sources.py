@@ -7,7 +7,6 @@ import pytest
 
 from search.config import RunConfig
 from search.data import sources
-from search.data.demo import IMAGES
 from search.data.listing import list_images
 from search.data.sources import find_source
 from search.errors import ConfigurationError, DataError
@@ -106,18 +105,13 @@ def test_a_table_makes_up_for_a_layout(tmp_path):
     assert source.root == tmp_path / "given"
 
 
-@pytest.mark.parametrize("data", ["/dev/zero", "x" * 300, "~nosuchuser/x", "pipe"])
+@pytest.mark.parametrize("data", ["/dev/zero", "x" * 300, "~nosuchuser/x", "pipe", ""])
 def test_what_is_neither_a_folder_nor_an_archive_is_one_error(tmp_path, data):
     if data == "pipe":
         os.mkfifo(tmp_path / "pipe")
         data = str(tmp_path / "pipe")
-    with pytest.raises((DataError, ConfigurationError), match=r"; (give|check|set)"):
+    with pytest.raises((DataError, ConfigurationError), match=r"[;:] (give|check|set)"):
         found(data, tmp_path)
-
-
-def test_empty_name_is_an_error(tmp_path):
-    with pytest.raises(DataError, match="--data ''"):
-        found("", tmp_path)
 
 
 def test_auto_takes_the_named_folder_first(tmp_path, nowhere, monkeypatch):
@@ -186,15 +180,6 @@ def test_kaggle_downloads_the_data_set(tmp_path, monkeypatch):
     assert source.root == tmp_path / "versions/2/chest_xray"
 
 
-def test_kaggle_offline_says_what_to_do(tmp_path, monkeypatch):
-    def download(handle):
-        raise ConnectionError("Max retries exceeded")
-
-    fake_kagglehub(monkeypatch, download)
-    with pytest.raises(DataError, match=r"Max retries exceeded.*connection.*by hand.*--data demo"):
-        found("kaggle", tmp_path)
-
-
 def test_kaggle_offline_takes_what_was_downloaded_before(tmp_path, monkeypatch):
     def download(handle):
         raise ConnectionError("Max retries exceeded")
@@ -203,7 +188,7 @@ def test_kaggle_offline_takes_what_was_downloaded_before(tmp_path, monkeypatch):
     monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path / "hub"))
     versions = tmp_path / "hub/datasets" / sources.HANDLE / "versions"
     make_tree(versions / "2/chest_xray", patients=2)
-    with pytest.raises(DataError, match="Max retries exceeded"):
+    with pytest.raises(DataError, match=r"Max retries exceeded.*connection.*by hand.*--data demo"):
         found("kaggle", tmp_path)
     write(versions.parent / "2.complete", b"")
     source = found("kaggle", tmp_path)
@@ -224,8 +209,3 @@ def test_ctrl_c_during_a_download_is_not_swallowed(tmp_path, monkeypatch):
     fake_kagglehub(monkeypatch, download)
     with pytest.raises(KeyboardInterrupt):
         found("kaggle", tmp_path)
-
-
-def test_the_demos_counts_are_a_few_hundred():
-    assert sum(IMAGES["train"].values()) == 700
-    assert sum(IMAGES["test"].values()) == 120

@@ -1,4 +1,5 @@
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -36,14 +37,8 @@ def subset(tmp_path: Path, count: int = 41) -> Subset:
 
 
 def reordered(val: Subset, order: np.ndarray) -> Subset:
-    return Subset(
-        array_file=val.array_file,
-        rows=val.rows[order],
-        labels=val.labels[order],
-        paths=tuple(val.paths[i] for i in order),
-        patients=tuple(val.patients[i] for i in order),
-        subtypes=tuple(val.subtypes[i] for i in order),
-    )
+    paths = tuple(val.paths[i] for i in order)
+    return replace(val, rows=val.rows[order], labels=val.labels[order], paths=paths)
 
 
 def by_path(val: Subset, views) -> dict:
