@@ -57,21 +57,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _check(options)
         with cli.interruptible(console) as should_stop:
             _ablate(run, options, console, should_stop)
-    except StopRequestedError:
-        console.close()
-        console.error("stopped; every finished epoch is kept, the same command goes on")
-        return StopRequestedError.exit_code
+        return 0
+    except StopRequestedError as error:
+        message = "stopped; every finished epoch is kept, the same command goes on"
+        code = error.exit_code
     except SearchError as error:
-        console.close()
-        console.error(str(error))
-        return error.exit_code
+        message, code = str(error), error.exit_code
     except KeyboardInterrupt:
-        console.close()
-        console.error("stopped at once; the same command goes on from the last finished epoch")
-        return StopRequestedError.exit_code
+        message = "stopped at once; the same command goes on from the last finished epoch"
+        code = StopRequestedError.exit_code
     finally:
         console.close()
-    return 0
+    console.error(message)
+    return code
 
 
 def parser() -> argparse.ArgumentParser:

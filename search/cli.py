@@ -29,6 +29,7 @@ from typing import Any, NoReturn, TextIO
 from search.config import OPTIONS, PRESETS, RunConfig, flag, nearest, number, unknown
 from search.errors import ConfigurationError, SearchError
 from search.records import Reporter
+from search.scoring.formats import FORMATS
 
 Command = Callable[[Sequence[str] | None], int]
 
@@ -189,6 +190,16 @@ def add_results_dir(parser: argparse.ArgumentParser) -> None:
         default=Path("results"),
         metavar="DIR",
         help="where a run's bare name is looked up (%(default)s)",
+    )
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say which trained model is used."""
+    parser.add_argument(
+        "model", metavar="RUN_OR_MODEL", help="a run directory, its name, or an exported model"
+    )
+    parser.add_argument(
+        "--format", choices=FORMATS, default="keras", help="of a run's exports (keras)"
     )
 
 

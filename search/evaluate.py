@@ -23,7 +23,6 @@ from search.errors import ConfigurationError
 from search.records import Estimate, Evaluation, Split, to_json
 from search.run_directory import write_json
 from search.scoring.bootstrap import subtype_recall
-from search.scoring.formats import FORMATS, KERAS
 from search.scoring.loading import load_model
 from search.scoring.predict import NOT_FOR_DIAGNOSIS, find_model, unchecked_note
 from search.scoring.predictions import evaluate, predict_subset
@@ -104,12 +103,7 @@ def _parser() -> argparse.ArgumentParser:
         f"a bootstrap over patients. {NOT_FOR_DIAGNOSIS}",
         epilog="Exit code 2 if any file could not be scored; the others still are.",
     )
-    parser.add_argument(
-        "model", metavar="RUN_OR_MODEL", help="a run directory, its name, or an exported model"
-    )
-    parser.add_argument(
-        "--format", choices=list(FORMATS), default=KERAS.name, help="of a run's exports (keras)"
-    )
+    cli.add_model(parser)
     parser.add_argument(
         "--data",
         type=Path,

@@ -26,7 +26,7 @@ from search import cli
 from search.data.dicom import bits_used
 from search.data.listing import find_images
 from search.errors import ConfigurationError
-from search.scoring.formats import FORMATS, KERAS, LoadedModel
+from search.scoring.formats import LoadedModel
 from search.scoring.loading import load_model
 from search.scoring.predict import (
     NOT_FOR_DIAGNOSIS,
@@ -68,14 +68,9 @@ def _parser() -> argparse.ArgumentParser:
         description=f"Predict image files with a trained model. {NOT_FOR_DIAGNOSIS}",
         epilog="Exit code 2 if any file could not be predicted; the others still are.",
     )
-    parser.add_argument(
-        "model", metavar="RUN_OR_MODEL", help="a run directory, its name, or an exported model"
-    )
+    cli.add_model(parser)
     parser.add_argument(
         "images", metavar="IMAGE", nargs="+", help="files, folders or globs; DICOM with pydicom"
-    )
-    parser.add_argument(
-        "--format", choices=list(FORMATS), default=KERAS.name, help="of a run's exports (keras)"
     )
     parser.add_argument("--json", action="store_true", help="print a JSON array, not a table")
     parser.add_argument(

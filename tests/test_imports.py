@@ -49,7 +49,7 @@ LIGHT = [
     "search.reporting.console",
     "search.tuning.schedule",
 ]
-HEAVY = {"keras", "keras_tuner", "tensorflow", "jax", "sklearn", "matplotlib"}
+HEAVY = {"keras", "keras_tuner", "tensorflow", "jax", "sklearn", "scipy", "matplotlib"}
 
 
 def sources() -> dict[str, Path]:

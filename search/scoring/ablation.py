@@ -82,7 +82,7 @@ class Ablation:
             run: The finished run.
             bases: "baseline", "winner" or both.
             requested: The factors to change, see `effects.parse_factors`.
-            repeats: Seeds, at least 1.
+            repeats: Seeds of each training.
             epochs: Of each training; a change of the epochs is relative to them.
             reporter: Where a person watches.
 

@@ -72,11 +72,7 @@ def bootstrap_intervals(
 ) -> dict[str, Estimate]:
     """Return every metric with its 95% interval over patients.
 
-    Args:
-        predictions: Of n images.
-        threshold: Positive at or above it.
-        repeats: Number of resamples.
-        seed: Seed of the resampling; the same one gives the same resamples for any probabilities.
+    A seed gives the same resamples for any probabilities.
 
     Returns:
         Estimates by name: `RANKING_METRICS`, `THRESHOLD_METRICS` at 0.5, and the latter with
@@ -119,9 +115,9 @@ def paired_differences(
 
     Args:
         first: One network per seed.
-        second: The networks of the same seeds, on the same images.
+        second: The networks of the same seeds, on the same images; both get the same resamples.
         names: Metrics, named as by `bootstrap_intervals`.
-        repeats: Number of resamples, the same ones for both.
+        repeats: Number of resamples.
         seed: Seed of the resampling.
 
     Raises:

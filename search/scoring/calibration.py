@@ -22,9 +22,6 @@ CLIP = 2.0**-23
 LIMITS = (0.05, 20.0)
 """The temperature is looked for between these."""
 
-REPORTED = ("expected_calibration_error", "loss", "brier")
-"""Metrics that are reported before and after."""
-
 
 def scaled(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     """Return the probabilities whose logits are the given ones' divided by a temperature.
@@ -34,7 +31,7 @@ def scaled(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     """
     if temperature == 1:
         return probabilities
-    return _sigmoid(logits(probabilities) / temperature)
+    return np.asarray(np.exp(-np.logaddexp(0, -logits(probabilities) / temperature)))
 
 
 def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> tuple[float, str]:
@@ -74,23 +71,13 @@ def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> tuple[floa
     return float(1 / found.x), ""
 
 
-def before_and_after(
-    labels: np.ndarray, probabilities: np.ndarray, temperature: float
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Return `REPORTED` without and with the temperature that `probabilities` were divided by."""
-
-    def metrics(values: np.ndarray) -> dict[str, float]:
-        found = ranking_metrics(labels, values)
-        return {name: found[name] for name in REPORTED}
-
-    return metrics(scaled(probabilities, 1 / temperature)), metrics(probabilities)
+def reported(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+    """Return the metrics that are reported before and after calibration."""
+    found = ranking_metrics(labels, probabilities)
+    return {name: found[name] for name in ("expected_calibration_error", "loss", "brier")}
 
 
 def logits(probabilities: np.ndarray) -> np.ndarray:
     """Return the log odds of probabilities, which are kept `CLIP` from 0 and 1."""
     clipped = np.clip(np.asarray(probabilities, dtype=np.float64), CLIP, 1 - CLIP)
     return np.log(clipped) - np.log1p(-clipped)
-
-
-def _sigmoid(logits: np.ndarray) -> np.ndarray:
-    return np.exp(-np.logaddexp(0, -logits))

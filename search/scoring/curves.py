@@ -31,15 +31,7 @@ class Band(NamedTuple):
 
 
 def roc_band(predictions: Predictions, *, repeats: int = REPEATS, seed: int) -> Band | None:
-    """Return the ROC curve of one model on one split.
-
-    Args:
-        predictions: Its probabilities.
-        repeats: Number of resamples.
-        seed: Seed of the resampling.
-
-    Returns:
-        None where a class is absent: there is no such curve then.
+    """Return the ROC curve of one model on one split, None where a class is absent.
 
     Raises:
         ValueError: See `metrics.check_images`.

@@ -119,10 +119,7 @@ class AblationReport:
 
 
 def parse_factors(text: str) -> list[tuple[str, str]]:
-    """Read `--factors`.
-
-    Args:
-        text: "epochs,filters=8,filters=32"; "" or "all" for every factor at its own level.
+    """Read `--factors`, e.g. "epochs,filters=8,filters=32"; "" and "all" are every factor.
 
     Returns:
         A key of `FACTORS` and what to change it to, "" to leave that to the factor, for each.

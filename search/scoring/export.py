@@ -148,13 +148,10 @@ def export_all(
 def export_model(
     network: keras.Model, path: Path, *, metadata: ModelMetadata, temperature: float = 1.0
 ) -> Path:
-    """Write the network, its preprocessing, its threshold and its metadata to one file.
+    """Write a network with its preprocessing, temperature and metadata to a `.keras` file.
 
-    Args:
-        network: Functional or sequential; (batch, S, S, channels) 0–255 to (batch, 1) probability.
-        path: The file, `.keras`; replaced only when the new one is whole and checked.
-        metadata: What the model says of itself.
-        temperature: By which the network's logit is divided, see `calibration`; 1 changes nothing.
+    The network is functional or sequential, (batch, S, S, channels) 0–255 to (batch, 1)
+    probability. An earlier file is replaced only when the new one is whole and checked.
 
     Raises:
         ModelError: The file, loaded back, differs from the network by more than `TOLERANCE`.
@@ -195,8 +192,7 @@ def inference_copy(network: keras.Model, *, name: str = "") -> keras.Model:
 
     Those draw numbers, have no weights and keep the shape of what they get: augmentation, dropout,
     noise, of Keras or of any package, also inside nested models. Initializers, regularizers and
-    constraints, which act in training only, are left out too: with them goes the last that another
-    package may have put into a layer of Keras.
+    constraints, which act in training only too, may be another package's and are left out.
     """
 
     def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
@@ -251,12 +247,7 @@ def convert(
     """Convert `model.keras` to another format beside it, and check the result.
 
     An earlier file of that name is replaced only by one that passed, and removed otherwise.
-
-    Args:
-        model_file: `model.keras`.
-        name: A key of `FORMATS`, not "keras".
-        images: `uint8` (n, S, S, channels), validation images.
-        timeout: Seconds after which it is given up.
+    `images` are `uint8` (n, S, S, channels), of validation; the timeout is in seconds.
 
     Raises:
         StorageError: The disk is full or read-only.

@@ -149,14 +149,7 @@ class Predictor(Protocol):
 
 
 class LoadedModel(NamedTuple):
-    """An exported model, ready to predict.
-
-    Attributes:
-        path: The file or folder it came from.
-        model: (batch, height, width, 1 or 3), 0–255, to float32 (batch, 1), the probability of the
-            positive class.
-        metadata: What it says of itself.
-    """
+    """An exported model, ready to predict, see `Predictor`, and the file it came from."""
 
     path: Path
     model: Any

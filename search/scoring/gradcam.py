@@ -30,7 +30,7 @@ import numpy as np
 
 from search.data.decode import load_image
 from search.errors import DataError, ModelError
-from search.records import Comparison, DatasetReport, Predictions
+from search.records import DatasetReport, Predictions
 from search.run_directory import RunDirectory
 from search.scoring.formats import KERAS
 from search.scoring.loading import load_model
@@ -79,13 +79,9 @@ def look(run: RunDirectory, *, warn: Callable[[str], None]) -> list[Heatmap]:
     The few images are decoded again from the data folder, so that this works as long as that and
     `model.keras` are there, however old the run is.
 
-    Args:
-        run: The run.
-        warn: Told why there are none, where the run has a model.
-
     Returns:
         The most confident misses of both kinds and some hits, see `chosen_images`; [] where the
-        model or an image cannot be had.
+        model, or after a warning an image, cannot be had.
 
     Raises:
         RunDirectoryError: A file of the run is damaged.
@@ -96,12 +92,11 @@ def look(run: RunDirectory, *, warn: Callable[[str], None]) -> list[Heatmap]:
     predictions = scored_split(read_predictions_csv(root / PREDICTION_FILES[WINNER]))
     if predictions is None:
         return []
-    threshold = run.read(Comparison, "evaluation.json").winner.exported.threshold.value
-    shown = predictions.take(chosen_images(predictions, threshold=threshold))
     source = run.read(DatasetReport, "dataset.json").source.root
     try:
         loaded = load_model(root / KERAS.file)
-        about = loaded.metadata
+        about, threshold = loaded.metadata, loaded.metadata.threshold.value
+        shown = predictions.take(chosen_images(predictions, threshold=threshold))
         images = [
             load_image(
                 source / path, about.image_size, channels=about.channels, bits=about.depth
@@ -139,14 +134,10 @@ def chosen_images(predictions: Predictions, *, threshold: float) -> np.ndarray:
 def explain_images(
     model: keras.Model, predictions: Predictions, images: np.ndarray, *, threshold: float
 ) -> list[Heatmap]:
-    """Return where a model found the reason for each of its decisions.
+    """Return where a model found the reason for each of its decisions at a threshold.
 
-    Args:
-        model: An exported model, or a network of `gradcam`. Of several networks in it, as in an
-            ensemble, the heatmaps are averaged.
-        predictions: Its probabilities of n images.
-        images: `uint8` (n, S, S, channels), the same images in the same order.
-        threshold: Positive at or above it.
+    Of several networks in it, as in an ensemble, the heatmaps are averaged. The images, `uint8`
+    (n, S, S, channels), are those of the predictions, in their order.
 
     Raises:
         ModelError: See `gradcam`.

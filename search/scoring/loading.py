@@ -182,12 +182,16 @@ def _stored_metadata(form: Format, path: Path) -> str:
                     f"{path}: its {part.filename} has {part.file_size / 2**30:.1f} GB, more than "
                     "any of ours; it is not opened"
                 )
+        reason = ""
         try:
-            broken = archive.testzip() if form is KERAS else None
+            if form is KERAS and (broken := archive.testzip()):
+                reason = f"{broken} does not match its checksum"
         except (zipfile.BadZipFile, OSError, EOFError, ValueError) as error:
-            raise _damaged(path, str(error)) from None
-        if broken is not None:
-            raise _damaged(path, f"{broken} does not match its checksum")
+            reason = str(error) or type(error).__name__
+        if reason:
+            raise ModelError(
+                f"{path}: damaged ({reason}); copy the file again, or export the model again"
+            )
         return archive.read(METADATA_FILE).decode()
 
 
@@ -209,10 +213,6 @@ def _parse(text: str | None, path: Path) -> ModelMetadata:
         return from_json(ModelMetadata, stored, where=f"{path}, {METADATA_FILE}")
     except RunDirectoryError as error:
         raise ModelError(f"{error}; export the model again") from None
-
-
-def _damaged(path: Path, reason: str) -> ModelError:
-    return ModelError(f"{path}: damaged ({reason}); copy the file again, or export the model again")
 
 
 def _foreign(path: Path) -> ModelError:

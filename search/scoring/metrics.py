@@ -38,16 +38,9 @@ CALIBRATION_BINS = 10
 def threshold_metrics(
     labels: np.ndarray, probabilities: np.ndarray, threshold: float
 ) -> dict[str, float]:
-    """Return the metrics of the decisions at a threshold.
+    """Return `THRESHOLD_METRICS` by name, as fractions, NaN where undefined.
 
-    Args:
-        labels: (n,), 0 or 1.
-        probabilities: (n,) in [0, 1].
-        threshold: Positive at or above it.
-
-    Returns:
-        `THRESHOLD_METRICS` by name, as fractions; `recall` is the sensitivity, `precision` the
-        positive and `npv` the negative predictive value. NaN where undefined.
+    `recall` is the sensitivity, `precision` the positive and `npv` the negative predictive value.
 
     Raises:
         ValueError: See `check_images`.
@@ -58,20 +51,14 @@ def threshold_metrics(
 
 
 def ranking_metrics(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
-    """Return the metrics of the probabilities themselves.
+    """Return `RANKING_METRICS` by name, NaN where undefined.
 
-    Args:
-        labels: (n,), 0 or 1.
-        probabilities: (n,) in [0, 1].
-
-    Returns:
-        `RANKING_METRICS` by name: `auc`, the area under the ROC curve, ties counting one half;
-        `average_precision`, the sum over distinct probabilities of precision × increase of recall
-        (as scikit-learn, without interpolation); `loss`, the mean log loss in nats, clipped at
-        `LOSS_CLIP`; `brier`, the mean squared error (Brier, Monthly Weather Review 78, 1950);
-        `expected_calibration_error`, over 10 equal-width bins of the probability, the mean of
-        |share of positives − mean probability| weighted by images (Naeini, Cooper & Hauskrecht,
-        AAAI 2015). NaN where undefined.
+    `auc` is the area under the ROC curve, ties counting one half; `average_precision` the sum over
+    distinct probabilities of precision × increase of recall (as scikit-learn, without
+    interpolation); `loss` the mean log loss in nats, clipped at `LOSS_CLIP`; `brier` the mean
+    squared error (Brier, Monthly Weather Review 78, 1950); `expected_calibration_error`, over 10
+    equal-width bins of the probability, the mean of |share of positives − mean probability|
+    weighted by images (Naeini, Cooper & Hauskrecht, AAAI 2015).
 
     Raises:
         ValueError: See `check_images`.
@@ -99,22 +86,12 @@ def mcnemar(
     *,
     thresholds: tuple[float, float] = (0.5, 0.5),
 ) -> McNemar:
-    """Test whether two sets of decisions on the same images are equally often right.
+    """Test whether the decisions of two networks, the winner first, are equally often right.
 
     The exact two-sided form: under the null hypothesis an image that only one of the two gets
     right is as likely to be the first's as the second's (McNemar, Psychometrika 12, 1947). It
     counts images as independent, which those of one patient are not; the paired intervals of
-    `bootstrap.paired_differences` do not.
-
-    Args:
-        labels: (n,), 0 or 1.
-        first: (n,) probabilities.
-        second: (n,) probabilities.
-        thresholds: Of the first and of the second.
-
-    Returns:
-        Images that only one of the two gets right, the first being the winner, and the probability
-        of a split at least as uneven, 1 when they never differ.
+    `bootstrap.paired_differences` do not. p is 1 when the decisions never differ.
 
     Raises:
         ValueError: See `check_images`.

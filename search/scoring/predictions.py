@@ -101,15 +101,9 @@ def evaluate(
     bootstrap_seed: int,
     repeats: int = REPEATS,
 ) -> Evaluation:
-    """Score the predictions of one model on one split.
+    """Score the predictions of one model on one split, at its stored threshold and at 0.5.
 
-    Args:
-        predictions: Its probabilities.
-        threshold: Its stored threshold.
-        role: "baseline" or "winner".
-        seed: Which repetition of its training, None for the ensemble of all.
-        bootstrap_seed: Seed of the intervals' resampling.
-        repeats: Number of resamples.
+    `seed` is that of its training, None for an ensemble; `bootstrap_seed` the resampling's.
     """
     labels, probabilities = predictions.labels, predictions.probabilities
     found = bootstrap_intervals(predictions, threshold.value, repeats=repeats, seed=bootstrap_seed)

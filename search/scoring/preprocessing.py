@@ -48,12 +48,7 @@ def raw_images(inputs: Tensor, image_size: int, *, channels: int = 1) -> Tensor:
 
     Returns:
         float32 (batch, S, S, channels), whole levels 0–255.
-
-    Raises:
-        ValueError: The image size is not positive.
     """
-    if image_size < 1:
-        raise ValueError(f"image_size={image_size}: must be at least 1")
     planes = _planes(_round(ops.clip(inputs, 0.0, 255.0)), channels)
     shorter = ops.minimum(_length(planes[0], 1), _length(planes[0], 2))
     small = _resized(planes, image_size)
@@ -68,19 +63,7 @@ def raw_images(inputs: Tensor, image_size: int, *, channels: int = 1) -> Tensor:
 
 
 def calibrated(probability: Tensor, temperature: float) -> Tensor:
-    """Divide the logit of a probability by a temperature (Guo et al., ICML 2017).
-
-    It changes no order and leaves 0.5 where it is.
-
-    Args:
-        probability: Symbolic float32 (batch, 1) in [0, 1].
-        temperature: Above 1 for a network that is too sure of itself.
-
-    Raises:
-        ValueError: The temperature is not positive.
-    """
-    if not temperature > 0:
-        raise ValueError(f"temperature={temperature}: must be above 0")
+    """Divide the logit of a symbolic float32 (batch, 1) probability, see `calibration`."""
     clipped = ops.clip(probability, CLIP, 1.0 - CLIP)
     # Not log1p, which LiteRT lacks; 1 − p is exact where p is close to 1.
     logit = ops.log(clipped) - ops.log(1.0 - clipped)
@@ -176,11 +159,6 @@ def _triangle_weights(plane: Tensor, axis: int, new: int) -> tuple[Tensor, Tenso
     pixel, or one new pixel where the image shrinks. Distances are kept in units of 1 / (2 · new)
     old pixels, where they are integers, and divided as by hand, six or five bits at a time, since
     not every backend has integers of 64 bits.
-
-    Args:
-        plane: (batch, height, width).
-        axis: 1 for weights along the height, 2 along the width.
-        new: Pixels along the side of the result.
 
     Returns:
         Upper and lower limb, float32 (old, new), whole numbers: the weight is

@@ -200,13 +200,9 @@ REPORT_SECONDS = 60.0
 
 
 def seconds_after(config: RunConfig, dataset: Dataset, pace: Pace, workers: int) -> float:
-    """Estimate what follows the search: retraining, test and report.
+    """Estimate the seconds of what follows the search: retraining, test and report.
 
-    Args:
-        config: What was asked for.
-        dataset: Its images.
-        pace: Of the baseline, with all workers busy.
-        workers: How many trainings run at once.
+    The pace is the baseline's with all workers busy.
     """
     count = trainings(config, finalists=config.top)
     # The last of them leave workers idle.
@@ -269,13 +265,8 @@ class Trainer:
     ) -> None:
         """Prepare; trains nothing yet.
 
-        Args:
-            directory: Whose journal is written.
-            config: Gives the seed and the objective.
-            listener: Called with every event.
-            open_executor: Gives workers.
-            all_epochs: Of all trainings together, at most; for the time left.
-            known: Gives the folder of a training, where it may lie elsewhere.
+        `all_epochs` are those of all trainings together, for the time left; `known` gives the
+        folder of a training, which may lie elsewhere.
         """
         self._directory = directory
         self._seed = config.seed
@@ -290,11 +281,7 @@ class Trainer:
         self._failures: dict[str, Failure] = {}
 
     def train(self, wanted: Sequence[tuple[Recipe, int]], setting: Setting) -> None:
-        """Train recipes with seeds.
-
-        Args:
-            wanted: Recipes and the seed of each, 0, 1, …
-            setting: Data and HyperModel.
+        """Train recipes, each with the seed beside it.
 
         Raises:
             StopRequestedError: The user asked to stop; finished epochs are kept.

@@ -39,7 +39,7 @@ from search.scoring.bootstrap import (
     paired_differences,
     subtype_recall,
 )
-from search.scoring.calibration import before_and_after, fit_temperature, scaled
+from search.scoring.calibration import fit_temperature, reported, scaled
 from search.scoring.export import ensemble_of, export_all
 from search.scoring.formats import ModelMetadata
 from search.scoring.metrics import (
@@ -83,7 +83,6 @@ class Network:
         temperature: By which its logits are divided, see `calibration`.
         note: Why no temperature could be fitted, or "".
         threshold: Its decision threshold.
-        test: What it predicts of the test, once that was evaluated.
     """
 
     def __init__(
@@ -92,7 +91,7 @@ class Network:
         """Load the weights, fit the temperature, and choose the threshold on validation."""
         self.trained = trained
         self.seed = trained[0].seed if len(trained) == 1 else None
-        self.test: Predictions | None = None
+        self._tested: list[Predictions] = []
         self._val, views = setting.dataset.val, setting.dataset.views
         # What validates was trained without these images, and what is tested maybe with them.
         self.model = self._validating = _load(trained, config, setting)
@@ -117,14 +116,15 @@ class Network:
         return predict_subset(self._validating, self._val, Split.VALIDATION)
 
     @property
-    def validation(self) -> Predictions:
-        """Return the calibrated probabilities of validation."""
-        return self._calibrated(self._clean)
+    def predictions(self) -> list[Predictions]:
+        """Return what it predicts of validation and, once that was evaluated, of the test."""
+        return [self._calibrated(self._clean), *self._tested]
 
     def evaluate_test(self, test: Subset) -> Tested:
-        """Predict the test images, and keep that as `test`."""
-        self.test = self._calibrated(predict_subset(self.model, test, Split.TEST))
-        return self.threshold.value, self.test
+        """Predict the test images, and keep that."""
+        found = self._calibrated(predict_subset(self.model, test, Split.TEST))
+        self._tested = [found]
+        return self.threshold.value, found
 
     def _calibrated(self, found: Predictions) -> Predictions:
         probabilities = scaled(found.probabilities, self.temperature)
@@ -199,9 +199,8 @@ def decide(
     comparison = _compare(config, dataset, winner, baseline, retraining, tested, times=times)
     directory.write_json("evaluation.json", comparison)
     for side in (baseline, winner):
-        network = side.exported
-        parts = [one for one in (network.validation, network.test) if one is not None]
-        write_predictions_csv(directory.root / PREDICTION_FILES[side.role], parts)
+        file = directory.root / PREDICTION_FILES[side.role]
+        write_predictions_csv(file, side.exported.predictions)
     best = winner.exported
     export_all(
         best.model,
@@ -357,7 +356,6 @@ def _scored(side: Side, *, seed: int) -> Scored:
     """Score every network of a role on validation and, if there is one, on test."""
 
     def evaluations(networks: Sequence[Network], split: Split) -> tuple[Evaluation, ...]:
-        pairs = [(one, one.test if split is Split.TEST else one.validation) for one in networks]
         return tuple(
             evaluate(
                 found,
@@ -366,8 +364,9 @@ def _scored(side: Side, *, seed: int) -> Scored:
                 seed=network.seed,
                 bootstrap_seed=seed,
             )
-            for network, found in pairs
-            if found is not None
+            for network in networks
+            for found in network.predictions
+            if found.split is split
         )
 
     exported = side.exported
@@ -388,24 +387,22 @@ def _subgroups(sides: Sequence[Side], *, seed: int) -> dict[str, dict[str, Estim
     found: dict[str, dict[str, Estimate]] = {}
     for side in sides:
         network = side.exported
-        predictions = network.test or network.validation
-        recall = subtype_recall(predictions, network.threshold.value, seed=seed)
+        recall = subtype_recall(network.predictions[-1], network.threshold.value, seed=seed)
         for subtype, estimate in recall.items():
             found.setdefault(subtype, {})[side.role] = estimate
     return found
 
 
 def _calibration(network: Network, kind: CalibrationKind) -> CalibrationReport:
-    found = {
-        one.split: before_and_after(one.labels, one.probabilities, network.temperature)
-        for one in (network.validation, network.test)
-        if one is not None
-    }
+    found, temperature = network.predictions, network.temperature
     return CalibrationReport(
         method=kind.value,
-        temperature=network.temperature,
-        images=0 if kind is CalibrationKind.NONE else len(network.validation.labels),
+        temperature=temperature,
+        images=0 if kind is CalibrationKind.NONE else len(found[0].labels),
         note=network.note,
-        before={split: values[0] for split, values in found.items()},
-        after={split: values[1] for split, values in found.items()},
+        before={
+            one.split: reported(one.labels, scaled(one.probabilities, 1 / temperature))
+            for one in found
+        },
+        after={one.split: reported(one.labels, one.probabilities) for one in found},
     )

@@ -9,7 +9,6 @@ from search.errors import ConfigurationError, ModelError
 from search.records import to_json
 from search.scoring.formats import (
     FORMATS,
-    KERAS,
     METADATA_VERSION,
     Format,
     format_of,
@@ -29,10 +28,6 @@ ABSENT = Format(
 def test_the_command_line_offers_exactly_the_formats_there_are():
     assert [form.value for form in ExportFormat] == list(FORMATS)
     assert all(name == form.name for name, form in FORMATS.items())
-
-
-def test_every_format_has_a_file_of_its_own():
-    assert len({form.file for form in FORMATS.values()}) == len(FORMATS)
 
 
 def test_a_format_whose_packages_are_missing_is_refused_with_the_command(monkeypatch):
@@ -147,7 +142,3 @@ def test_a_missing_runtime_is_told(tmp_path, monkeypatch):
     (tmp_path / "model.stone").write_bytes(b"")
     with pytest.raises(ModelError, match=r"needs no_such_chisel"):
         load_model(tmp_path / "model.stone")
-
-
-def test_keras_is_the_one_that_needs_nothing():
-    assert KERAS.missing == ""

@@ -11,7 +11,7 @@ from search.data.decode import load_image
 
 keras = pytest.importorskip("keras")
 
-from search.scoring.preprocessing import calibrated, raw_images  # noqa: E402
+from search.scoring.preprocessing import raw_images  # noqa: E402
 
 SIZE = 48
 
@@ -111,10 +111,3 @@ def test_it_is_saved_with_classes_of_keras_alone(tmp_path):
         config = archive.read("config.json").decode()
     assert "search" not in config
     assert '"registered_name": null' in config
-
-
-def test_a_size_below_one_and_a_temperature_of_zero_are_refused():
-    with pytest.raises(ValueError, match="image_size=0"):
-        raw_images(keras.Input((None, None, None)), 0)
-    with pytest.raises(ValueError, match="temperature=0"):
-        calibrated(keras.Input((1,)), 0)
