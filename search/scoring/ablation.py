@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
 
 from search.config import RunConfig
@@ -21,7 +22,6 @@ from search.records import (
     Manifest,
     Reporter,
     SeedDifference,
-    Values,
 )
 from search.run_directory import RunDirectory, file_sha256
 from search.scoring.bootstrap import (
@@ -147,12 +147,8 @@ class Ablation:
         )
         # What is equally long is trained together: the learning rate's schedule spans the epochs.
         for epochs in sorted({recipe.epochs for recipe in self.recipes}):
-            wanted = [
-                (recipe, seed)
-                for recipe in self.recipes
-                if recipe.epochs == epochs
-                for seed in range(self.repeats)
-            ]
+            group = [recipe for recipe in self.recipes if recipe.epochs == epochs]
+            wanted = list(product(group, range(self.repeats)))
             trainer.train(wanted, self.stage.refit_setting(epochs=epochs))
         trainer.require(*self.bases.values())
         tested = evaluate_test(
@@ -205,17 +201,18 @@ class Ablation:
 
     def _change(self, base: Recipe, requested: Sequence[tuple[str, str]]) -> None:
         """Add the changes of a base, each once: two factors may ask for the same."""
-        known: list[tuple[int, Values]] = []
+        known: list[Recipe] = []
         for factor, level in requested:
             change = changed(factor, level, base.values, self.epochs)
-            if (change.epochs, change.values) in known:
-                continue
-            known.append((change.epochs, change.values))
-            role = f"{base.role}.{change.name}"
             recipe = dataclasses.replace(
-                base, role=role, values=change.values, epochs=change.epochs
+                base,
+                role=f"{base.role}.{change.name}",
+                values=change.values,
+                epochs=change.epochs,
             )
-            self.changes.append((base.role, change, recipe))
+            if recipe not in known:
+                known.append(recipe)
+                self.changes.append((base.role, change, recipe))
 
     def _covered_by(self, report: AblationReport) -> bool:
         """Return whether a report says what this ablation would; what failed may be tried again."""
