@@ -93,10 +93,14 @@ def plan_images(seed: int) -> list[PlannedImage]:
                 subtype = ("bacteria" if rng.random() < 0.6 else "virus") if label else ""
                 group = min(int(rng.choice([1, 1, 1, 2, 3])), count - done)
                 for index in range(group):
-                    name = _name(subtype, number, done + index, index)
+                    name = (
+                        f"person{number}_{subtype}_{done + index + 1}"
+                        if subtype
+                        else f"{'NORMAL2-' * (number % 2)}IM-{number:04d}-{index + 1:04d}"
+                    )
                     images.append(
                         PlannedImage(
-                            relative=f"{folder}/{class_name}/{name}",
+                            relative=f"{folder}/{class_name}/{name}.jpeg",
                             patient=number + 10_000 * label + 100_000 * (subtype == "virus"),
                             index=index,
                             subtype=subtype,
@@ -106,13 +110,6 @@ def plan_images(seed: int) -> list[PlannedImage]:
                 done += group
                 number += 1
     return images
-
-
-def _name(subtype: str, number: int, serial: int, index: int) -> str:
-    if subtype:
-        return f"person{number}_{subtype}_{serial + 1}.jpeg"
-    prefix = "NORMAL2-" if number % 2 else ""
-    return f"{prefix}IM-{number:04d}-{index + 1:04d}.jpeg"
 
 
 # The phantom.

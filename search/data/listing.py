@@ -346,20 +346,16 @@ def _choose(images: Sequence[ImageFile], place: str, config: RunConfig) -> tuple
         found = [names[name.casefold()] for name in config.classes]
     if len(found) != 2:
         raise DataError(_not_two(images, place, found))
-    positive = _positive(found, config.positive)
-    return (found[0] if positive == found[1] else found[1]), positive
-
-
-def _positive(names: Sequence[str], wanted: str) -> str:
-    if wanted:
-        for name in names:
-            if _same(name, wanted):
-                return name
-        raise ConfigurationError(
-            f"--positive {wanted}: no such class; choose {names[0]} or {names[1]}"
-        )
-    findings = [name for name in names if name.casefold() not in NEGATIVE]
-    return findings[0] if len(findings) == 1 else names[1]
+    first, second = found
+    if config.positive:
+        findings = [name for name in found if _same(name, config.positive)]
+        if not findings:
+            raise ConfigurationError(
+                f"--positive {config.positive}: no such class; choose {first} or {second}"
+            )
+    else:
+        findings = [name for name in found if name.casefold() not in NEGATIVE]
+    return (second, first) if findings == [first] else (first, second)
 
 
 def _not_two(images: Sequence[ImageFile], place: str, names: Sequence[str]) -> str:

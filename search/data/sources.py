@@ -116,7 +116,7 @@ def _demo(config: RunConfig, origin: str, progress: Progress) -> Source:
 
 def _from_kaggle() -> Source:
     try:
-        folder = download()
+        folder = _download()
     except DataError:
         # kagglehub asks the net for the newest version even when all of one lies on the disk.
         if earlier := _earlier_download():
@@ -124,6 +124,28 @@ def _from_kaggle() -> Source:
         raise
     root = _root(folder, "--data kaggle")
     return Source(kind="kaggle", root=root, origin=f"Kaggle data set {HANDLE}")
+
+
+def _download() -> Path:
+    """Download the data set, or return the earlier download."""
+    try:
+        import kagglehub
+    except ImportError as error:
+        raise DataError(
+            '--data kaggle: kagglehub is not installed; run pip install "xray-search[kaggle]", '
+            f"or download {ADDRESS} by hand and give --data FOLDER_OR_ZIP"
+        ) from error
+    try:
+        return Path(kagglehub.dataset_download(HANDLE))
+    except Exception as error:
+        # kagglehub lets requests', urllib3's and its own exceptions through; for the user all
+        # mean the same.
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise DataError(
+            f"--data kaggle: the download of {HANDLE} failed ({reason}). Check the connection and "
+            f"run the same command again, which goes on where it stopped; or download {ADDRESS} "
+            "by hand and give --data FOLDER_OR_ZIP; or use --data demo"
+        ) from error
 
 
 def _earlier_download() -> Source | None:
@@ -150,32 +172,6 @@ def _earlier_download() -> Source | None:
             origin = f"an earlier Kaggle download, {folder}"
             return Source(kind="kaggle", root=root, origin=origin)
     return None
-
-
-def download() -> Path:
-    """Download the data set, or return the earlier download.
-
-    Raises:
-        DataError: kagglehub is not installed, or the download failed; says what to do.
-    """
-    try:
-        import kagglehub
-    except ImportError as error:
-        raise DataError(
-            '--data kaggle: kagglehub is not installed; run pip install "xray-search[kaggle]", '
-            f"or download {ADDRESS} by hand and give --data FOLDER_OR_ZIP"
-        ) from error
-    try:
-        return Path(kagglehub.dataset_download(HANDLE))
-    except Exception as error:
-        # kagglehub lets requests', urllib3's and its own exceptions through; for the user all
-        # mean the same.
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise DataError(
-            f"--data kaggle: the download of {HANDLE} failed ({reason}). Check the connection and "
-            f"run the same command again, which goes on where it stopped; or download {ADDRESS} "
-            "by hand and give --data FOLDER_OR_ZIP; or use --data demo"
-        ) from error
 
 
 # Archives.

@@ -73,14 +73,8 @@ def match_files(
     A file is named by its path below the data folder, or by as much of the path's end as is unique,
     with its suffix or without.
 
-    Args:
-        table: Where the rows were read.
-        rows: What is said, by line.
-        paths: Images, relative to the data folder, posix.
-        root: The data folder.
-
     Returns:
-        Rows by path, for the images that the table has.
+        Rows by path relative to `root`, for the images that the table has.
 
     Raises:
         DataError: The table has a file that is not there or is several, or says two things of one;
