@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from search.data import report as data_report
 from search.records import Manifest, TrialRecord
@@ -115,7 +115,8 @@ def page(contents: RunContents, *, local: bool = True) -> str:
     table = trials_csv(contents.trials)
     shown = table if local else contents.without_folders(table)
     return _template("page.html.j2", contents, html=True, local=local).render(
-        policy=policy,
+        # A checksum may hold what looks like a folder.
+        policy=escape(policy),
         scripts=[Markup(text) for text in scripts],
         styles=Markup(styles),
         data=Markup(json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")),

@@ -68,6 +68,10 @@ def test_what_is_passed_on_names_no_folder_and_shows_no_image(made):
     for place in ("/home/somebody", "/home/me", str(made.directory.root), made.manifest.host):
         assert place not in shared
     assert "<img" not in re.sub(r"<script>.*?</script>", "", shared, flags=re.DOTALL)
+    # Checksums hold slashes, and are no folders: without them the browser drops the style.
+    checksums = [re.findall(r"sha256-[^&]+", text) for text in (shared, page(made))]
+    assert checksums[0] == checksums[1]
+    assert any("/" in one for one in checksums[0])
     assert "/home" not in markdown(made)
     assert "/home" not in card(made)
 
