@@ -57,6 +57,13 @@ def test_slices_of_wide_ranges_are_logarithmic(made):
     }
 
 
+def test_what_has_one_value_wherever_it_is_active_has_no_slice(made):
+    records = many(made, 9)
+    held = [dataclasses.replace(r, values={**r.values, "held": 16}) for r in records[1:]]
+    chart = hyperparameters.slices([records[0], *held], OBJECTIVE)
+    assert {panel.x for panel in chart.panels} == {"learning_rate", "flip"}
+
+
 def test_parallel_coordinates_place_values_between_the_ends(made):
     found = hyperparameters.parallel(many(made, 5), OBJECTIVE)
     assert [axis["name"] for axis in found["axes"]] == ["learning_rate", "flip", "robust_loss"]

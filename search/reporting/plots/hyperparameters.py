@@ -30,9 +30,12 @@ Place = float | str
 
 
 def varied(records: Sequence[TrialRecord]) -> list[str]:
-    """Return the hyperparameters that take more than one value, in their order."""
-    names = dict.fromkeys(name for record in records for name in record.values)
-    return [name for name in names if len({str(r.values.get(name)) for r in records}) > 1]
+    """Return the hyperparameters that take more than one value where active, in their order."""
+    found: dict[str, set[str]] = {}
+    for record in records:
+        for name, value in record.values.items():
+            found.setdefault(name, set()).add(str(value))
+    return [name for name, values in found.items() if len(values) > 1]
 
 
 def slices(records: Sequence[TrialRecord], objective: str) -> Chart | None:
