@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 def test_ctrl_c_ends_with_130_and_resume_finishes(tmp_path):
     command = [
         *(sys.executable, "-m", "search.run", "--data", "demo", "--no-live", "--name", "run"),
-        *("--image-size", "32", "--max-epochs", "3", "--refit-epochs", "1"),
+        *("--image-size", "32", "--max-epochs", "3", "--min-epochs", "1", "--refit-epochs", "1"),
         *("--search", "learning_rate", "--results-dir", str(tmp_path / "results")),
         *("--cache-dir", str(tmp_path / "cache")),
     ]

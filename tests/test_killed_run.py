@@ -19,7 +19,18 @@ PATIENCE = 300.0
 def start(folder: Path, name: str, *more: str) -> subprocess.Popen:
     command = [
         *(sys.executable, "-m", "search.run", "--data", "demo", "--no-live", "--name", name),
-        *("--image-size", "32", "--max-epochs", "3", "--refit-epochs", "3", "--refit-seeds", "1"),
+        *(
+            "--image-size",
+            "32",
+            "--max-epochs",
+            "3",
+            "--min-epochs",
+            "1",
+            "--refit-epochs",
+            "3",
+            "--refit-seeds",
+            "1",
+        ),
         *("--workers", "0", "--search", "crop_min_area,learning_rate,batch_size"),
         *("--results-dir", str(folder / "results"), "--cache-dir", str(folder / "cache"), *more),
     ]

@@ -38,7 +38,18 @@ def arguments(folder: Path, *more: str) -> list[str]:
     return [
         *("--data", "demo", "--no-live", "--name", "tiny", "--image-size", "32"),
         *("--results-dir", str(folder / "results"), "--cache-dir", str(folder / "cache")),
-        *("--max-epochs", "3", "--refit-epochs", "2", "--refit-seeds", "1", "--workers", "0"),
+        *(
+            "--max-epochs",
+            "3",
+            "--min-epochs",
+            "1",
+            "--refit-epochs",
+            "2",
+            "--refit-seeds",
+            "1",
+            "--workers",
+            "0",
+        ),
         *("--search", "crop_min_area,learning_rate,batch_size", *more),
     ]
 

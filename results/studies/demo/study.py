@@ -17,14 +17,23 @@ from scipy import stats
 
 SEEDS = range(1, 11)
 RUNS = Path("runs/demo")
-OUT = Path(__file__).parent
+TABLE = Path(__file__).parent / "seeds.csv"
+
+
+def known() -> dict[int, dict[str, float]]:
+    """Return the rows of seeds.csv by seed."""
+    if not TABLE.exists():
+        return {}
+    with TABLE.open(newline="") as file:
+        rows = [{name: float(cell) for name, cell in row.items()} for row in csv.DictReader(file)]
+    return {int(row["seed"]): row for row in rows}
 
 
 def run() -> None:
-    """Run every seed that has no finished run."""
+    """Run every seed that has no row and no finished run."""
     for seed in SEEDS:
         name = f"seed-{seed}"
-        if (RUNS / name / "manifest.json").exists():
+        if seed in known() or (RUNS / name / "manifest.json").exists():
             continue
         command = [sys.executable, "-m", "search.run", "--tuner", "hyperband", "--data", "demo"]
         command += ["--seed", str(seed), "--name", name, "--results-dir", str(RUNS), "--no-live"]
@@ -33,8 +42,8 @@ def run() -> None:
 
 
 def table() -> None:
-    """Write seeds.csv, and print the mean differences with their intervals."""
-    rows = []
+    """Add finished runs to seeds.csv, and print the mean differences with their intervals."""
+    found = known()
     for seed in SEEDS:
         root = RUNS / f"seed-{seed}"
         if not (root / "manifest.json").exists():
@@ -47,8 +56,9 @@ def table() -> None:
             row[f"{role} auc"] = test["ranking"]["auc"]["value"]
             row[f"{role} loss"] = test["ranking"]["loss"]["value"]
         row["minutes"] = sum(manifest["seconds"].values()) / 60
-        rows.append(row)
-    with open(OUT / "seeds.csv", "w", newline="") as handle:
+        found[seed] = row
+    rows = [found[seed] for seed in sorted(found)]
+    with TABLE.open("w", newline="") as handle:
         writer = csv.DictWriter(handle, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows({name: f"{value:.4g}" for name, value in row.items()} for row in rows)
