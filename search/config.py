@@ -718,13 +718,13 @@ def _check(name: str, row: Option, value: Any) -> None:
 
 
 FRUGAL = {"separable": True, "base_filters": 16, "activation": "relu"}
-"""Held where there may be no GPU: on a CPU, filters and full convolutions make an epoch up to ten
-times dearer, and gelu, whose error function has no fast instruction, three times."""
+"""Held where there may be no GPU: more filters, full convolutions and gelu, whose error function
+has no fast instruction, each make an epoch on a CPU several times dearer."""
 
 PRESETS: dict[str, dict[str, Any]] = {
     "demo": {
         "image_size": 64,
-        # Validation takes as long as training where images are few.
+        # Where images are few, validation takes a large part of the time.
         "views_per_image": 1,
         "max_epochs": 27,
         "min_epochs": 3,
@@ -750,7 +750,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "top": 3,
     },
 }
-"""Defaults by preset, where they differ from RunConfig's own."""
+"""Defaults by preset; what is not named is RunConfig's own."""
 
 
 def with_preset(preset: str, explicit: dict[str, Any]) -> RunConfig:

@@ -499,7 +499,7 @@ def _matches(pattern: Path) -> list[Path]:
         # `glob` passes over what it may not list, in silence.
         above = {m for n in range(1, len(parts)) for m in start.glob("/".join(parts[:n]))}
         matches += sorted(path for path in above if path.is_dir() and not readable(path))
-    except (OSError, ValueError, NotImplementedError):
+    except (OSError, ValueError):
         return []
     return [m for m in matches if hidden or not any(is_junk(part) for part in m.parts)]
 
