@@ -153,11 +153,11 @@ def _ablate(
 
         if options.workers is not None:
             config = dataclasses.replace(config, workers=options.workers)
-        dataset, sealed, search_stage = _restore(run, config, console)
+        dataset, sealed, search_stage = _restore(run, config.refit, console)
     if dataset.synthetic:
         console.notice(SYNTHETIC_NOTICE)
     ablation = Ablation(
-        config,
+        config.refit,
         search_stage,
         run=run,
         bases=FROM[options.base],
@@ -166,7 +166,7 @@ def _ablate(
         epochs=options.epochs or config.refit_epochs,
         reporter=console,
     )
-    console.info(ablation.plan(search_stage.pace.epoch))
+    console.info(ablation.plan(search_stage.pace.epoch * config.refit_area))
     if options.plan:
         return
     with storage_errors(ablation.directory.root):

@@ -557,6 +557,14 @@ class RunConfig:
     refit_epochs: int = retraining_option(
         25, "epochs of retraining; the best of them on validation is kept", between=(1, 100_000)
     )
+    refit_image_size: int | None = retraining_option(
+        None,
+        "side of the images in the retraining and of the trained network: a search on small images "
+        "is cheap, and larger ones show more",
+        metavar="PX",
+        between=(32, 512),
+        shown="--image-size",
+    )
     refit_seeds: int = retraining_option(
         3,
         "networks per configuration, each with another seed; with one, differences of a few points "
@@ -690,6 +698,16 @@ class RunConfig:
         return direction(self.objective)
 
     @property
+    def refit(self) -> RunConfig:
+        """Return the same with the image size of the retraining."""
+        return dataclasses.replace(self, image_size=self.refit_image_size or self.image_size)
+
+    @property
+    def refit_area(self) -> float:
+        """Return how many times more pixels an image has in the retraining."""
+        return (self.refit.image_size / self.image_size) ** 2
+
+    @property
     def choice(self) -> str:
         """Return the metric by which the finalists are chosen."""
         return self.choose_by or self.objective
@@ -726,19 +744,20 @@ PRESETS: dict[str, dict[str, Any]] = {
         "image_size": 64,
         # Where images are few, validation takes a large part of the time.
         "views_per_image": 1,
-        "max_epochs": 27,
-        "min_epochs": 3,
-        "refit_epochs": 27,
+        "max_epochs": 18,
+        "min_epochs": 2,
+        "refit_epochs": 18,
         "refit_seeds": 1,
         "top": 2,
         "fix": FRUGAL,
     },
     "quick": {
-        "image_size": 96,
-        "max_epochs": 18,
-        "min_epochs": 2,
+        "image_size": 64,
+        "max_epochs": 27,
+        "min_epochs": 3,
+        "refit_image_size": 96,
         "refit_epochs": 20,
-        "top": 3,
+        "top": 2,
         "fix": FRUGAL,
     },
     "standard": {"max_epochs": 27, "min_epochs": 3, "top": 3},
@@ -770,6 +789,7 @@ def with_preset(preset: str, explicit: dict[str, Any]) -> RunConfig:
     asked = set(explicit.get("search", ())) - set(explicit.get("fix", {}))
     fix = {name: value for name, value in held.items() if name not in asked}
     merged = {**defaults, **explicit, "preset": preset, "fix": fix}
+    _keep_refit_size(merged, explicit)
     if "min_epochs" not in explicit:
         merged["min_epochs"] = max(1, min(merged["min_epochs"], merged["max_epochs"]))
     return RunConfig(**merged)
@@ -789,7 +809,15 @@ def with_options(stored: RunConfig, explicit: dict[str, Any]) -> RunConfig:
     _check("preset", OPTIONS["preset"], preset or None)
     defaults = PRESETS[preset] if preset else {}
     fix = {**stored.fix, **explicit.get("fix", {})}
-    return dataclasses.replace(stored, **{**defaults, **explicit, "fix": fix})
+    merged = {**defaults, **explicit, "fix": fix}
+    _keep_refit_size(merged, explicit)
+    return dataclasses.replace(stored, **merged)
+
+
+def _keep_refit_size(merged: dict[str, Any], explicit: dict[str, Any]) -> None:
+    """Take back a preset's size of the retraining where another one of the search was asked for."""
+    if "image_size" in explicit and "refit_image_size" not in explicit:
+        merged.pop("refit_image_size", None)
 
 
 Difference = tuple[str, Any, Any]

@@ -42,8 +42,8 @@ class EventKind(StrEnum):
     """The schedule, see `tuning/schedule.py`: tuner, brackets [{iteration, bracket, rungs
     [{count, initial_epoch, epochs}]}], configurations, trials, epochs, seconds_per_epoch,
     seconds_per_trial, estimated_seconds (both None while unmeasured), after_seconds,
-    reserved_seconds, refit_epochs (of all retrainings together, at most), trainings, workers, notes
-    [str]."""
+    reserved_seconds, refit_epochs (of all retrainings together, at most), refit_area, trainings,
+    workers, notes [str]."""
     TRIAL_CREATED = "trial_created"
     """trial_id, configuration, iteration, bracket, rung, parent, values, initial_epoch,
     target_epochs, seed."""

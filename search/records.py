@@ -364,7 +364,7 @@ class TrialResult:
         parameters: Parameter count of the model, 0 if it was never built.
         seconds: Wall time.
         costs: Seconds by kind: build, train, validate, checkpoint.
-        best_epoch: Number of the epoch with the best objective, 0 if there is none.
+        best_epoch: Number of the epoch with the best smoothed objective, 0 if there is none.
         failure: None when it trained to its budget.
         notes: What a reader should know, e.g. a halved batch.
         learned: Whether its validation AUC is above chance by more than its standard error.
@@ -778,6 +778,7 @@ class PlanRecord:
         after_seconds: Of all that follows it, up to the report.
         reserved_seconds: What of a budget in time is for everything but the search.
         refit_epochs: Of all retrainings together, at most.
+        refit_area: How many times more pixels an image has then.
         trainings: How many retrainings there are, at most.
         workers: Processes that train trials, 0 for this one.
         precision: Keras dtype policy of the trials.
@@ -796,6 +797,7 @@ class PlanRecord:
     after_seconds: float = 0.0
     reserved_seconds: float = 0.0
     refit_epochs: int = 0
+    refit_area: float = 1.0
     trainings: int = 0
     workers: int = 0
     precision: str = ""

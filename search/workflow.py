@@ -30,6 +30,7 @@ from search.run_directory import RunDirectory, new_run
 from search.scoring import gradcam
 from search.scoring.retrain import retrain, seconds_after, trainings
 from search.scoring.verdict import decide
+from search.tuning.hypermodel import factory
 from search.tuning.resume import (
     begun,
     check_same_backend,
@@ -96,6 +97,8 @@ def run(
                 after=partial(seconds_after, config, dataset),
                 since=since,
             )
+            if config.hypermodel and config.refit != config:
+                factory(config.refit, dataset)  # its own HyperModel must take both sizes
             search.refuse_other(directory)
             # Taken apart, a half-updated run must not look complete.
             (directory.root / "manifest.json").unlink(missing_ok=True)
@@ -127,16 +130,21 @@ def run(
         console.show_trials(trials, objective=config.objective)
 
         with stage("retrain", "Retrain with class weights"):
+            refit = search
+            if config.refit != config:
+                dataset, sealed_test = prepare(config.refit, source, progress=console.progress)
+                check_same_data(directory, dataset)
+                refit = Search(config.refit, dataset, known=begun(directory.events()))
             retraining = retrain(
-                config,
+                config.refit,
                 trials,
                 defaults=search.defaults,
                 precision=search.precision,
                 directory=directory,
                 listener=console.listen,
-                open_executor=search.retraining_executor(directory, should_stop),
-                setting=search.refit_setting(),
-                final_setting=search.refit_setting(on_everything=True),
+                open_executor=refit.retraining_executor(directory, should_stop),
+                setting=refit.refit_setting(),
+                final_setting=refit.refit_setting(on_everything=True),
             )
 
         with stage("score", "Threshold, test, export"):
@@ -145,7 +153,7 @@ def run(
                 dataset,
                 sealed_test,
                 retraining,
-                setting=search.refit_setting(),
+                setting=refit.refit_setting(),
                 directory=directory,
                 reporter=console,
             )

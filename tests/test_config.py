@@ -40,8 +40,18 @@ def test_a_wrong_value_is_named_with_its_option(field, value, said):
 
 
 def test_an_explicit_option_wins_over_the_preset():
-    assert with_preset("quick", {}).image_size == 96
-    assert with_preset("quick", {"image_size": 64}).image_size == 64
+    assert with_preset("quick", {}).image_size == 64
+    assert with_preset("quick", {"image_size": 96}).image_size == 96
+
+
+def test_the_retraining_has_the_image_size_of_the_search_unless_it_is_given():
+    quick = with_preset("quick", {})
+    assert (quick.refit.image_size, quick.refit_area) == (96, 2.25)
+    assert with_preset("quick", {"image_size": 128}).refit.image_size == 128
+    assert with_options(quick, {"refit_image_size": 128}).refit.image_size == 128
+    assert with_preset("standard", {}).refit == with_preset("standard", {})
+    with pytest.raises(ConfigurationError, match="--refit-image-size 16"):
+        RunConfig(refit_image_size=16)
 
 
 def test_varying_what_a_preset_holds_frees_it():

@@ -10,6 +10,7 @@ from PIL import Image
 
 from search.run import main
 from search.run_directory import RunDirectory
+from search.scoring.loading import load_model
 
 pytestmark = pytest.mark.slow
 
@@ -74,8 +75,13 @@ def test_covid_and_normal_folders_are_searched_with_covid_as_the_finding(tmp_pat
     for number in range(60):
         split, name = ("train", "train", "test")[number % 3], ("covid", "normal")[number % 2]
         draw(folder / split / name / f"{number:03}.png", number, ill=name == "covid")
-    assert run(folder) == 0
-    assert "covid" in capsys.readouterr().out
+    assert run(folder, "--refit-image-size", "48") == 0
+    said = capsys.readouterr().out
+    assert "covid" in said
+    assert "at 48 × 48" in said
+    root = RunDirectory(folder.parent / "out" / "own")
+    assert load_model(root.root / "model.keras").metadata.image_size == 48
+    assert root.read_json("dataset.json")["image_size"] == 32
     found = reports(folder)
     for name, text in found.items():
         assert "covid" in text, name

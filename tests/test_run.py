@@ -309,7 +309,7 @@ def test_a_folder_with_strangers_is_not_written_to(folder, tmp_path, capsys):
 def test_resumed_with_options_of_the_retraining_only_that_is_done_again(folder, copied):
     options = (
         *("--refit-seeds", "2", "--ensemble", "--refit-patience", "1"),
-        *("--refit-on", "train+val", "--resume"),
+        *("--refit-on", "train+val", "--refit-image-size", "48", "--resume"),
     )
     before = sum(e["event"] == "epoch" for e in RunDirectory(copied).events())
     place = ("--results-dir", str(copied.parent))
@@ -328,6 +328,7 @@ def test_resumed_with_options_of_the_retraining_only_that_is_done_again(folder, 
     from search.scoring.export import load_model
 
     loaded = load_model(copied / "model.keras")
+    assert loaded.metadata.image_size == 48
     assert loaded.model.count_params() == winner["parameters"]
     assert len(rows) == ensemble["count"]
 

@@ -308,7 +308,8 @@ class RunProgress:
             planned = self.retraining_seconds()
             return None if planned is None else self._since(now, planned, planned)
         each, besides = self.pace or (0.0, 0.0)
-        each = statistics.fmean(paces) if paces else each
+        area = self.plan.refit_area if self.plan else 1.0
+        each = statistics.fmean(paces) if paces else each * area
         own = [run.left * (recent(run.seconds) if run.epoch > 1 else each) for run in runs]
         waiting = self.epochs[1] - sum(run.left for run in runs)
         starts = waiting / max(run.epochs for run in runs)
@@ -322,7 +323,7 @@ class RunProgress:
         each, besides = self.pace
         trainings = self.plan.trainings or self._workers
         rounds = -(-trainings // self._workers)
-        return rounds * (self.plan.refit_epochs / trainings * each + besides)
+        return rounds * (self.plan.refit_epochs / trainings * each * self.plan.refit_area + besides)
 
     def _chain(self) -> int:
         """Return the most epochs that any bracket must still train one after another."""

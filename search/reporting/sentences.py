@@ -187,6 +187,8 @@ def method(
     """Return (what, how) of the method, in the order things are done."""
     kinds = ", ".join(name.replace("_", " ") for name in dataset.views["kinds"])
     side = f"{config.image_size} × {config.image_size}"
+    if config.refit != config:
+        side += f", for the retraining {config.refit.image_size} × {config.refit.image_size}"
     share = f"{dataset.val_fraction:.0%} of train + validation"
     partitions = {
         SplitKind.PATIENT.value: f"validation is {share}, drawn by patient, stratified by class"

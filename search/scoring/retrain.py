@@ -1,7 +1,8 @@
 """Retrains the finalists and the baseline with several seeds; the best on validation is the winner.
 
 All are trained with the same class weights, the same epochs at most and the same seeds; of each
-training the epoch with the best validation objective is kept. Finalists race over seeds: all are
+training the epoch is kept whose validation objective, smoothed over the last epochs as the search
+smooths it (`tuning/selection.py`), is the best. Finalists race over seeds: all are
 trained with the first, the better half with the second, and so on until one is left, which gets the
 seeds that remain. Between it and the baseline, which is trained with every seed, the validation
 objective decides, averaged over seeds. The test set plays no part.
@@ -45,7 +46,7 @@ from search.tuning import checkpoint
 from search.tuning.executors import Executor, Pace, TrialMessage, TrialStarted
 from search.tuning.loop import Listener
 from search.tuning.model import Setting
-from search.tuning.selection import winners
+from search.tuning.selection import smoothed, winners
 
 FINAL = "_train+val"
 """What the winner's role ends in when it is trained once more on train + val."""
@@ -85,7 +86,7 @@ class Retrained:
         parameters: Parameter count.
         weights_file: Checkpoint of the epoch that is kept.
         kept_epoch: Number of that epoch.
-        score: Objective on validation.
+        score: Objective on validation, smoothed.
         final_weights: Checkpoint of the same training on train + val, if there was one: what is
             tested and exported, while `weights_file` is what validation speaks of.
     """
@@ -202,16 +203,16 @@ REPORT_SECONDS = 60.0
 def seconds_after(config: RunConfig, dataset: Dataset, pace: Pace, workers: int) -> float:
     """Estimate the seconds of what follows the search: retraining, test and report.
 
-    The pace is the baseline's with all workers busy.
+    The pace is the baseline's with all workers busy, on images of the search's size.
     """
-    count = trainings(config, finalists=config.top)
+    count, epoch = trainings(config, finalists=config.top), pace.epoch * config.refit_area
     # The last of them leave workers idle.
     rounds = math.ceil(count / workers) * workers
-    training = rounds * (config.refit_epochs * pace.epoch + pace.trial)
+    training = rounds * (config.refit_epochs * epoch + pace.trial)
     test = sum(dataset.report.counts.get("test", {}).values())
     predicted = len(dataset.val) + len(dataset.views) + test
     # Predicting an image costs at most what training on it does.
-    scoring = predicted * pace.epoch / len(dataset.train) + pace.trial * workers
+    scoring = predicted * epoch / len(dataset.train) + pace.trial * workers
     return training + 2 * config.refit_seeds * scoring + REPORT_SECONDS
 
 
@@ -270,6 +271,7 @@ class Trainer:
         """
         self._directory = directory
         self._seed = config.seed
+        self._image_size = config.image_size
         self._objective = config.choice
         self._listener = listener
         self._open_executor = open_executor
@@ -380,7 +382,7 @@ class Trainer:
         """Return the trial that a training is; the seed is the same for all recipes."""
         # Resumed with another choice, length or option, a role may mean another training.
         what = [recipe.values, recipe.epochs, self._objective, recipe.patience, recipe.precision]
-        identity = json.dumps([*what, recipe.stop], sort_keys=True)
+        identity = json.dumps([*what, recipe.stop, self._image_size], sort_keys=True)
         folder = f"{hashlib.sha256(identity.encode()).hexdigest()[:8]}-{seed}"
         drawn = hashlib.sha256(f"{self._seed}/refit/{seed}".encode()).digest()[:4]
         return TrialSpec(
@@ -438,7 +440,7 @@ class Trainer:
         if result.failure:
             self._failures.setdefault(recipe.role, result.failure)
             return
-        kept = next(record for record in result.epochs if record.epoch == result.best_epoch)
+        scores = [one.metrics.get(self._objective, math.nan) for one in result.epochs]
         self._networks.setdefault(recipe.role, {})[seed] = Retrained(
             recipe=recipe,
             seed=seed,
@@ -447,7 +449,9 @@ class Trainer:
             kept_epoch=result.best_epoch,
             # Trained on train + val, nothing is left to validate on. And the score of a network
             # that learned nothing would compare with those of others that learned something.
-            score=kept.metrics.get(self._objective, math.nan) if result.learned else math.nan,
+            score=smoothed(scores[: result.best_epoch], epochs=result.best_epoch)
+            if result.learned
+            else math.nan,
         )
 
     def _report(self, kind: EventKind, trial_id: str, **fields: Any) -> None:

@@ -378,16 +378,18 @@ class Search:
         planned = self.schedule.plan(self.pace.epoch, self.pace.trial)
         epochs = self.config.refit_epochs * trainings
         after = self._after(self.pace, self._executor.workers if self._executor else 1)
+        side = self.config.refit.image_size
         retraining = (
-            f"then {trainings} trainings of {self.config.refit_epochs} epochs: finalists racing "
-            f"over {self.config.refit_seeds} seed(s), and the baseline; with test and report about "
-            f"{after / 60:.0f} min more"
+            f"then {trainings} trainings of {self.config.refit_epochs} epochs at {side} × {side}: "
+            f"finalists racing over {self.config.refit_seeds} seed(s), and the baseline; with test "
+            f"and report about {after / 60:.0f} min more"
         )
         planned = replace(
             planned,
             after_seconds=after,
             reserved_seconds=self._reserved,
             refit_epochs=epochs,
+            refit_area=self.config.refit_area,
             trainings=trainings,
             notes=(*planned.notes, retraining),
         )

@@ -44,6 +44,7 @@ from search.tuning.model import (
     training_feed,
 )
 from search.tuning.normalization import StatisticsImages, reestimated
+from search.tuning.selection import smoothed
 from search.tuning.validation import Validator, above_chance
 
 OnEpoch = Callable[[EpochRecord], None]
@@ -143,15 +144,21 @@ class _Run:
 
     @property
     def best_epoch(self) -> int:
-        """Return the epoch with the best objective, the earliest of equals; 0 without epochs.
+        """Return the epoch with the best score, the earliest of equals; 0 without epochs.
 
-        Without validation it is the last one.
+        The score of an epoch is that of the training so far (`selection.smoothed`): the luckiest of
+        many single epochs would favour trainings that jump. Without validation it is the last one.
         """
         if not self.records:
             return 0
         if not self.setting.validated:
             return self.records[-1].epoch
-        return min(self.records, key=lambda record: (self.objective(record), record.epoch)).epoch
+        costs = [self.objective(record) for record in self.records]
+        scores = [
+            smoothed(costs[:number], epochs=record.epoch)
+            for number, record in enumerate(self.records, 1)
+        ]
+        return self.records[scores.index(min(scores))].epoch
 
     @property
     def learned(self) -> bool:
