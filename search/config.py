@@ -499,7 +499,7 @@ class RunConfig:
         read=lambda text: _queue(Path(text)),
     )
     max_parameters: int = search_option(
-        4_000_000, "largest network that is trained, 0 for no limit", between=(0, 10**12)
+        4_000_000, "largest network that the search trains, 0 for no limit", between=(0, 10**12)
     )
     seed: int = search_option(
         8, "of everything; another one is another search", between=(0, 2**31 - 1)

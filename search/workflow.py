@@ -30,7 +30,6 @@ from search.run_directory import RunDirectory, new_run
 from search.scoring import gradcam
 from search.scoring.retrain import retrain, seconds_after, trainings
 from search.scoring.verdict import decide
-from search.tuning.hypermodel import factory
 from search.tuning.resume import (
     begun,
     check_same_backend,
@@ -97,8 +96,6 @@ def run(
                 after=partial(seconds_after, config, dataset),
                 since=since,
             )
-            if config.hypermodel and config.refit != config:
-                factory(config.refit, dataset)  # its own HyperModel must take both sizes
             search.refuse_other(directory)
             # Taken apart, a half-updated run must not look complete.
             (directory.root / "manifest.json").unlink(missing_ok=True)

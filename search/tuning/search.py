@@ -85,6 +85,9 @@ class Search:
         """
         self.config = config
         self._hypermodel = hypermodel or factory(config, dataset)
+        if hypermodel is None and config.refit != config:
+            # Checked now, not when the search has ended: a HyperModel must take both sizes.
+            factory(config.refit, dataset)
         self.search_setting = Setting(
             dataset=dataset,
             hypermodel=self._hypermodel(config.max_epochs, len(dataset.train)),

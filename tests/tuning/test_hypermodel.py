@@ -9,6 +9,7 @@ from search.config import RunConfig
 from search.errors import ConfigurationError
 from search.tuning import space as spaces
 from search.tuning.hypermodel import factory
+from search.tuning.search import Search
 
 MODULE = """
 import keras
@@ -116,3 +117,9 @@ def test_what_breaks_the_protocol_is_refused_with_the_reason(file, name, said, t
 def test_a_place_that_is_none_is_named(named, said, tiny_dataset):
     with pytest.raises(ConfigurationError, match=said):
         factory(RunConfig(hypermodel=named), tiny_dataset)
+
+
+def test_a_network_of_one_size_is_refused_before_a_retraining_with_another(file, tiny_dataset):
+    config = RunConfig(hypermodel=f"{file}:build", image_size=32, refit_image_size=48)
+    with pytest.raises(ConfigurationError, match=r"does not take uint8 images of shape \(4, 48"):
+        Search(config, tiny_dataset)
