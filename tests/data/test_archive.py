@@ -5,7 +5,7 @@ import pytest
 
 from search.data.sources import extract
 from search.errors import DataError, StorageError
-from tests.data.trees import encoded, film
+from tests.data.trees import encoded, film, write
 
 IMAGE = encoded(film(1))
 
@@ -67,22 +67,21 @@ def test_members_cannot_leave_the_folder(tmp_path):
     assert extracted(root) == sorted(WANTED)
 
 
-def test_second_time_nothing_is_extracted_and_content_decides(tmp_path):
-    first = make_zip(tmp_path / "a.zip", WANTED)
+def test_the_same_content_is_extracted_once_and_again_where_it_was_swept_from_the_cache(tmp_path):
     told = []
-
-    def progress(label, done, total):
-        told.append((done, total))
-
-    root, _ = extract(first, cache_dir=tmp_path / "cache", progress=progress)
+    options = {"cache_dir": tmp_path / "cache", "progress": lambda *said: told.append(said[1:])}
+    first = make_zip(tmp_path / "a.zip", WANTED)
+    root, _ = extract(first, **options)
     assert told[-1] == (4, 4)
     told.clear()
-    copy = tmp_path / "copy.zip"
-    copy.write_bytes(first.read_bytes())
-    assert extract(copy, cache_dir=tmp_path / "cache", progress=progress)[0] == root
-    assert told == []
-    other = make_zip(tmp_path / "b.zip", WANTED[:3])
-    assert extract(other, cache_dir=tmp_path / "cache", progress=progress)[0] != root
+    copy = write(tmp_path / "copy.zip", first.read_bytes())
+    assert (extract(copy, **options)[0], told) == (root, [])
+    (root / WANTED[0]).unlink()
+    write(root / WANTED[1], b"cut")
+    assert extract(copy, **options)[0] == root
+    assert extracted(root) == sorted(WANTED)
+    assert (root / WANTED[1]).read_bytes() == IMAGE
+    assert extract(make_zip(tmp_path / "b.zip", WANTED[:3]), **options)[0] != root
 
 
 def damage_local_header(data: bytearray) -> None:
@@ -121,16 +120,6 @@ def test_a_damaged_archive_is_one_error_and_leaves_nothing_behind(tmp_path, dama
     with pytest.raises(DataError, match=rf"a\.zip: .*{said}"):
         extract(path, cache_dir=tmp_path / "cache")
     assert not any((tmp_path / "cache").rglob("*.jpeg"))
-
-
-def test_what_was_swept_from_the_cache_is_extracted_again(tmp_path):
-    path = make_zip(tmp_path / "a.zip", WANTED)
-    root, _ = extract(path, cache_dir=tmp_path / "cache")
-    (root / WANTED[0]).unlink()
-    (root / WANTED[1]).write_bytes(b"cut")
-    assert extract(path, cache_dir=tmp_path / "cache")[0] == root
-    assert extracted(root) == sorted(WANTED)
-    assert (root / WANTED[1]).read_bytes() == IMAGE
 
 
 @pytest.mark.parametrize("names", [["test/NORMAL/a.jpeg", "photos/b.jpeg"], ["a.jpeg"], ["x/a.md"]])

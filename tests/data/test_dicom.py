@@ -1,14 +1,11 @@
 """DICOM films written by pydicom here, as detectors and archives write them."""
 
-import io
-
 import numpy as np
 import pytest
 
 from search.data import dicom
-from search.data.decode import UnusableImageError, decode, load_image
-from search.data.dicom import NEEDS_PYDICOM, is_dicom
-from search.errors import DataError
+from search.data.decode import UnusableImageError, decode
+from search.data.dicom import NEEDS_PYDICOM
 from tests.data.trees import dicom_file
 
 SIDE = 64
@@ -24,16 +21,6 @@ def ramp(low, high, side=SIDE):
     return np.tile(np.rint(np.linspace(low, high, side)), (side, 1))
 
 
-def test_eight_bits_are_read_as_they_are(pydicom):
-    film = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE))
-    data = dicom_file(film, bits=8)
-    assert is_dicom(data)
-    found = decode(data, SIDE)
-    np.testing.assert_array_equal(found.pixels[..., 0], film)
-    assert (found.width, found.height, found.colour) == (SIDE, SIDE, False)
-    assert found.mode == "DICOM MONOCHROME2 8 bits"
-
-
 @pytest.mark.parametrize("bits", [10, 12, 16])
 def test_without_a_window_the_range_is_that_of_the_stored_bits(pydicom, bits):
     top = 2**bits - 1
@@ -41,18 +28,6 @@ def test_without_a_window_the_range_is_that_of_the_stored_bits(pydicom, bits):
     np.testing.assert_allclose(found, ramp(0, top) * 255 / top, atol=0.51)
     half = decode(dicom_file(ramp(0, top // 2), bits=bits), SIDE).pixels[..., 0]
     assert 127 <= half.max() <= 128
-
-
-def test_signed_values_are_read(pydicom):
-    found = decode(dicom_file(ramp(-2048, 2047), bits=12), SIDE).pixels[..., 0]
-    assert (found.min(), found.max()) == (0, 255)
-    assert (np.diff(found[0].astype(int)) > 0).all()
-
-
-def test_monochrome1_stores_bone_dark_and_is_turned(pydicom):
-    film = ramp(0, 255)
-    found = decode(dicom_file(film, bits=8, kind="MONOCHROME1"), SIDE).pixels[..., 0]
-    np.testing.assert_array_equal(found, 255 - film)
 
 
 RISE = ramp(0, 4095)
@@ -84,12 +59,15 @@ def test_a_window_maps_values_as_the_standard_says(pydicom, tags, wanted):
     np.testing.assert_allclose(found, wanted, atol=0.51)
 
 
+@pytest.mark.parametrize("slope", [-1, 1])
 @pytest.mark.parametrize("kind", ["MONOCHROME1", "MONOCHROME2"])
-def test_a_negative_slope_turns_black_and_white(pydicom, kind):
+def test_monochrome1_and_a_negative_slope_each_turn_black_and_white(pydicom, kind, slope):
     film = ramp(0, 255)
-    data = dicom_file(film, bits=8, kind=kind, RescaleSlope=-1, RescaleIntercept=255)
-    wanted = film if kind == "MONOCHROME1" else 255 - film
-    np.testing.assert_array_equal(decode(data, SIDE).pixels[..., 0], wanted)
+    tags = {"RescaleSlope": -1, "RescaleIntercept": 255} if slope < 0 else {}
+    turned = (kind == "MONOCHROME1") != (slope < 0)
+    found = decode(dicom_file(film, bits=8, kind=kind, **tags), SIDE)
+    np.testing.assert_array_equal(found.pixels[..., 0], 255 - film if turned else film)
+    assert (found.mode, found.colour) == (f"DICOM {kind} 8 bits", False)
 
 
 def test_a_lookup_table_is_used_before_a_window(pydicom):
@@ -103,18 +81,6 @@ def test_a_lookup_table_is_used_before_a_window(pydicom):
     )  # fmt: skip
     wanted = 16 * (255 - ramp(0, 255)) * 255 / 4095
     np.testing.assert_allclose(decode(data, SIDE).pixels[..., 0], wanted, atol=0.51)
-
-
-def test_windows_agree_with_pydicoms_own(pydicom):
-    from pydicom.pixels import apply_windowing
-
-    film = np.random.default_rng(1).integers(0, 4096, (SIDE, SIDE)).astype(np.uint16)
-    for function in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
-        data = dicom_file(
-            film, bits=12, WindowCenter=1800, WindowWidth=1500, VOILUTFunction=function
-        )  # fmt: skip
-        theirs = apply_windowing(film, pydicom.dcmread(io.BytesIO(data))) / 4095 * 255
-        np.testing.assert_allclose(decode(data, SIDE).pixels[..., 0], theirs, atol=0.51)
 
 
 def test_padding_is_black_in_either_polarity(pydicom):
@@ -142,19 +108,7 @@ def test_colour_becomes_gray_and_is_noticed(pydicom):
     red = np.full((SIDE, SIDE, 3), (200, 20, 20))
     found = decode(dicom_file(red, bits=8, kind="RGB"), SIDE)
     assert found.colour
-    assert abs(int(found.pixels[..., 0].mean()) - round(0.299 * 200 + 0.587 * 20 + 0.114 * 20)) <= 1
-
-
-def test_a_large_film_is_reduced_like_any_other_file(pydicom):
-    from PIL import Image
-
-    film = np.random.default_rng(3).integers(0, 256, (400, 300))
-    content = io.BytesIO()
-    Image.fromarray(film.astype(np.uint8)).save(content, "PNG")
-    np.testing.assert_array_equal(
-        decode(dicom_file(film, bits=8), SIDE).pixels[..., 0],
-        decode(content.getvalue(), SIDE).pixels[..., 0],
-    )
+    assert found.pixels[..., 0].mean() == pytest.approx(0.299 * 200 + 0.701 * 20, abs=1)
 
 
 @pytest.mark.parametrize(
@@ -173,13 +127,8 @@ def test_what_is_no_film_is_refused_with_its_reason(pydicom, tags, said):
     data = dicom_file(ramp(0, 255), bits=8, **tags)
     with pytest.raises(UnusableImageError, match=said):
         decode(data, SIDE)
-
-
-def test_a_cut_file_is_refused(pydicom, tmp_path):
-    data = dicom_file(ramp(0, 255), bits=8)
-    (tmp_path / "cut.dcm").write_bytes(data[:-1000])
-    with pytest.raises(DataError, match=r"cut\.dcm: corrupt DICOM"):
-        load_image(tmp_path / "cut.dcm", SIDE)
+    with pytest.raises(UnusableImageError, match="corrupt DICOM"):
+        decode(dicom_file(ramp(0, 255), bits=8)[:-1000], SIDE)
 
 
 def test_without_pydicom_the_remedy_is_named(monkeypatch):
