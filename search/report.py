@@ -72,7 +72,7 @@ def parser() -> argparse.ArgumentParser:
 
 def show(contents: RunContents, console: Console) -> None:
     """Print what a run directory holds, and what is missing."""
-    console.follow(contents.objective)
+    console.follow(contents.config.objective)
     if contents.notice:
         console.notice(contents.notice)
     if not contents.directory.complete:
@@ -84,12 +84,12 @@ def show(contents: RunContents, console: Console) -> None:
     if contents.dataset is not None:
         console.heading("Data")
         console.show_data(contents.dataset)
-    if contents.plan is not None:
+    if contents.state.plan is not None:
         console.heading("Plan")
-        console.show_plan(contents.plan)
+        console.show_plan(contents.state.plan)
     if contents.trials:
         console.heading("Trials")
-        console.show_trials(contents.trials, objective=contents.objective)
+        console.show_trials(contents.trials, objective=contents.config.objective)
     if contents.comparison is not None:
         console.heading("Result")
         console.show_end(contents.comparison, contents.directory.root)

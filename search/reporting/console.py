@@ -25,18 +25,7 @@ from rich.text import Text
 
 from search.journal import Event, EventKind
 from search.records import Comparison, DatasetReport, PlanRecord, TrialRecord, TrialStatus
-from search.reporting import tables
-from search.reporting.format import (
-    described,
-    duration,
-    metric,
-    one_line,
-    plural,
-    reason,
-    stamp,
-    training,
-    whole,
-)
+from search.reporting import format, tables
 from search.reporting.live import LiveView
 from search.reporting.progress import STAGE_WORDS, RunProgress
 
@@ -124,7 +113,7 @@ class Console:
             over.set()
             self._doing = ""
             self.close()
-        self.info(f"{title}: done in {duration(time.monotonic() - start)}")
+        self.info(f"{title}: done in {format.duration(time.monotonic() - start)}")
 
     def heading(self, title: str) -> None:
         """Print the heading of what follows."""
@@ -138,7 +127,7 @@ class Console:
 
     def progress(self, text: str, done: int, total: int) -> None:
         """Show how far a long piece of work is; a total of 0 announces one of unknown length."""
-        share = f" {whole(done)} of {whole(total)}" if total else " …"
+        share = f" {format.whole(done)} of {format.whole(total)}" if total else " …"
         self._doing = f"{text}{share}"
         now, before = time.monotonic(), self._shown.get(text)
         due = before is None or now - before >= EPOCH_SECONDS or (total and done >= total)
@@ -195,21 +184,14 @@ class Console:
         if self._view is not None and now - self._drawn >= REFRESH_SECONDS:
             self._drawn = now
             self._view.refresh()
-        text = _milestone(event, self.state)
+        text, at = _milestone(event, self.state), float(event["time"])
         if text is None and not self.live:
-            text = self._step(event)
+            ended = event["event"] == EventKind.TRIAL_ENDED and self._interval < NOTEBOOK_SECONDS
+            if ended or at - self._told >= self._interval:
+                text = _step(event, self.state)
+                self._told = self._told if text is None else at
         if text is not None:
             self._line(text)
-
-    def _step(self, event: Event) -> str | None:
-        """Return a line about a trial or an epoch, None where it is not worth one."""
-        kind, now = event["event"], float(event["time"])
-        ended = kind == EventKind.TRIAL_ENDED and self._interval < NOTEBOOK_SECONDS
-        if kind not in STEPS or (not ended and now - self._told < self._interval):
-            return None
-        text = STEPS[kind](event, self.state)
-        self._told = self._told if text is None else now
-        return text
 
     def replay(self, events: Iterable[Event]) -> None:
         """Take in the events of earlier processes, silently, before a resumed run goes on."""
@@ -263,8 +245,8 @@ class Console:
         if not self._dated:
             self._print(Text(text, style=style))
             return
-        date = stamp(time.time()) + "  "
-        text = one_line(text, LINE_WIDTH - len(date)) if cut else text
+        date = format.stamp(time.time()) + "  "
+        text = format.one_line(text, LINE_WIDTH - len(date)) if cut else text
         # A log line is not wrapped: what reads the pipe may want to search it.
         self._print(Text(date, style="dim") + Text(text, style=style), soft_wrap=True)
 
@@ -289,8 +271,8 @@ class Console:
                 if dots == MANY_DOTS:
                     self._print(end="")
                     dots = 0
-                words = "." if self._dots else f"{stamp(time.time())}  {self._doing or title} ."
-                self._rich.print(Text(words), end="", soft_wrap=True)
+                words = f"{format.stamp(time.time())}  {self._doing or title} ."
+                self._rich.print(Text("." if self._dots else words), end="", soft_wrap=True)
                 self._dots, self._spoke = True, time.monotonic()
                 dots += 1
 
@@ -329,16 +311,53 @@ def _milestone(event: Event, state: RunProgress) -> str | None:
     if kind == EventKind.WORKER_LOST:
         return state.problems[-1]
     if kind == EventKind.SEARCH_ENDED:
+        trials, epochs = format.plural(event["trials"], "trial"), event["epochs"]
         failed = f" ({event['failed']} failed)" if event["failed"] else ""
-        return (
-            f"search ended: {plural(event['trials'], 'trial')}{failed}, "
-            f"{plural(event['epochs'], 'epoch')} in {duration(event['seconds'])}{_best(state)}"
-        )
+        took = f"{format.plural(epochs, 'epoch')} in {format.duration(event['seconds'])}"
+        return f"search ended: {trials}{failed}, {took}{_best(state)}"
     if kind == EventKind.REFIT_ENDED:
-        return _retrained(event, state)
+        run = state.retraining[event["role"], event["seed"]]
+        which = format.training(run.role, run.seed)
+        if event["failure"] is not None:
+            return f"retraining {which} failed: {format.one_line(event['failure']['message'])}"
+        kept = event["kept_epoch"]
+        value = format.metric(run.scores[kept - 1]) if 0 < kept <= run.epoch else ""
+        took = format.duration(event["seconds"])
+        return f"retrained {which}: epoch {kept} kept, {state.objective} {value}, {took}"
     if kind == EventKind.TEST_SCORED:
-        return f"evaluated on the test set: {plural(len(event['scorings']), 'network')}"
+        return f"evaluated on the test set: {format.plural(len(event['scorings']), 'network')}"
     return f"stopped: {event['reason']}" if kind == EventKind.STOPPED else None
+
+
+def _step(event: Event, state: RunProgress) -> str | None:
+    """Return a line about the events of which a log tells some, None about others."""
+    kind = event["event"]
+    if kind == EventKind.REFIT_EPOCH:
+        run = state.retraining[event["role"], event["seed"]]
+        return _epoch(f"retraining {format.training(run.role, run.seed)}", run.epochs, event, state)
+    if kind not in (EventKind.TRIAL_STARTED, EventKind.EPOCH, EventKind.TRIAL_ENDED):
+        return None
+    record = state.trials[event["trial_id"]]
+    trial = f"trial {record.trial_id}"
+    if kind == EventKind.EPOCH:
+        return _epoch(trial, record.target_epochs, event, state)
+    if kind == EventKind.TRIAL_STARTED:
+        # The first start is no news; after a kill or a lost worker it is.
+        again = f"{trial} goes on after epoch {record.epochs} in worker {event['worker']}"
+        return again if state.starts[record.trial_id] > 1 else None
+    if record.status is TrialStatus.FAILED:
+        return f"{trial} failed{_best(state)}: {format.reason(record)}"
+    if record.status is TrialStatus.LEARNED_NOTHING:
+        return f"{trial} learned nothing @{record.epochs}{_best(state)}"
+    score = f"{state.objective} {format.metric(record.score)}"
+    tries = format.described(record, state.baseline, short=True)
+    return f"{trial} @{record.epochs} {score}{_best(state)}: {tries}"
+
+
+def _epoch(what: str, planned: int, event: Event, state: RunProgress) -> str:
+    value = format.metric(event["metrics"].get(state.objective))
+    where = f"{what} epoch {event['epoch']}/{planned}"
+    return f"{where}: {state.objective} {value}; {', '.join(_left(state))}"
 
 
 def standing(state: RunProgress) -> str:
@@ -347,7 +366,7 @@ def standing(state: RunProgress) -> str:
         return STAGE_WORDS[state.stage]
     failed = len(state.with_status(TrialStatus.FAILED))
     epochs, *left = _left(state)
-    parts = [epochs, *([f"{plural(failed, 'trial')} failed"] if failed else []), *left]
+    parts = [epochs, *([f"{format.plural(failed, 'trial')} failed"] if failed else []), *left]
     doing = "retraining" if state.stage == "retrain" else "search"
     return f"{doing}: {', '.join(parts)}{_best(state)}"
 
@@ -356,66 +375,15 @@ def _left(state: RunProgress) -> list[str]:
     """Return the epochs done of all, and the time left where it is known."""
     done, left = state.epochs
     seconds = state.seconds_left()
-    counts = f"{whole(done)}/{whole(done + left)} epochs"
-    return [counts] if seconds is None else [counts, f"{duration(seconds)} left"]
+    counts = f"{format.whole(done)}/{format.whole(done + left)} epochs"
+    return [counts] if seconds is None else [counts, f"{format.duration(seconds)} left"]
 
 
 def _best(state: RunProgress) -> str:
     if not state.top:
         return ""
     best = state.top[0]
-    return f"; best {metric(best.score)} ({best.trial_id} @{best.epochs})"
-
-
-def _started(event: Event, state: RunProgress) -> str | None:
-    """Word that a trial goes on after a kill or a lost worker."""
-    name = event["trial_id"]
-    if state.starts[name] < 2:
-        return None
-    return (
-        f"trial {name} goes on after epoch {state.trials[name].epochs} in worker {event['worker']}"
-    )
-
-
-def _epoch(event: Event, state: RunProgress) -> str:
-    if event["event"] == EventKind.EPOCH:
-        name, planned = f"trial {event['trial_id']}", state.trials[event["trial_id"]].target_epochs
-    else:
-        run = state.retraining[event["role"], event["seed"]]
-        name, planned = f"retraining {training(run.role, run.seed)}", run.epochs
-    value = metric(event["metrics"].get(state.objective))
-    where = f"{name} epoch {event['epoch']}/{planned}"
-    return f"{where}: {state.objective} {value}; {', '.join(_left(state))}"
-
-
-def _ended(event: Event, state: RunProgress) -> str:
-    record = state.trials[event["trial_id"]]
-    if record.status is TrialStatus.FAILED:
-        return f"trial {record.trial_id} failed{_best(state)}: {reason(record)}"
-    if record.status is TrialStatus.LEARNED_NOTHING:
-        return f"trial {record.trial_id} learned nothing @{record.epochs}{_best(state)}"
-    score = f"{state.objective} {metric(record.score)}"
-    tries = described(record, state.baseline, short=True)
-    return f"trial {record.trial_id} @{record.epochs} {score}{_best(state)}: {tries}"
-
-
-STEPS: dict[str, Callable[[Event, RunProgress], str | None]] = {
-    EventKind.TRIAL_STARTED: _started,
-    EventKind.EPOCH: _epoch,
-    EventKind.TRIAL_ENDED: _ended,
-    EventKind.REFIT_EPOCH: _epoch,
-}
-"""What words the events of which a log tells some."""
-
-
-def _retrained(event: Event, state: RunProgress) -> str:
-    which = training(event["role"], event["seed"])
-    if event["failure"] is not None:
-        return f"retraining {which} failed: {one_line(event['failure']['message'])}"
-    run, kept = state.retraining[event["role"], event["seed"]], event["kept_epoch"]
-    value = metric(run.scores[kept - 1]) if 0 < kept <= run.epoch else ""
-    took = duration(event["seconds"])
-    return f"retrained {which}: epoch {kept} kept, {state.objective} {value}, {took}"
+    return f"; best {format.metric(best.score)} ({best.trial_id} @{best.epochs})"
 
 
 class LastingFile:

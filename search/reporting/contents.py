@@ -15,27 +15,13 @@ from search.records import (
     SYNTHETIC_NOTICE,
     Comparison,
     DatasetReport,
-    Estimate,
     ExportRecord,
     Manifest,
-    PlanRecord,
     Predictions,
     TrialRecord,
     with_implied,
 )
-from search.reporting.format import (
-    MISSING,
-    compact,
-    differing,
-    duration,
-    metric,
-    metric_name,
-    one_line,
-    setting,
-    size,
-    usable,
-    whole,
-)
+from search.reporting.format import MISSING, one_line, setting
 from search.reporting.plots import course, hyperparameters, scores
 from search.reporting.plots.failures import Miss, misses
 from search.reporting.plots.style import Chart
@@ -91,20 +77,10 @@ class RunContents:
         synthetic = self.dataset is not None and self.dataset.source.synthetic
         return SYNTHETIC_NOTICE if synthetic else ""
 
-    @property
-    def plan(self) -> PlanRecord | None:
-        """Return the plan."""
-        return self.state.plan
-
-    @property
-    def objective(self) -> str:
-        """Return the metric that ranked the trials."""
-        return self.config.objective
-
     @cached_property
     def trials(self) -> tuple[TrialRecord, ...]:
         """Return the trials, best first by epochs trained."""
-        return tuple(ordered(self.state.trials.values(), self.objective))
+        return tuple(ordered(self.state.trials.values(), self.config.objective))
 
     @cached_property
     def retrainings(self) -> tuple[Retraining, ...]:
@@ -139,12 +115,12 @@ class RunContents:
     @cached_property
     def parallel(self) -> dict[str, Any] | None:
         """Return the parallel coordinates of the configurations."""
-        return hyperparameters.parallel(self.trials, self.objective)
+        return hyperparameters.parallel(self.trials, self.config.objective)
 
     @cached_property
     def charts(self) -> dict[str, Chart]:
         """Return every chart there is data for, by name."""
-        by_id, objective = self.state.trials, self.objective
+        by_id, objective = self.state.trials, self.config.objective
         found = [
             course.history(self.events, by_id, objective),
             hyperparameters.slices(self.trials, objective),
@@ -226,77 +202,6 @@ def setting_rows(comparison: Comparison) -> list[tuple[str, str, str, bool]]:
     return sorted(rows, key=lambda row: not row[3])
 
 
-def finalist_rows(comparison: Comparison) -> list[tuple[str, str, str, str]]:
-    """Return (role, validation scores by seed, parameters, what differs) of what was retrained."""
-    baseline = comparison.baseline.values
-    return [
-        (
-            one.role.replace("_", " "),
-            one_line(one.failure) or ", ".join(metric(score) for score in one.scores.values()),
-            whole(one.parameters),
-            compact(differing(one.values, baseline)) or MISSING,
-        )
-        for one in comparison.finalists
-    ]
-
-
-def metric_rows(comparison: Comparison) -> list[tuple[str, ...]]:
-    """Return (name, baseline, interval, winner, interval) of the exported networks' metrics."""
-    sides = [comparison.baseline.exported, comparison.winner.exported]
-    rows: list[tuple[str, ...]] = []
-    for table, suffix in (("ranking", ""), ("at_threshold", ""), ("at_half", " at 0.5")):
-        for key in getattr(sides[0], table):
-            cells: list[str] = []
-            for side in sides:
-                found: Estimate = getattr(side, table)[key]
-                cells += [metric(found.value), f"{metric(found.low)} to {metric(found.high)}"]
-            rows.append((metric_name(key) + suffix, *cells))
-    return rows
-
-
-def confusion_rows(comparison: Comparison) -> list[tuple[str, str, int, int]]:
-    """Return (network, truth, called negative, called positive) at the stored thresholds."""
-    negative, positive = comparison.classes
-    rows = []
-    for side in (comparison.baseline, comparison.winner):
-        counts = side.exported.confusion_at_threshold
-        rows.append((side.role, negative, counts["tn"], counts["fp"]))
-        rows.append((side.role, positive, counts["fn"], counts["tp"]))
-    return rows
-
-
-def export_rows(exports: Iterable[ExportRecord]) -> list[tuple[str, ...]]:
-    """Return (format, file, size, largest difference, images, runtime, remark) of every export."""
-    return [
-        (
-            row.format,
-            row.path if row.status == "written" else MISSING,
-            size(row.bytes) if row.bytes else MISSING,
-            f"{row.max_difference:.1e}" if usable(row.max_difference) else MISSING,
-            whole(row.images),
-            row.runtime or MISSING,
-            one_line(row.reason),
-        )
-        for row in exports
-    ]
-
-
-def environment_rows(manifest: Manifest, *, local: bool) -> list[tuple[str, str]]:
-    """Return (what, text) of the manifest: versions, device, seed, time by stage."""
-    versions = ", ".join(f"{name} {version}" for name, version in manifest.versions.items())
-    rows = [
-        ("finished", manifest.finished),
-        ("versions", versions),
-        ("device", manifest.device),
-        ("host", manifest.host if local else ""),
-        ("seed", str(manifest.seed)),
-        ("time by stage", _times(manifest.seconds)),
-        ("time of the trials", _times(manifest.costs)),
-        ("fingerprint of the data", manifest.fingerprint),
-    ]
-    return [(name, text) for name, text in rows if text]
-
-
 def option_rows(config: RunConfig, *, local: bool) -> list[tuple[str, str]]:
     """Return (option, value) of `config.json`, without those left empty."""
     rows = []
@@ -310,7 +215,3 @@ def option_rows(config: RunConfig, *, local: bool) -> list[tuple[str, str]]:
             text = ", ".join(map(str, value))
         rows.append((f"--{key.replace('_', '-')}", one_line(text, 500)))
     return rows
-
-
-def _times(seconds: dict[str, float]) -> str:
-    return ", ".join(f"{name} {duration(passed)}" for name, passed in seconds.items())

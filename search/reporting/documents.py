@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jinja2
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from search.data import report as data_report
 from search.records import Manifest, TrialRecord
@@ -34,8 +34,6 @@ TRIAL_COLUMNS = (
     "initial_epoch", "epochs", "seconds", "score", "parameters", "failure", "notes",
 )  # fmt: skip
 """The first columns of `trials.csv`; metrics and `hp_…` columns follow."""
-EMPTY_STYLE = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="
-"""SHA-256 of nothing: plotly makes an empty style element and fills it by script."""
 
 
 def write(
@@ -92,33 +90,18 @@ def page(contents: RunContents, *, local: bool = True) -> str:
 
     One that is not local has no images of the data and no names of folders.
     """
-    charts = {name: style.page_data(chart) for name, chart in contents.charts.items()}
     data = {
-        "charts": charts,
+        "charts": {name: style.page_data(chart) for name, chart in contents.charts.items()},
         "parallel": contents.parallel,
-        "curves": course.curves(contents.state.trials, contents.objective),
-        "objective": contents.objective,
+        "curves": course.curves(contents.state.trials, contents.config.objective),
     }
-    scripts = [(TEMPLATES / name).read_text("utf-8") for name in ("plotly-basic.min.js", "page.js")]
-    styles = (TEMPLATES / "page.css").read_text("utf-8")
-    policy = "; ".join(
-        (
-            "default-src 'none'",
-            "script-src " + " ".join(f"'sha256-{digest(text)}'" for text in scripts),
-            f"style-src-elem 'sha256-{digest(styles)}' 'sha256-{EMPTY_STYLE}'",
-            "style-src-attr 'unsafe-inline'",  # plotly sets the attribute of its own elements
-            "img-src data:",
-            "base-uri 'none'",
-            "form-action 'none'",
-        )
-    )
+    files = ("plotly-basic.min.js", "page.js", "page.css")
+    *scripts, styles = (Markup((TEMPLATES / name).read_text("utf-8")) for name in files)
     table = trials_csv(contents.trials)
     shown = table if local else contents.without_folders(table)
     return _template("page.html.j2", contents, html=True, local=local).render(
-        # A checksum may hold what looks like a folder.
-        policy=escape(policy),
-        scripts=[Markup(text) for text in scripts],
-        styles=Markup(styles),
+        scripts=scripts,
+        styles=styles,
         data=Markup(json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")),
         trials_csv=base64.b64encode(shown.encode()).decode(),
         trial_columns=list(dict.fromkeys(name for r in contents.trials for name in r.values)),
@@ -133,32 +116,8 @@ def markdown(contents: RunContents) -> str:
 
 
 def card(contents: RunContents) -> str:
-    """Return the model card of a run that was scored, in Hugging Face's form.
-
-    Metrics go into its front matter for real images only: a leaderboard must not rank the demo.
-    """
-    comparison = contents.comparison
-    assert comparison is not None, "a card is written of scored runs only"
-    network = comparison.winner.exported
-    metrics = []
-    for key in ("accuracy", "auc", "recall", "specificity"):
-        estimate = sentences.value(network, key)
-        interval = format.interval(estimate)
-        metrics.append(
-            {
-                "type": "roc_auc" if key == "auc" else key,
-                "name": f"{format.metric_name(key)} (95% interval {interval})",
-                "value": round(estimate.value, 4),
-            }
-        )
-    result = {
-        "task": {"type": "image-classification"},
-        "dataset": {"name": " / ".join(comparison.classes), "type": "images"},
-        "metrics": metrics,
-    }
-    ranked = network.split == "test" and not contents.notice
-    index = [{"name": contents.name, "results": [result]}] if ranked else None
-    return _template("model_card.md.j2", contents).render(model_index=index)
+    """Return the model card of a run that was scored, in Hugging Face's form."""
+    return _template("model_card.md.j2", contents).render()
 
 
 def _template(
@@ -180,8 +139,15 @@ def _template(
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
+        extensions=["jinja2.ext.do"],
     )
-    made.filters["md"] = escaped
+    made.filters |= {
+        "md": escaped,
+        "metric": format.metric,
+        "sha256": digest,
+        "items": items,
+        "pairs": lambda text: [item.partition(": ")[::2] for item in items(text)],
+    }
     about = {
         "run": contents,
         "comparison": contents.comparison,
@@ -193,7 +159,6 @@ def _template(
         "say": sentences,
         "tables": tables,
         "rows_of": gathered,
-        "failures": failures,
         "data_report": data_report,
     }
     return made.get_template(name, globals=about)
@@ -207,9 +172,16 @@ def escaped(text: object) -> str:
     return plain
 
 
-def digest(text: str) -> str:
+def digest(text: str) -> Markup:
     """Return the SHA-256 of a script or style as a content security policy has it."""
-    return base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")
+    checksum = base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")
+    return Markup(f"sha256-{checksum}")  # which may hold what looks like a folder
+
+
+def items(text: str) -> list[str]:
+    """Return the items of a Markdown list, each on one line; of Markup as Markup."""
+    joined = type(text)(" ").join
+    return [joined(item.split()) for item in ("\n" + text).split("\n- ")[1:]]
 
 
 def claim_rows() -> list[list[str]]:
@@ -250,9 +222,6 @@ def as_csv(rows: Iterable[dict[str, Any]], *, first: Sequence[str] = ()) -> str:
     writer = csv.DictWriter(text, ordered, lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        writer.writerow({name: "" if _empty(value) else value for name, value in row.items()})
+        written = {k: v for k, v in row.items() if not isinstance(v, float) or math.isfinite(v)}
+        writer.writerow(written)
     return text.getvalue()
-
-
-def _empty(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and not math.isfinite(value))

@@ -103,15 +103,6 @@ def times(count: int) -> str:
     return {1: "once", 2: "twice"}.get(count, f"{count:,} times")
 
 
-def size(count: float) -> str:
-    """Write a number of bytes."""
-    for unit in ("bytes", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} GB"
-
-
 def duration(seconds: float | None) -> str:
     """Write seconds as a person would: 0.8 s, 42 s, 3 min 05 s, 2 h 10 min."""
     if not usable(seconds):
@@ -221,7 +212,7 @@ def reason(record: TrialRecord) -> str:
     return f"{record.failure.kind.value.replace('_', ' ')}: {one_line(record.failure.message)}"
 
 
-def sparkline(values: Sequence[float], width: int = 16) -> str:
+def sparkline(values: Sequence[float], width: int) -> str:
     """Draw the last values as block characters; what is not finite is left blank."""
     recent = list(values)[-width:]
     finite = [value for value in recent if math.isfinite(value)]

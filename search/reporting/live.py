@@ -18,33 +18,9 @@ from rich.text import Text
 
 from search.config import direction
 from search.records import Bracket, TrialStatus
-from search.reporting.format import (
-    clock,
-    duration,
-    fitting,
-    metric,
-    one_line,
-    plural,
-    sparkline,
-    stopwatch,
-    training,
-    whole,
-)
+from search.reporting import format, tables
 from search.reporting.progress import STAGE_WORDS, Retraining, RunProgress, Worker
-from search.reporting.tables import (
-    BAD,
-    BASELINE,
-    DIM,
-    GOOD,
-    HEAD,
-    RUNNING,
-    best_row,
-    best_table,
-    bracket_name,
-    line,
-    live_table,
-    tried,
-)
+from search.reporting.tables import BAD, BASELINE, DIM, GOOD, HEAD, RUNNING, line, live_table
 
 HEADER_LINES = 3
 SHOWN_BEST, SHOWN_BRACKETS, SHOWN_WORKERS, SHOWN_PROBLEMS = 6, 5, 8, 3
@@ -102,14 +78,14 @@ class LiveView:
     def _header(self, width: int) -> Iterator[RenderableType]:
         """Yield what runs, the progress bar, and the times."""
         progress, plan = self.progress, self.progress.plan
-        workers = plural(plan.workers, "worker") if plan and plan.workers > 1 else ""
+        workers = format.plural(plan.workers, "worker") if plan and plan.workers > 1 else ""
         tuner = plan.tuner if plan else ""
         objective = self._objective() if progress.objective else ""
         words = [self.name, tuner, objective, self.data, workers, progress.device]
         text = " · ".join(word for word in words if word)
         # Of "CPU, 2 cores (tensorflow)" the backend is what is missed least.
         yield line(text if len(text) <= width else text.partition(" (")[0], style=HEAD)
-        elapsed = f"{clock(progress.elapsed(self.now))} elapsed"
+        elapsed = f"{format.clock(progress.elapsed(self.now))} elapsed"
         if progress.stage in STAGE_WORDS:
             parts = (STAGE_WORDS[progress.stage], self.note, elapsed)
             yield line(" · ".join(part for part in parts if part))
@@ -125,14 +101,15 @@ class LiveView:
             f"{doing} {done / total:.0%}",
         )
         yield bar
-        times = [(0, f"{whole(done)}/{whole(done + left)} epochs"), (0, self.note), (2, elapsed)]
+        epochs = f"{format.whole(done)}/{format.whole(done + left)} epochs"
+        times = [(0, epochs), (0, self.note), (2, elapsed)]
         if not progress.search_ended and progress.pace is not None:
-            times.insert(2, (4, f"{duration(progress.pace[0])} each"))
-        times.append((1, f"{clock(progress.seconds_left(self.now))} left"))
+            times.insert(2, (4, f"{format.duration(progress.pace[0])} each"))
+        times.append((1, f"{format.clock(progress.seconds_left(self.now))} left"))
         then = progress.retraining_seconds()
         if then and not progress.search_ended:
-            times.append((3, f"then {clock(then)} retraining"))
-        yield line(fitting([part for part in times if part[1]], width))
+            times.append((3, f"then {format.clock(then)} retraining"))
+        yield line(format.fitting([part for part in times if part[1]], width))
 
     def _objective(self) -> str:
         """Return the objective with the direction in which it gets better."""
@@ -164,7 +141,7 @@ class LiveView:
                 # Of one width whatever is being trained: the columns beside it stand still.
                 width = 2 * len(str(rung.count)) + 3
                 cells[rung.epochs] = Text(f"{text:<{width}}", style=style)
-            name = bracket_name(bracket, rounds=rounds)
+            name = tables.bracket_name(bracket, rounds=rounds)
             table.add_row(name, *(cells.get(epochs, Text("")) for epochs in steps))
         return table
 
@@ -212,9 +189,10 @@ class LiveView:
         begun = progress.begun.get(record.trial_id)
         if width >= NARROW and begun is not None:
             # Of one width however long it takes, so that the columns beside it stand still.
-            epoch.append(f" {stopwatch(self.now - begun):<{EPOCH_WIDTH - len(epoch)}}", style=DIM)
+            passed = format.stopwatch(self.now - begun)
+            epoch.append(f" {passed:<{EPOCH_WIDTH - len(epoch)}}", style=DIM)
         scores = _scores(progress.scores(record), width)
-        return [Text(record.trial_id), epoch, scores, tried(record, progress.baseline)]
+        return [Text(record.trial_id), epoch, scores, tables.tried(record, progress.baseline)]
 
     def _best(self, rows: int) -> RenderableType:
         """Return the best configurations by epochs trained, and the baseline."""
@@ -223,17 +201,14 @@ class LiveView:
         baseline = next((record for record in top if record.configuration == 0), None)
         if baseline is not None and baseline not in shown:
             shown[-1] = baseline
-        table = best_table(self.progress.objective)
-        for record in shown:
-            best_row(table, record, self.progress.baseline)
-        return table
+        return tables.best_table(shown, self.progress.objective, self.progress.baseline)
 
     def _retrained(self, width: int, rows: int) -> RenderableType:
         """Return one line per retraining, the latest ones."""
         table = live_table("retraining", "epoch", self.progress.objective, "time left")
         for run in list(self.progress.retraining.values())[-(rows - 1) :]:
             style = BAD if run.failed else GOOD if run.ended else RUNNING
-            name = Text(training(run.role, run.seed), style=style)
+            name = Text(format.training(run.role, run.seed), style=style)
             table.add_row(
                 name, f"{run.epoch}/{run.epochs}", _scores(run.scores, width), _time_left(run)
             )
@@ -247,19 +222,17 @@ class LiveView:
         problems, dead = self.progress.problems, self._dead()
         lines = []
         if dead:
-            lines.append(line(f"{plural(dead, 'trial')} learned nothing", style=BASELINE))
+            lines.append(line(f"{format.plural(dead, 'trial')} learned nothing", style=BASELINE))
         shown = problems[-(rows - len(lines)) :] if rows > len(lines) else []
-        lines += [line(one_line(text), style=BAD) for text in shown]
+        lines += [line(format.one_line(text), style=BAD) for text in shown]
         if len(shown) < len(problems):
-            lines[-1] = line(f"{plural(len(problems), 'problem')}, last: {problems[-1]}", style=BAD)
+            count = format.plural(len(problems), "problem")
+            lines[-1] = line(f"{count}, last: {problems[-1]}", style=BAD)
         return Group(*lines)
 
 
 def allot(sections: list[Section], space: int | None) -> tuple[list[int], bool]:
-    """Return the lines of each section, and whether empty lines fit between them.
-
-    Of so much space; None gives as many as are wanted.
-    """
+    """Return the lines of each section, None: as many as wanted, and whether gaps fit between."""
     given = [section.wanted for section in sections]
     gaps = sum(1 for count in given if count)
     if space is None or sum(given) + gaps <= space:
@@ -275,11 +248,11 @@ def allot(sections: list[Section], space: int | None) -> tuple[list[int], bool]:
 def _scores(scores: list[float], width: int) -> Text:
     """Return a curve of the objective and its last value, of one width for any number of epochs."""
     sparks = 8 if width < NARROW else 12 if width < WIDE else 24
-    text = Text(f"{sparkline(scores, sparks):<{sparks}}", style=RUNNING)
-    return text.append(f" {metric(scores[-1]) if scores else '':<5}", style="default")
+    text = Text(f"{format.sparkline(scores, sparks):<{sparks}}", style=RUNNING)
+    return text.append(f" {format.metric(scores[-1]) if scores else '':<5}", style="default")
 
 
 def _time_left(run: Retraining) -> str:
     if run.ended:
         return "failed" if run.failed else "done"
-    return clock(sum(run.seconds) / run.epoch * run.left) if run.epoch else ""
+    return format.clock(sum(run.seconds) / run.epoch * run.left) if run.epoch else ""

@@ -1,8 +1,6 @@
-"""What reports say in words: the verdict, the method, the limits; pure.
+"""The verdict in words; pure. Other words of reports are in `templates/sentences.j2`.
 
 Better or worse is said where every 95% interval lies on that side of 0, see `scoring.bootstrap`.
-Names of classes come from the data. What is known of the chest X-ray data set alone is said only of
-data with its class names.
 """
 
 from __future__ import annotations
@@ -11,44 +9,12 @@ import math
 import statistics
 from typing import NamedTuple
 
-from search.config import RunConfig, SplitKind
-from search.records import (
-    Comparison,
-    DatasetReport,
-    Estimate,
-    Evaluation,
-    PlanRecord,
-    Scored,
-    TrialRecord,
-    TrialStatus,
-    Values,
-)
-from search.reporting.format import (
-    differing,
-    interval,
-    metric,
-    metric_name,
-    plural,
-    signed,
-    times,
-    usable,
-    whole,
-)
+from search.records import Comparison, Estimate, Evaluation, Scored, Values
+from search.reporting.format import differing, interval, metric, metric_name, plural, signed, usable
 from search.scoring.bootstrap import judge
 
 HEADLINES = ("auc", "accuracy", "recall", "specificity")
 """Metrics of the tiles and of the end of a run."""
-
-CHEST_X_RAYS = ("NORMAL", "PNEUMONIA")
-"""Class names of the data set whose story is known."""
-
-RESEARCH_ONLY = "For research and teaching. Not for diagnosis or any other use on patients."
-
-CITATION = (
-    "Kermany DS, Goldbaum M, Cai W, et al. Identifying medical diagnoses and treatable diseases by "
-    "image-based deep learning. Cell 2018;172:1122–1131. Data: Mendeley Data, "
-    "doi:10.17632/rscbjbr9sj, CC BY 4.0."
-)
 
 
 class Headline(NamedTuple):
@@ -148,165 +114,6 @@ def seeds_sentence(comparison: Comparison) -> str:
     return f"Means of {count} seeds, retrained the same way; 95% intervals {wide}."
 
 
-def remarks(comparison: Comparison) -> list[str]:
-    """Return what belongs to the verdict: seeds, what changed, thresholds, McNemar's test."""
-    winner, baseline = comparison.winner, comparison.baseline
-    found = [seeds_sentence(comparison)]
-    for title, side in (("winner", winner), ("baseline", baseline)):
-        threshold = side.exported.threshold
-        found.append(
-            f"Decision threshold of the {title}: {metric(threshold.value)}, by the rule "
-            f"{threshold.rule} on {threshold.chosen_on}, reached there at "
-            f"{metric(threshold.reached)}."
-        )
-    test = comparison.mcnemar.get("at_half")
-    if test is not None:
-        p = "p < 0.001" if test.p_value < 0.001 else f"p = {test.p_value:.3f}"
-        found.append(
-            f"McNemar's test of the decisions at 0.5: {p} ({test.only_winner_right} images only "
-            f"the winner gets right, {test.only_baseline_right} only the baseline)."
-        )
-    count = comparison.times_evaluated
-    if winner.test:
-        networks = plural(comparison.test_evaluations, "network")
-        found.append(f"The test set was evaluated {times(count)}, on {networks}; it chose nothing.")
-    return found
-
-
 def changed(comparison: Comparison) -> Values:
     """Return what the winner changes of the baseline."""
     return differing(comparison.winner.values, comparison.baseline.values)
-
-
-def method(
-    config: RunConfig,
-    dataset: DatasetReport,
-    plan: PlanRecord | None,
-    comparison: Comparison | None,
-) -> list[tuple[str, str]]:
-    """Return (what, how) of the method, in the order things are done."""
-    kinds = ", ".join(name.replace("_", " ") for name in dataset.views["kinds"])
-    side = f"{config.image_size} × {config.image_size}"
-    if config.refit != config:
-        side += f", for the retraining {config.refit.image_size} × {config.refit.image_size}"
-    share = f"{dataset.val_fraction:.0%} of train + validation"
-    partitions = {
-        SplitKind.PATIENT.value: f"validation is {share}, drawn by patient, stratified by class"
-        if dataset.patients_known
-        else f"validation is {share}, drawn by image: the patients are unknown",
-        SplitKind.NOTEBOOK.value: f"validation is {share}, drawn by file as the notebook did: "
-        "patients may be on both sides",
-    }
-    planned = ""
-    if plan is not None:
-        configurations = plural(plan.configurations, "configuration")
-        planned = f", {configurations} and {plural(plan.epochs, 'epoch')} planned"
-    rows = [
-        (
-            "preprocessing",
-            f"8-bit, resized to {side} with antialiasing, aspect ratio not kept; rescaling is part "
-            "of the network, augmentation is active in training only",
-        ),
-        ("partitions", partitions.get(dataset.split, "validation is the data's own folder")),
-        (
-            "perturbed validation images",
-            f"{whole(dataset.view_count)} fixed, seeded copies ({kinds}), scored every epoch",
-        ),
-        ("baseline", "the notebook's network, retrained the same way"),
-        (
-            "search",
-            f"{config.tuner.value}{planned}; ranked by {config.objective} on validation at equal "
-            "numbers of epochs; trial 0 is the baseline; networks are trained from scratch",
-        ),
-        (
-            "retraining",
-            f"the best {plural(config.top, 'configuration')} and the baseline, at most "
-            f"{plural(config.refit_epochs, 'epoch')} and {plural(config.refit_seeds, 'seed')} "
-            f"each, class weights in the loss; epoch and winner are chosen by {config.choice} on "
-            "validation",
-        ),
-        ("threshold", f"by the rule {config.threshold_rule}, on perturbed validation images"),
-        (
-            "uncertainty",
-            "95% intervals of a bootstrap over patients (1,000 resamples), paired for differences; "
-            "over seeds by Student's t; McNemar's exact test",
-        ),
-    ]
-    if comparison is not None:
-        evaluated = f"evaluated {times(comparison.times_evaluated)}, after every choice was made"
-        rows.append(("test set", evaluated if comparison.winner.test else "there is none"))
-    return rows
-
-
-def limits(
-    dataset: DatasetReport, trials: tuple[TrialRecord, ...], comparison: Comparison | None
-) -> list[str]:
-    """Return what a reader must keep in mind, the gravest first."""
-    negative, positive = dataset.classes
-    found = list(dataset.alarms)
-    if dataset.source.synthetic:
-        found.insert(0, "The images are synthetic: no number here says anything about patients.")
-    if comparison is None:
-        found.append("The run is unfinished: nothing was evaluated on the test set.")
-    elif not comparison.winner.test:
-        found.append("There was no test set: validation also chose the winner, and is too good.")
-    else:
-        network = comparison.winner.exported
-        recall = value(network, "recall").value
-        found.append(
-            f"The threshold reached {network.threshold.rule} at "
-            f"{metric(network.threshold.reached)} on perturbed validation images and gives a "
-            f"sensitivity of {metric(recall)} on the test set: it is not a promise on other images."
-        )
-        counts = dataset.counts.get("test", {})
-        found.append(
-            f"The test set has {counts.get(positive, 0):,} {positive} and "
-            f"{counts.get(negative, 0):,} {negative} images; accuracy and precision depend on "
-            "that share."
-        )
-    if not dataset.source.synthetic:
-        found.append("No external test: expect less on images of other devices and places.")
-    if not dataset.patients_known:
-        found.append(
-            "Patients are unknown: images of one patient may be in training and in test, and "
-            "intervals, which take images as independent, may be too narrow."
-        )
-    if sharing := dataset.val_sharing_patients:
-        found.append(f"{sharing:,} validation images share a patient with training images.")
-    if is_chest_x_rays(dataset):
-        found.append(
-            "Children of one to five years at one hospital; age, sex and device are not published "
-            "with the images. That test images are framed differently was learned from them."
-        )
-    failed = sum(record.status is TrialStatus.FAILED for record in trials)
-    dead = sum(record.status is TrialStatus.LEARNED_NOTHING for record in trials)
-    words = ((failed, "failed"), (dead, "learned nothing"))
-    out = " and ".join(f"{count:,} {word}" for count, word in words if count)
-    if out:
-        found.append(f"Of {plural(len(trials), 'trial')}, {out}: they chose nothing.")
-    found.append(
-        "Intervals speak of which patients were drawn and of training seeds, not of images from "
-        "elsewhere or of wrong labels."
-    )
-    return found
-
-
-def is_chest_x_rays(dataset: DatasetReport) -> bool:
-    """Return whether the data look like the chest X-ray data set."""
-    return dataset.classes == CHEST_X_RAYS and not dataset.source.synthetic
-
-
-def provenance(dataset: DatasetReport) -> str:
-    """Say where the images came from, as far as it is known."""
-    if dataset.source.synthetic:
-        return (
-            "The images are drawn by this software. There are no patients and no disease in them."
-        )
-    if not is_chest_x_rays(dataset):
-        return "The labels are the folders' names; who gave them is not known to this software."
-    known = "" if dataset.source.kind == "kaggle" else "If these are the images of that name: "
-    return (
-        f"{known}“Chest X-Ray Images (Pneumonia)”, from children of one to five years at the "
-        "Guangzhou Women and Children's Medical Center, published de-identified under CC BY 4.0. "
-        "Two physicians graded each image, a third checked the evaluation set."
-    )

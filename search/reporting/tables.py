@@ -5,7 +5,7 @@ Every table fits 80 columns. Text from outside goes into `Text`, never into mark
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
 from rich import box
@@ -24,24 +24,10 @@ from search.records import (
     TrialStatus,
     Values,
 )
-from search.reporting.format import (
-    MISSING,
-    baseline_values,
-    compact,
-    described,
-    duration,
-    interval,
-    metric,
-    one_line,
-    plural,
-    reason,
-    signed,
-    thousands,
-    whole,
-)
+from search.reporting import format
 from search.reporting.progress import ordered
 from search.reporting.sentences import changed, headlines, seeds_sentence, verdict
-from search.scoring.effects import QUESTIONS, AblationReport, sentences
+from search.scoring.effects import QUESTIONS, AblationReport, Effect, sentences
 
 GOOD, BAD, DIM, HEAD, BASELINE, RUNNING = "green", "red", "dim", "bold", "yellow", "cyan"
 OUTCOME_STYLES = {"better": GOOD, "worse": BAD}
@@ -51,12 +37,16 @@ SHOWN_BRACKETS = 5
 ABLATION_COLUMNS = ("from", "change", "objective, validation (95%)", "AUC, test (95%)")
 
 
-def simple_table(*columns: str, numbers: int = 0) -> Table:
-    """Return an empty table in the house style; the last columns, so many, align right."""
+def simple_table(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: int = 0
+) -> Table:
+    """Return a table in the house style; the last columns, so many, align right."""
     table = Table(box=None, header_style=DIM, pad_edge=False, padding=(0, 2, 0, 0))
     for place, name in enumerate(columns):
         right = place >= len(columns) - numbers
         table.add_column(Text(name), justify="right" if right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
     return table
 
 
@@ -76,13 +66,12 @@ def line(text: str, *, style: str = "") -> Text:
 
 def data_view(report: DatasetReport) -> RenderableType:
     """Return the data in six lines, and the alarms, which must not be missed."""
-    table = simple_table("split", *report.classes, "images", "patients", numbers=4)
-    for row in split_rows(report):
-        table.add_row(*row)
+    columns = ("split", *report.classes, "images", "patients")
+    table = simple_table(columns, split_rows(report), numbers=4)
     weights = ", ".join(f"{name} {weight:.3g}" for name, weight in report.class_weights.items())
     how = f"split by {report.split}, seed {report.seed}; class weights {weights}"
     out = sum(one.files for one in report.source.left_out) + len(report.rejected)
-    left_out = f"; {plural(out, 'file')} left out" if out else ""
+    left_out = f"; {format.plural(out, 'file')} left out" if out else ""
     source = f"{report.source.root} ({report.source.origin}), {report.image_size} px{left_out}"
     marks = [Text(f"! {alarm}", style=BASELINE) for alarm in report.alarms]
     return Group(line(source), table, line(how, style=DIM), *marks)
@@ -93,9 +82,9 @@ def split_rows(report: DatasetReport) -> list[tuple[str, ...]]:
     return [
         (
             title,
-            *(whole(report.counts[split][name]) for name in report.classes),
-            whole(sum(report.counts[split].values())),
-            whole(report.patients[split]["total"]) if report.patients_known else "unknown",
+            *(format.whole(report.counts[split][name]) for name in report.classes),
+            format.whole(sum(report.counts[split].values())),
+            format.whole(report.patients[split]["total"]) if report.patients_known else "unknown",
         )
         for split, title in SPLIT_TITLES.items()
         if split in report.counts
@@ -105,25 +94,24 @@ def split_rows(report: DatasetReport) -> list[tuple[str, ...]]:
 def plan_view(plan: PlanRecord) -> RenderableType:
     """Return the plan in eight lines: the totals, the brackets, the first note."""
     rows = bracket_rows(plan)
-    table = simple_table("bracket", "configurations × epochs", "trials", "epochs", numbers=2)
-    shown = rows if len(rows) <= SHOWN_BRACKETS else rows[: SHOWN_BRACKETS - 1]
-    for row in shown:
-        table.add_row(*row)
-    if len(shown) < len(rows):
-        table.add_row("…", f"and {plural(len(rows) - len(shown), 'bracket')} more")
+    if len(rows) > SHOWN_BRACKETS:
+        more = format.plural(len(rows) - SHOWN_BRACKETS + 1, "bracket")
+        rows = [*rows[: SHOWN_BRACKETS - 1], ("…", f"and {more} more", "", "")]
+    columns = ("bracket", "configurations × epochs", "trials", "epochs")
+    table = simple_table(columns, rows, numbers=2)
     notes = [line(note, style=DIM) for note in plan.notes[:1]]
     return Group(Text(plan_sentence(plan)), table, *notes)
 
 
-def bracket_rows(plan: PlanRecord) -> list[tuple[str, str, str, str]]:
+def bracket_rows(plan: PlanRecord) -> list[tuple[str, ...]]:
     """Return (bracket, rungs, trials, epochs trained); rungs read "27 × 1 → 9 × 3"."""
     rounds = len({bracket.iteration for bracket in plan.brackets}) > 1
     return [
         (
             bracket_name(bracket, rounds=rounds),
             " → ".join(f"{rung.count} × {rung.epochs}" for rung in bracket.rungs),
-            whole(sum(rung.count for rung in bracket.rungs)),
-            whole(sum(rung.trained for rung in bracket.rungs)),
+            format.whole(sum(rung.count for rung in bracket.rungs)),
+            format.whole(sum(rung.trained for rung in bracket.rungs)),
         )
         for bracket in plan.brackets
     ]
@@ -137,15 +125,15 @@ def bracket_name(bracket: Bracket, *, rounds: bool) -> str:
 def plan_sentence(plan: PlanRecord) -> str:
     """Return the plan's totals and estimated time as one sentence."""
     text = (
-        f"{plan.tuner}: {plural(plan.configurations, 'configuration')}, "
-        f"{plural(plan.trials, 'trial')}, {plural(plan.epochs, 'epoch')}"
+        f"{plan.tuner}: {format.plural(plan.configurations, 'configuration')}, "
+        f"{format.plural(plan.trials, 'trial')}, {format.plural(plan.epochs, 'epoch')}"
     )
     if plan.workers > 1:
         text += f", {plan.workers} workers"
     if plan.estimated_seconds is not None:
-        text += f"; about {duration(plan.estimated_seconds)}"
+        text += f"; about {format.duration(plan.estimated_seconds)}"
         if plan.after_seconds:
-            text += f", then {duration(plan.after_seconds)} to retrain, evaluate and report"
+            text += f", then {format.duration(plan.after_seconds)} to retrain, evaluate and report"
     return f"{text}."
 
 
@@ -153,37 +141,35 @@ def trials_view(records: Sequence[TrialRecord], objective: str) -> RenderableTyp
     """Return the best trials grouped by epochs trained, with what each configuration changes."""
     if not records:
         return Text("no trials yet", style=DIM)
-    baseline = baseline_values(records)
-    table = best_table(objective)
+    baseline = format.baseline_values(records)
+    shown = []
     kept = [r for r in ordered(records, objective) if r.status is TrialStatus.COMPLETED]
     for _, group in groupby(kept, key=lambda record: record.epochs):
-        for i, record in enumerate(group):
-            if i < SHOWN_TRIALS or record.configuration == 0:
-                best_row(table, record, baseline)
-    return Group(table, *status_lines(records))
+        alike = enumerate(group)
+        shown += [r for i, r in alike if i < SHOWN_TRIALS or r.configuration == 0]
+    return Group(best_table(shown, objective, baseline), *status_lines(records))
 
 
-def best_table(objective: str) -> Table:
-    """Return the empty table of the best configurations."""
-    return live_table("epochs", "trial", objective, "val AUC", "params", "differs from baseline")
-
-
-def best_row(table: Table, record: TrialRecord, baseline: Values) -> None:
-    """Add a configuration to the table of the best."""
-    table.add_row(
-        str(record.epochs),
-        record.trial_id,
-        Text(metric(record.score), style=HEAD),
-        metric(record.metrics.get("val_auc")),
-        thousands(record.parameters) if record.parameters else MISSING,
-        tried(record, baseline),
-    )
+def best_table(records: Iterable[TrialRecord], objective: str, baseline: Values) -> Table:
+    """Return the table of the best configurations."""
+    heads = ("epochs", "trial", objective, "val AUC", "params", "differs from baseline")
+    table = live_table(*heads)
+    for record in records:
+        table.add_row(
+            str(record.epochs),
+            record.trial_id,
+            Text(format.metric(record.score), style=HEAD),
+            format.metric(record.metrics.get("val_auc")),
+            format.thousands(record.parameters) if record.parameters else format.MISSING,
+            tried(record, baseline),
+        )
+    return table
 
 
 def tried(record: TrialRecord, baseline: Values) -> Text:
     """Return on one line what a trial tries."""
     style = BASELINE if record.configuration == 0 else ""
-    return line(described(record, baseline, short=True), style=style)
+    return line(format.described(record, baseline, short=True), style=style)
 
 
 def status_lines(records: Sequence[TrialRecord]) -> Iterator[Text]:
@@ -192,14 +178,14 @@ def status_lines(records: Sequence[TrialRecord]) -> Iterator[Text]:
     failed = [r for r in records if r.status is TrialStatus.FAILED]
     if dead:
         names = ", ".join(r.trial_id for r in dead[:8]) + (", …" if len(dead) > 8 else "")
-        yield line(f"{plural(len(dead), 'trial')} learned nothing: {names}", style=BASELINE)
+        yield line(f"{format.plural(len(dead), 'trial')} learned nothing: {names}", style=BASELINE)
     for record in failed[:SHOWN_FAILURES]:
-        yield line(f"trial {record.trial_id} failed, {reason(record)}", style=BAD)
+        yield line(f"trial {record.trial_id} failed, {format.reason(record)}", style=BAD)
     if len(failed) > SHOWN_FAILURES:
         yield line(f"{len(failed) - SHOWN_FAILURES} more failed, see trials.csv", style=BAD)
 
 
-def end_view(comparison: Comparison, *, width: int = 100) -> RenderableType:
+def end_view(comparison: Comparison, *, width: int) -> RenderableType:
     """Return the end of a run: one table, what the winner changes, one sentence."""
     different = changed(comparison)
     where = "test" if comparison.winner.test else "validation"
@@ -208,18 +194,18 @@ def end_view(comparison: Comparison, *, width: int = 100) -> RenderableType:
     for name in (where, *sides):
         table.add_column(Text(name), justify="left" if name == where else "right")
     for one in headlines(comparison):
-        cells = [Text(one.name), Text(metric(one.baseline))]
+        cells = [Text(one.name), Text(format.metric(one.baseline))]
         if different:
-            ranges = interval(one.difference, sign=True)
-            text = signed(one.difference.value) + (f" ({ranges})" if ranges else "")
-            cells.append(Text(metric(one.winner), style=HEAD))
+            ranges = format.interval(one.difference, sign=True)
+            text = format.signed(one.difference.value) + (f" ({ranges})" if ranges else "")
+            cells.append(Text(format.metric(one.winner), style=HEAD))
             cells.append(Text(text, style=OUTCOME_STYLES.get(one.outcome, "")))
         table.add_row(*cells)
     parts: list[RenderableType] = [table, Text(verdict(comparison), style=HEAD)]
     parts.append(line(seeds_sentence(comparison), style=DIM))
     if different:
-        words = compact(different, short=width < 100)
-        parts.append(Text(one_line(f"The winner changes: {words}", 2 * width), style=DIM))
+        words = format.compact(different, short=width < 100)
+        parts.append(Text(format.one_line(f"The winner changes: {words}", 2 * width), style=DIM))
     return Group(*parts)
 
 
@@ -227,9 +213,7 @@ def ablation_view(report: AblationReport) -> RenderableType:
     """Return a table for each question of an ablation: every change with its effects."""
     parts: list[RenderableType] = []
     for question, sentence, rows in ablation_rows(report):
-        table = simple_table(*ABLATION_COLUMNS)
-        for row in rows:
-            table.add_row(*map(Text, row))
+        table = simple_table(ABLATION_COLUMNS, rows)
         parts += [Text(question, style=HEAD), Text(sentence), table, Text("")]
     parts += [Text(note, style=DIM) for note in report.notes]
     return Group(*parts)
@@ -239,19 +223,19 @@ def ablation_rows(report: AblationReport) -> list[tuple[str, str, list[tuple[str
     """Return (question, what was found in words, rows under `ABLATION_COLUMNS`) of an ablation."""
     found = []
     for name, sentence in sentences(report).items():
-        rows: list[tuple[str, ...]] = []
-        for item in report.effects:
-            if item.change.question != name:
-                continue
-            change = f"{item.change.factor} {item.change.before} → {item.change.after}"
-            if item.validation is None:
-                rows.append((item.base, change, f"not trained: {one_line(item.failure)}", ""))
-                continue
-            on_test = _effect(item.test["auc"].over_patients) if item.test else MISSING
-            rows.append((item.base, change, _effect(item.validation), on_test))
-        found.append((QUESTIONS[name], sentence, rows))
+        effects = [item for item in report.effects if item.change.question == name]
+        found.append((QUESTIONS[name], sentence, list(map(_ablation_row, effects))))
     return found
 
 
+def _ablation_row(item: Effect) -> tuple[str, ...]:
+    change = f"{item.change.factor} {item.change.before} → {item.change.after}"
+    if item.validation is None:
+        return item.base, change, f"not trained: {format.one_line(item.failure)}", ""
+    on_test = _effect(item.test["auc"].over_patients) if item.test else format.MISSING
+    return item.base, change, _effect(item.validation), on_test
+
+
 def _effect(estimate: Estimate) -> str:
-    return f"{signed(estimate.value)} ({interval(estimate, sign=True) or 'no interval'})"
+    ranges = format.interval(estimate, sign=True) or "no interval"
+    return f"{format.signed(estimate.value)} ({ranges})"

@@ -31,7 +31,7 @@ class TensorBoardLog:
 
     def __init__(
         self,
-        folder: Path,  # emptied if it is there
+        folder: Path,  # emptied at the first event
         *,
         space: Sequence[dict[str, Any]],  # hyperparameters that vary, see `tuning.space.ranges`
         objective: str,
@@ -45,7 +45,6 @@ class TensorBoardLog:
         self._files: dict[str, Path] = {}
         self._tried: dict[str, Any] = {}
         self._usable = True
-        self._attempt(lambda: shutil.rmtree(folder) if folder.exists() else None)
 
     def replay(self, events: Iterable[Event]) -> None:
         """Write what earlier processes of the run journaled."""
@@ -54,13 +53,10 @@ class TensorBoardLog:
 
     def listen(self, event: Event) -> None:
         """Write one journal event; never raises, a log must not end a search."""
-        self._attempt(lambda: self._listen(event))
-
-    def _attempt(self, step: Callable[[], Any]) -> None:
         if not self._usable:
             return
         try:
-            step()
+            self._listen(event)
         except (OSError, KeyError, TypeError, ValueError) as problem:
             self._usable = False
             self._warn(f"--tensorboard: {self.folder} cannot be written any more ({problem!r})")
@@ -68,6 +64,8 @@ class TensorBoardLog:
     def _listen(self, event: Event) -> None:
         kind, time = event["event"], float(event["time"])
         if not self._files:
+            if self.folder.exists():
+                shutil.rmtree(self.folder)
             self._describe(time)
         if kind in (EventKind.TRIAL_CREATED, EventKind.REFIT_STARTED):
             self._begin(_name(event), event["values"], time)
@@ -85,26 +83,21 @@ class TensorBoardLog:
 
     def _describe(self, time: float) -> None:
         """Declare hyperparameters and metrics, once, above all runs."""
-        from tensorboard.plugins.hparams.summary_v2 import (
-            Discrete,
-            HParam,
-            IntInterval,
-            Metric,
-            RealInterval,
-            hparams_config_pb,
-        )
+        from tensorboard.plugins.hparams import summary_v2 as hparams
 
         def domain(described: dict[str, Any]) -> Any:
             if "values" in described:
-                return Discrete(described["values"])
+                return hparams.Discrete(described["values"])
             low, high = described["low"], described["high"]
             whole = isinstance(low, int) and isinstance(high, int)
-            return IntInterval(low, high) if whole else RealInterval(float(low), float(high))
+            if whole:
+                return hparams.IntInterval(low, high)
+            return hparams.RealInterval(float(low), float(high))
 
         shown = dict.fromkeys((SCORE, self._objective, *SHOWN))
-        found = hparams_config_pb(
-            hparams=[HParam(item["name"], domain(item)) for item in self._space],
-            metrics=[Metric(tag) for tag in shown],
+        found = hparams.hparams_config_pb(
+            hparams=[hparams.HParam(item["name"], domain(item)) for item in self._space],
+            metrics=[hparams.Metric(tag) for tag in shown],
             time_created_secs=time,
         )
         self._write("", found, time)

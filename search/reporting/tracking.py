@@ -16,7 +16,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from search.config import OPTIONS, RunConfig
 from search.errors import ConfigurationError
@@ -43,51 +43,36 @@ SEARCH = ""
 """The name of the whole search among the runs of a tracker."""
 
 
-class Service(Protocol):
-    """What is needed of a tracker. Runs are known by the ids that it gave."""
-
-    def begin(self, name: str, values: dict[str, Any], *, above: str | None, known: str) -> str:
-        """Begin a run below another one, or go on with that of the id `known`; return its id."""
-
-    def log(self, run: str, metrics: Metrics, *, step: int, time: float) -> None:
-        """Log numbers of one epoch; time is Unix seconds."""
-
-    def send(self, run: str, root: Path, files: Sequence[Path]) -> None:
-        """Send files that lie below a folder."""
-
-    def end(self, run: str, *, ok: bool) -> None:
-        """End a run."""
-
-
 class _MLflow:
-    """Runs of MLflow, those of trials nested below that of the search."""
+    """Runs of MLflow, known by its ids; those of trials are nested below that of the search."""
 
     def __init__(self, group: str) -> None:
         # It otherwise prints how it makes a data base, in the middle of the live view.
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-        from mlflow import MlflowClient
+        import mlflow
 
-        self._client = MlflowClient()
+        self._entities = mlflow.entities
+        self._client = mlflow.MlflowClient()
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
         known = self._client.get_experiment_by_name(name)
         self._experiment = known.experiment_id if known else self._client.create_experiment(name)
 
     def begin(self, name: str, values: dict[str, Any], *, above: str | None, known: str) -> str:
-        from mlflow.entities import Param
-
+        """Begin a run below another one, or go on with that of the id `known`; return its id."""
         if known:
             self._client.update_run(known, status="RUNNING")
             return known
         tags = {"mlflow.parentRunId": above} if above else {}
         run: str = self._client.create_run(self._experiment, run_name=name, tags=tags).info.run_id
-        self._client.log_batch(run, params=[Param(k, str(v)[:500]) for k, v in values.items()])
+        params = [self._entities.Param(k, str(v)[:500]) for k, v in values.items()]
+        self._client.log_batch(run, params=params)
         return run
 
     def log(self, run: str, metrics: Metrics, *, step: int, time: float) -> None:
-        from mlflow.entities import Metric
-
+        """Log numbers of one epoch; time is Unix seconds."""
         at = int(time * 1000)
-        self._client.log_batch(run, metrics=[Metric(k, v, at, step) for k, v in metrics.items()])
+        found = [self._entities.Metric(k, v, at, step) for k, v in metrics.items()]
+        self._client.log_batch(run, metrics=found)
 
     def send(self, run: str, root: Path, files: Sequence[Path]) -> None:
         for file in files:
@@ -142,6 +127,7 @@ class _WandB:
         self._runs.pop(run).finish(exit_code=int(not ok))
 
 
+Service = _MLflow | _WandB
 SERVICES: dict[str, Callable[[str], Service]] = {"mlflow": _MLflow, "wandb": _WandB}
 
 
@@ -252,14 +238,12 @@ class Tracker:
             self._service = SERVICES[self._config.tracker](self._directory.name)
         runs = self._state["runs"]
         if name not in self._open:
-            above = None if name == SEARCH else self._begin(SEARCH, self._options())[1]
+            options = {k: getattr(self._config, k) for k in OPTIONS if k not in UNSENT}
+            above = None if name == SEARCH else self._begin(SEARCH, to_json(options))[1]
             shown, known = name or self._directory.name, runs.get(name, "")
             runs[name] = self._service.begin(shown, values, above=above, known=known)
             self._open.add(name)
         return self._service, runs[name]
-
-    def _options(self) -> dict[str, Any]:
-        return to_json({k: getattr(self._config, k) for k in OPTIONS if k not in UNSENT})
 
     def _log(self, name: str, metrics: dict[str, Any], *, step: int, time: float) -> None:
         service, run = self._begin(name, {})

@@ -12,8 +12,8 @@ import rich.console
 
 from search.records import SYNTHETIC_NOTICE, TrialStatus
 from search.reporting import console as module
-from search.reporting.console import Console, LastingFile, standing
-from search.reporting.live import LiveView, Section, allot
+from search.reporting.console import Console, standing
+from search.reporting.live import LiveView
 from search.reporting.progress import RunProgress
 
 
@@ -44,7 +44,7 @@ def halfway(events, share=0.5):
 def test_the_data_take_six_lines_and_the_plan_eight(made):
     quiet = dataclasses.replace(made.dataset, alarms=())
     assert printed(lambda c: c.show_data(quiet)).count("\n") <= 6
-    assert printed(lambda c: c.show_plan(made.plan)).count("\n") <= 8
+    assert printed(lambda c: c.show_plan(made.state.plan)).count("\n") <= 8
 
 
 def test_the_end_of_a_run_takes_25_lines_at_100_columns(made):
@@ -110,7 +110,7 @@ def test_quiet_leaves_notices_warnings_and_the_end(made):
     def act(console):
         console.notice(SYNTHETIC_NOTICE)
         console.info("unimportant")
-        console.show_plan(made.plan)
+        console.show_plan(made.state.plan)
         console.warn("look")
         console.show_end(made.comparison, made.directory.root)
 
@@ -141,10 +141,9 @@ class Full:
 
 def test_a_full_disk_or_a_closed_pipe_ends_the_printing_only():
     file = Full()
-    lasting = LastingFile(file)
-    assert lasting.write("é") == 1
-    lasting.flush()
-    lasting.write("more")
+    console = Console(live=False, file=file)
+    console.info("é")
+    console.info("more")
     assert file.tries == 1
 
 
@@ -181,15 +180,12 @@ def test_trials_that_learned_nothing_are_counted_on_the_screen_and_marked_in_the
     assert f"learned nothing: {dead.trial_id}" in table
 
 
-def test_rows_are_given_up_before_sections():
-    sections = [Section(wanted=n, least=2, draw=str) for n in (6, 9, 5)]
-    assert allot(sections, None) == ([6, 9, 5], True)
-    assert allot(sections, 40) == ([6, 9, 5], True)
-    counts, spaced = allot(sections, 10)
-    assert sum(counts) == 10
-    assert min(counts) >= 2
-    assert not spaced
-    assert allot(sections, 3)[0] == [2, 2, 2]
+@pytest.mark.parametrize("height", [9, 12, None])
+def test_rows_are_given_up_before_sections(events, height):
+    lines = screen(halfway(events, 0.55), width=100, height=height)
+    for heading in ("done + training / planned", "epoch ", "val AUC"):
+        assert any(heading in line for line in lines)
+    assert ("" in lines) == (height is None)  # the gaps go first
 
 
 def test_where_a_run_stands_is_one_line(events):

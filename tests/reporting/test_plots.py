@@ -6,7 +6,7 @@ import math
 from search.records import TrialStatus
 from search.reporting.documents import draw
 from search.reporting.plots import course, hyperparameters
-from search.reporting.plots.failures import misses, misses_sentence
+from search.reporting.plots.failures import misses
 from search.reporting.plots.style import page_data
 
 OBJECTIVE = "robust_loss"
@@ -112,8 +112,6 @@ def test_misses_are_the_wrong_decisions_the_most_confident_first(made):
     assert {miss.path for miss in found} == wrong
     distance = [abs(math.log(m.probability / (1 - m.probability))) for m in found]
     assert distance == sorted(distance, reverse=True)
-    text = misses_sentence(found, len(said.paths), ("benign", "malignant"))
-    assert f"{len(found)} of {len(said.paths)}" in text
 
 
 def test_every_chart_is_data_for_the_page_and_a_table(made):

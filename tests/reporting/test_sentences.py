@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 
 from search.records import Estimate, SeedDifference
-from search.reporting import sentences
-from search.reporting.sentences import headlines, limits, remarks, verdict
+from search.reporting.documents import markdown, page
+from search.reporting.sentences import headlines, verdict
 
 NOTHING = Estimate(value=0.0, low=-0.1, high=0.1)
 BETTER = Estimate(value=0.095, low=0.034, high=0.155)
@@ -60,7 +60,7 @@ def test_one_seed_is_said_to_be_noise(made):
         for scored in [getattr(made.comparison, side).test]
     }
     alone = dataclasses.replace(made.comparison, mean_difference={}, **one)
-    assert "one seed" in remarks(alone)[0]
+    assert "- Trained with one seed" in markdown(dataclasses.replace(made, comparison=alone))
 
 
 def test_class_names_come_from_the_data(made):
@@ -72,8 +72,17 @@ def test_class_names_come_from_the_data(made):
         alarms=(),
         patients_known=False,
     )
-    said = " ".join([*limits(other, made.trials, made.comparison), sentences.provenance(other)])
+    comparison = dataclasses.replace(made.comparison, classes=other.classes)
+    said = markdown(dataclasses.replace(made, dataset=other, comparison=comparison))
     assert "7 malignant" in said
     assert "Patients are unknown" in said
-    for word in ("children", "hospital", "pneumonia", "PNEUMONIA"):
+    for word in ("hildren", "hospital", "neumonia", "PNEUMONIA"):
         assert word not in said
+
+
+def test_every_metric_and_miss_of_the_run_is_on_its_page(made):
+    text = page(made)
+    network = made.comparison.winner.exported
+    assert f"{len(made.misses)} of {network.count} images are misjudged" in text
+    for key in ("average precision", "negative predictive value at 0.5", "McNemar"):
+        assert key in text

@@ -53,21 +53,17 @@ def history(
     panels = []
     for name, at in where.items():
         so_far = Series(
-            name="best so far",
-            x=tuple(at),
-            y=tuple(map(score, best)),
+            "best so far",
+            tuple(at),
+            tuple(map(score, best)),
             kind="steps",
             colour="best",
             labels=tuple(f"best: trial {r.trial_id}" for r in best),
         )
-        series = (trial_points("trials", "dim", records, at), so_far)
-        panels.append(Panel(x=name, y=objective, series=series))
-    return Chart(
-        name="history",
-        title="Optimization history",
-        note="Best so far: of the trials with the most epochs until then.",
-        panels=tuple(panels),
-    )
+        points = trial_points("trials", "dim", records, at)
+        panels.append(Panel(name, objective, (points, so_far)))
+    note = "Best so far: of the trials with the most epochs until then."
+    return Chart("history", "Optimization history", note, tuple(panels))
 
 
 def curves(trials: dict[str, TrialRecord], objective: str) -> dict[str, dict[str, Any]]:
@@ -95,31 +91,29 @@ def learning_curves(trials: dict[str, TrialRecord], objective: str) -> Chart | N
     data = curves(trials, objective)
     series = tuple(
         Series(
-            name=f"{r.trial_id}, baseline" if r.configuration == 0 else r.trial_id,
-            x=tuple(data[r.trial_id]["x"]),
-            y=tuple(math.nan if y is None else y for y in data[r.trial_id]["y"]),
+            f"{r.trial_id}, baseline" if r.configuration == 0 else r.trial_id,
+            tuple(data[r.trial_id]["x"]),
+            tuple(math.nan if y is None else y for y in data[r.trial_id]["y"]),
             colour="baseline" if r.configuration == 0 else "winner" if r is best[0] else "other",
             dashed=r.configuration == 0,
             ids=(r.trial_id,) * len(data[r.trial_id]["x"]),
         )
         for r in shown
     )
-    return Chart(
-        name="curves",
-        title="Learning curves",
-        note="The best configurations and the baseline. Click a trial in the table or a point "
-        "above to add its curve.",
-        panels=(Panel(x="epoch", y=objective, series=series),),
+    note = (
+        "The best configurations and the baseline. Click a trial in the table or a point above to "
+        "add its curve."
     )
+    return Chart("curves", "Learning curves", note, (Panel("epoch", objective, series),))
 
 
 def retraining(runs: Iterable[Retraining], objective: str) -> Chart | None:
     """Return the objective by epoch of every retraining."""
     series = tuple(
         Series(
-            name=training(run.role, run.seed),
-            x=tuple(range(1, run.epoch + 1)),
-            y=tuple(run.scores),
+            training(run.role, run.seed),
+            tuple(range(1, run.epoch + 1)),
+            tuple(run.scores),
             colour=run.role if run.role in ("winner", "baseline") else "finalist",
             dashed=run.role == "baseline",
         )
@@ -128,9 +122,5 @@ def retraining(runs: Iterable[Retraining], objective: str) -> Chart | None:
     )
     if not series:
         return None
-    return Chart(
-        name="retraining",
-        title="Retraining",
-        note="One line per seed.",
-        panels=(Panel(x="epoch", y=objective, series=series),),
-    )
+    panel = Panel("epoch", objective, series)
+    return Chart("retraining", "Retraining", "One line per seed.", (panel,))

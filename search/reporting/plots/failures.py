@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from search.records import Predictions
-from search.reporting.format import metric
 from search.run_directory import RunDirectory, write_json, write_text
 from search.scoring.calibration import logits
 
@@ -67,22 +66,8 @@ def misses(winner: Predictions, baseline: Predictions | None, *, threshold: floa
     ]
 
 
-def misses_sentence(found: Sequence[Miss], count: int, classes: tuple[str, str]) -> str:
-    """Say how many images are misjudged, and in which direction."""
-    called = [sum(miss.truth == label for miss in found) for label in (0, 1)]
-    negative, positive = classes
-    return (
-        f"{len(found)} of {count:,} images are misjudged: {called[0]} {negative} called "
-        f"{positive}, {called[1]} {positive} called {negative}."
-    )
-
-
 def keep_pictures(root: Path, heatmaps: Sequence[Heatmap]) -> None:
-    """Write the images and heatmaps into the run directory, for its local report.
-
-    Raises:
-        StorageError: They cannot be written.
-    """
+    """Write the images and heatmaps into the run directory, for its local report."""
     # Images must not slip into a repository with the rest of a run directory.
     write_text((root / PICTURES).with_name(".gitignore"), "*\n")
     pictures = [
@@ -95,13 +80,6 @@ def keep_pictures(root: Path, heatmaps: Sequence[Heatmap]) -> None:
 def read_pictures(run: RunDirectory) -> tuple[Picture, ...]:
     """Return the pictures of a run, () where there are none."""
     return run.read(tuple[Picture, ...], PICTURES) if (run.root / PICTURES).exists() else ()
-
-
-def caption(picture: Picture, classes: tuple[str, str]) -> str:
-    """Say what an image is and what it was taken for."""
-    right = picture.label == picture.called
-    decision = ", found" if right else f" called {classes[picture.called]}"
-    return f"{classes[picture.label]}{decision} ({metric(picture.probability)})"
 
 
 def _png(image: np.ndarray, heat: np.ndarray | None = None) -> str:

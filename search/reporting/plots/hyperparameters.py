@@ -59,15 +59,12 @@ def slices(records: Sequence[TrialRecord], objective: str) -> Chart | None:
             if part
         )
         log = _logarithmic([_place(r.values[name]) for r in here])
-        panels.append(Panel(x=name, y=objective, log=log, series=series))
-    return Chart(
-        name="slices",
-        title="Score by hyperparameter",
-        note=f"One point per configuration; dark: trained for {longest} epochs, pale: stopped "
-        "earlier. Click a point for its learning curve.",
-        panels=tuple(panels),
-        height=230,
+        panels.append(Panel(name, objective, series, log=log))
+    note = (
+        f"One point per configuration; dark: trained for {longest} epochs, pale: stopped earlier. "
+        "Click a point for its learning curve."
     )
+    return Chart("slices", "Score by hyperparameter", note, tuple(panels), height=230)
 
 
 def _by_spread(records: Sequence[TrialRecord], names: Sequence[str]) -> list[str]:
@@ -89,12 +86,9 @@ def _along(records: Sequence[TrialRecord], name: str) -> list[TrialRecord]:
 
 
 def parallel(records: Sequence[TrialRecord], objective: str) -> dict[str, Any] | None:
-    """Return the axes and lines of parallel coordinates, as the report's script draws them.
+    """Return {axes: [{name, ticks [[place, text]]}], lines: [{id, label, places, good}]}.
 
-    Returns:
-        {"axes": [{name, ticks [[place, text]]}], "lines": [{id, label, places, good}]}: places
-        are in [0, 1] or None where a hyperparameter is inactive, `good` is 1 for the best score;
-        None for fewer than three configurations.
+    Places are in [0, 1], None where a hyperparameter is inactive; `good` is 1 for the best score.
     """
     best = finalists(records, objective)
     if len(best) < 3:
@@ -128,14 +122,9 @@ def parallel_chart(found: dict[str, Any]) -> Chart:
     for item in sorted(found["lines"], key=lambda item: item["good"]):
         placed = [pair for pair in zip(names, item["places"], strict=True) if pair[1] is not None]
         x, y = zip(*placed, strict=True)
-        colour = "winner" if item["good"] > 0.8 else "dim"
-        series.append(Series(name="", x=x, y=y, colour=colour))
-    return Chart(
-        name="parallel",
-        title="Configurations, the best fifth dark",
-        note="",
-        panels=(Panel(x="", y="value, from lowest to highest", series=tuple(series)),),
-    )
+        series.append(Series("", x, y, colour="winner" if item["good"] > 0.8 else "dim"))
+    panel = Panel("", "value, from lowest to highest", tuple(series))
+    return Chart("parallel", "Configurations, the best fifth dark", "", (panel,))
 
 
 def importance(records: Sequence[TrialRecord], objective: str) -> Chart | None:
@@ -143,9 +132,6 @@ def importance(records: Sequence[TrialRecord], objective: str) -> Chart | None:
 
     A random forest predicts the score from the hyperparameters and the number of epochs; what
     permuting a column costs it is that column's importance (Breiman, Machine Learning 45, 2001).
-
-    Returns:
-        None for too few configurations, or where the forest does not predict ones it did not see.
     """
     best = finalists(records, objective)
     scales = _scales(best)
@@ -166,14 +152,13 @@ def importance(records: Sequence[TrialRecord], objective: str) -> Chart | None:
     found = permutation_importance(forest, table, scores, n_repeats=20, random_state=0)
     costs = dict(zip(scales, found.importances_mean.tolist(), strict=False))  # not the epochs'
     names = sorted(costs, key=lambda name: -costs[name])[:8]
-    bars = Series(name="", x=tuple(names), y=tuple(costs[name] for name in names), kind="bars")
-    return Chart(
-        name="importance",
-        title="Importance of hyperparameters",
-        note=f"What shuffling one costs a random forest that explains {forest.oob_score_:.0%} of "
-        f"{objective} on unseen configurations.",
-        panels=(Panel(x="loss of R²", y="", series=(bars,)),),
+    bars = Series("", tuple(names), tuple(costs[name] for name in names), kind="bars")
+    note = (
+        f"What shuffling one costs a random forest that explains {forest.oob_score_:.0%} of "
+        f"{objective} on unseen configurations."
     )
+    panel = Panel("loss of R²", "", (bars,))
+    return Chart("importance", "Importance of hyperparameters", note, (panel,))
 
 
 def _place(value: Any) -> Place:

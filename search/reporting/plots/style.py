@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,13 +35,14 @@ LONGEST_TABLE = 60
 """Rows of numbers that are listed under a chart; curves are thinned to it."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Series:
     """Points or a line of a panel."""
 
     name: str  # what it is, "" to leave it out of the legend
     x: tuple[float | str, ...]  # numbers, or names of categories
     y: tuple[float, ...]
+    _: KW_ONLY
     kind: str = "line"  # "line", "steps", "points", "bars" or "diagonal"
     colour: str = "winner"  # a key of `COLOURS`
     low: tuple[float, ...] = ()  # lower 95% limits, () without
@@ -51,18 +52,19 @@ class Series:
     dashed: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Panel:
     """One pair of axes."""
 
     x: str  # name of the horizontal axis
     y: str
     series: tuple[Series, ...]  # in the order of drawing
+    _: KW_ONLY
     log: bool = False  # whether the horizontal axis is logarithmic
     unit: bool = False  # whether both axes run from 0 to 1
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Chart:
     """A figure of the report."""
 
@@ -70,6 +72,7 @@ class Chart:
     title: str
     note: str  # one sentence: how to read it, or what it shows
     panels: tuple[Panel, ...]  # side by side, wrapped after three
+    _: KW_ONLY
     height: int = 300  # of a row of panels on the page, in pixels
 
     def numbers(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
@@ -92,9 +95,9 @@ def trial_points(
 ) -> Series:
     """Return the score of every trial as a point."""
     return Series(
-        name=name,
-        x=tuple(x),
-        y=tuple(map(score, records)),
+        name,
+        tuple(x),
+        tuple(map(score, records)),
         kind="points",
         colour=colour,
         labels=tuple(f"trial {r.trial_id}, {r.epochs} epochs" for r in records),
