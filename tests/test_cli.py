@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -135,20 +136,20 @@ def test_a_queue_is_read_or_refused_with_the_reason(tmp_path, content, message):
         read("--enqueue", str(path))
 
 
-@pytest.mark.parametrize("kind", ["fifo", "device", "folder", "sparse", "missing", "loop"])
+NO_FILES = {
+    "fifo": os.mkfifo,
+    "device": lambda path: path.symlink_to("/dev/zero"),
+    "folder": Path.mkdir,
+    "sparse": lambda path: [path.touch(), os.truncate(path, 12 << 30)],
+    "loop": lambda path: path.symlink_to(path),
+    "missing": lambda path: None,
+}
+
+
+@pytest.mark.parametrize("kind", NO_FILES)
 def test_a_queue_that_is_no_file_is_refused_at_once(tmp_path, kind):
     path = tmp_path / "queue.json"
-    if kind == "fifo":
-        os.mkfifo(path)
-    elif kind == "device":
-        path.symlink_to("/dev/zero")
-    elif kind == "folder":
-        path.mkdir()
-    elif kind == "sparse":
-        with path.open("wb") as handle:
-            handle.truncate(12 << 30)
-    elif kind == "loop":
-        path.symlink_to(path)
+    NO_FILES[kind](path)
     with pytest.raises(ConfigurationError, match=f"--enqueue {path}"):
         read("--enqueue", str(path))
 
@@ -162,13 +163,9 @@ def executed(code, *, shell="{}", **environment):
     )
     line = shell.format('"$PYTHON" -c "$PROGRAM"')
     return subprocess.run(
-        ["bash", "-c", line],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
+        ["bash", "-c", line], cwd=ROOT, capture_output=True, text=True, check=False,
         env={**os.environ, "PYTHON": sys.executable, "PROGRAM": program, **environment},
-    )
+    )  # fmt: skip
 
 
 WRITES = "print('x' * 99999); sys.stdout.flush(); print('on', file=sys.stderr)"
@@ -254,14 +251,8 @@ def test_without_a_home_there_is_one():
 
 def test_the_handlers_of_a_program_come_back():
     before = {number: signal.getsignal(number) for number in cli.STOPPING}
-
-    class Told:
-        lines: list[str] = []  # noqa: RUF012
-
-        def warn(self, text):
-            self.lines.append(text)
-
-    with cli.interruptible(Told()) as should_stop:
+    told: list[str] = []
+    with cli.interruptible(SimpleNamespace(warn=told.append)) as should_stop:
         assert not should_stop()
         os.kill(os.getpid(), signal.SIGTERM)
         assert should_stop()
@@ -269,4 +260,4 @@ def test_the_handlers_of_a_program_come_back():
             os.kill(os.getpid(), signal.SIGHUP)
             pytest.fail("the second signal did not stop at once")
     assert before == {number: signal.getsignal(number) for number in cli.STOPPING}
-    assert "stopping after this epoch" in Told.lines[0]
+    assert "stopping after this epoch" in told[0]

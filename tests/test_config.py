@@ -5,38 +5,46 @@ import json
 import pytest
 
 from search.config import (
-    OPTIONS,
     PRESETS,
     ExecutorKind,
-    OnResume,
     RunConfig,
     differences,
-    direction,
-    schedule_differences,
     with_options,
     with_preset,
 )
 from search.errors import ConfigurationError
 from search.records import from_json, to_json
 
+RAY = {"executor": ExecutorKind.RAY}
+
 
 @pytest.mark.parametrize(
-    ("field", "value", "said"),
+    ("options", "said"),
     [
-        ("val_fraction", 0.9, "--val-fraction 0.9"),
-        ("image_size", 16, "--image-size 16"),
-        ("factor", 1, "--factor 1"),
-        ("objective", "val_charm", "--objective val_charm"),
-        ("threshold_rule", "best", "--threshold-rule best"),
-        ("name", "../up", "--name"),
-        ("budget", "2 days", "--budget 2 days"),
-        ("seed", -1, "--seed -1"),
-        ("prevalence", 1.5, "--prevalence 1.5"),
+        ({"factor": 1}, "--factor 1"),
+        ({"objective": "val_charm"}, "--objective val_charm"),
+        ({"threshold_rule": "best"}, "--threshold-rule best"),
+        ({"name": "../up"}, "--name"),
+        ({"budget": "2 days"}, "--budget 2 days"),
+        ({"seed": -1}, "--seed -1"),
+        ({"prevalence": 1.5}, "--prevalence 1.5"),
+        ({"refit_image_size": 16}, "--refit-image-size 16"),
+        ({"classes": ("a",)}, "--classes a: give two"),
+        ({"classes": ("a", "A")}, "--classes a,A: give two different"),
+        ({"classes": ("a", "b", "c")}, "--classes a,b,c: give two"),
+        ({"patients": "("}, "--patients [(]: not a regular expression"),
+        ({"patients": "p[0-9]+"}, "has 0 groups"),
+        ({"patients": "(a)(b)"}, "has 2 groups"),
+        ({**RAY, "workers": 0}, "--workers 0 --executor ray"),
+        ({"address": "head:6379"}, "only with --executor ray"),
+        ({"gpus_per_trial": 0.25}, "only with --executor ray"),
+        ({**RAY, "gpus_per_trial": 2}, "--gpus-per-trial 2"),
+        ({"cache_dir": "s3://bucket/cache"}, "s3://bucket/cache: must be a folder"),
     ],
 )
-def test_a_wrong_value_is_named_with_its_option(field, value, said):
-    with pytest.raises(ConfigurationError, match=said.replace("(", "\\(")):
-        RunConfig(**{field: value})
+def test_what_cannot_be_is_named_with_its_option(options, said):
+    with pytest.raises(ConfigurationError, match=said):
+        RunConfig(**options)
 
 
 def test_an_explicit_option_wins_over_the_preset():
@@ -50,8 +58,6 @@ def test_the_retraining_has_the_image_size_of_the_search_unless_it_is_given():
     assert with_preset("quick", {"image_size": 128}).refit.image_size == 128
     assert with_options(quick, {"refit_image_size": 128}).refit.image_size == 128
     assert with_preset("standard", {}).refit == with_preset("standard", {})
-    with pytest.raises(ConfigurationError, match="--refit-image-size 16"):
-        RunConfig(refit_image_size=16)
 
 
 def test_varying_what_a_preset_holds_frees_it():
@@ -69,20 +75,6 @@ def test_the_shortest_trials_of_a_preset_are_no_longer_than_the_longest_asked_fo
     assert with_preset("quick", {"max_epochs": 1}).min_epochs == 1
     with pytest.raises(ConfigurationError, match="--min-epochs 5 with --max-epochs 2"):
         with_preset("quick", {"max_epochs": 2, "min_epochs": 5})
-
-
-def test_an_unknown_preset_lists_the_known_ones():
-    with pytest.raises(ConfigurationError, match="thorough"):
-        with_preset("hasty", {})
-
-
-def test_directions_follow_the_metrics_name():
-    assert direction("robust_loss") == "min"
-    assert direction("val_auc") == "max"
-
-
-def test_seed_0_is_a_seed_like_any_other():
-    assert RunConfig(seed=0).seed == 0
 
 
 def test_config_json_is_read_back_as_it_was():
@@ -107,16 +99,6 @@ def test_resume_refuses_what_changes_the_search_and_accepts_the_rest():
     assert shrunk == [("iterations", 3, 2)]
 
 
-def test_a_changed_budget_is_for_the_schedule_to_judge():
-    stored = RunConfig(budget="60epochs", max_trials=4)
-    wanted = RunConfig(budget="90epochs", max_trials=9, seed=9, top=2)
-    assert [name for name, _, _ in differences(stored, wanted)] == ["seed"]
-    assert schedule_differences(stored, wanted) == [
-        ("max_trials", 4, 9),
-        ("budget", "60epochs", "90epochs"),
-    ]
-
-
 def test_stored_options_hold_where_none_is_given_now():
     stored = with_preset("quick", {"seed": 9, "fix": {"flip": True}})
     assert with_options(stored, {}) == stored
@@ -124,23 +106,3 @@ def test_stored_options_hold_where_none_is_given_now():
     # The same command with --resume added gives the same options.
     again = {"preset": "quick", "seed": 9, "fix": {"flip": True}}
     assert with_options(stored, again) == stored
-
-
-def test_what_draws_configurations_is_fixed_and_where_they_are_trained_is_free():
-    assert OPTIONS["seed"].on_resume is OnResume.FIXED
-    assert OPTIONS["workers"].on_resume is OnResume.FREE
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"executor": ExecutorKind.RAY, "workers": 0}, "--workers 0 --executor ray"),
-        ({"address": "head:6379"}, "only with --executor ray"),
-        ({"gpus_per_trial": 0.25}, "only with --executor ray"),
-        ({"executor": ExecutorKind.RAY, "gpus_per_trial": 2}, "--gpus-per-trial 2"),
-        ({"cache_dir": "s3://bucket/cache"}, "s3://bucket/cache: must be a folder"),
-    ],
-)
-def test_what_a_cluster_cannot_do_is_refused(options, words):
-    with pytest.raises(ConfigurationError, match=words):
-        RunConfig(**options)

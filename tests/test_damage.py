@@ -8,6 +8,7 @@ import subprocess
 import sys
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -83,24 +84,14 @@ def begun(tmp_path, monkeypatch) -> RunDirectory:
     return directory
 
 
-def is_folder(path: Path) -> None:
-    path.unlink()
-    path.mkdir()
-
-
-def is_loop(path: Path) -> None:
-    path.unlink()
-    path.symlink_to(path.name)
-
-
 DAMAGE = {
     "no JSON": lambda path: path.write_text("{\n"),
     "a list": lambda path: path.write_text("[1]\n"),
     "a number": lambda path: path.write_text("3\n"),
     "nothing": lambda path: path.write_text("\n"),
     "no UTF-8": lambda path: path.write_bytes(b"\xff\xfe\x00\n"),
-    "a folder": is_folder,
-    "a link loop": is_loop,
+    "a folder": lambda path: [path.unlink(), path.mkdir()],
+    "a link loop": lambda path: [path.unlink(), path.symlink_to(path.name)],
 }
 
 
@@ -123,6 +114,9 @@ FIELDS = {
     "out of range": ({"image_size": 7}, "--image-size 7: must be between"),
     "no such tuner": ({"tuner": "magic"}, "tuner: must be one of"),
     "values in a list": ({"fix": [1]}, "fix: must be an object"),
+    "truth for a number": ({"image_size": True}, "image_size: must be a whole number"),
+    "a number for truth": ({"ensemble": 1}, "ensemble: must be true or false"),
+    "a number for text": ({"classes": [1, 2]}, "classes: [0]: must be text"),
 }
 
 
@@ -210,18 +204,12 @@ RESULTS = {
 def test_a_results_folder_that_is_none_is_named(tmp_path, capsys, kind):
     RESULTS[kind](tmp_path / "results")
     given = ["--data", "demo", "--cache-dir", str(tmp_path / "cache"), "--no-live"]
-    code = run.main([*given, "--image-size", "32", "--results-dir", str(tmp_path / "results")])
-    assert code == 2
+    assert run.main([*given, "--image-size", "32", "--results-dir", str(tmp_path / "results")]) == 2
     assert str(tmp_path / "results").replace(" ", "") in said(capsys).replace(" ", "")
 
 
 def test_of_two_runs_without_a_name_in_one_second_both_start(tmp_path, monkeypatch):
-    monkeypatch.setattr("search.run_directory.datetime", SameSecond)
+    same_second = SimpleNamespace(now=lambda: datetime(2026, 1, 2, 3, 4, 5))
+    monkeypatch.setattr("search.run_directory.datetime", same_second)
     names = [new_run(tmp_path).name for _ in range(3)]
     assert names == ["20260102-030405", "20260102-030405-2", "20260102-030405-3"]
-
-
-class SameSecond:
-    @staticmethod
-    def now() -> datetime:
-        return datetime(2026, 1, 2, 3, 4, 5)

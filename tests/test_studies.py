@@ -58,11 +58,6 @@ def test_best_so_far_never_falls_and_does_not_take_nan(direction, expected):
     np.testing.assert_array_equal(load("tuners", "study").best_so_far(job), expected)
 
 
-def test_the_interval_of_equal_ratios_is_the_ratio():
-    low, high = load("tuners", "study").geometric_interval(np.array([3.0, 3.0, 3.0]))
-    assert (low, high) == pytest.approx((3.0, 3.0))
-
-
 def test_a_bias_that_views_share_is_fitted_away():
     labels = np.array([0, 0, 1, 1])
     views = np.array([0.6, 0.7, 0.95, 0.97])

@@ -95,14 +95,6 @@ def flat(text):
     return " ".join(text.split())
 
 
-def test_a_missing_run_is_one_line_and_exit_code_2(tmp_path, capsys):
-    assert watch.main(["nothing", "--results-dir", str(tmp_path)]) == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert "no such run" in captured.err
-    assert f"{tmp_path}/nothing" in captured.err
-
-
 def test_once_prints_one_frame_and_where_the_run_stands(run, capsys):
     with run.lock():
         assert watch.main(["first", "--results-dir", str(run.root.parent), "--once"]) == 0
@@ -120,10 +112,8 @@ def test_once_says_that_a_process_died(run, capsys):
     assert watch.main([str(run.root), "--once"]) == 0
     out = capsys.readouterr().out
     assert "epochs · dead" in out
-    assert (
-        f"process {STARTED['pid']} on {socket.gethostname()} is gone and the run is unfinished"
-        in flat(out)
-    )
+    gone = f"process {STARTED['pid']} on {socket.gethostname()} is gone"
+    assert f"{gone} and the run is unfinished" in flat(out)
     assert "--resume --name first" in flat(out)
 
 
@@ -190,8 +180,7 @@ def test_a_complete_run_shows_its_verdict_at_once(run, capsys):
     shutil.copy(RECORDED / "evaluation.json", run.root)
     run.write_json("manifest.json", {})
     assert watch.main([str(run.root)]) == 0
-    out = capsys.readouterr().out
-    assert "test images" in flat(out)
+    assert "test images" in flat(capsys.readouterr().out)
 
 
 def test_a_run_that_has_only_begun_is_shown(tmp_path, capsys):
@@ -210,13 +199,8 @@ def test_the_command_loads_no_keras_and_answers_in_well_under_a_second(run):
         "heavy = {'keras', 'keras_tuner', 'tensorflow', 'jax', 'sklearn', 'matplotlib'}\n"
         "print(sorted(heavy & set(sys.modules)), time.process_time())"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, run.root.as_posix()],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    command = [sys.executable, "-c", code, run.root.as_posix()]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     loaded, _, seconds = done.stdout.splitlines()[-1].rpartition(" ")
     assert loaded == "[]"
     # It takes 0.3 s of a processor; a slow test machine gets some slack.
@@ -224,23 +208,28 @@ def test_the_command_loads_no_keras_and_answers_in_well_under_a_second(run):
 
 
 class Terminal:
-    """A pseudo terminal with a program in it, and what the program wrote."""
+    """A pseudo terminal in which a run is watched, and what was written to it."""
 
-    def __init__(self, *command, columns=80, lines=24, **environment):
+    def __init__(self, run, **environment):
         self.leader, follower = pty.openpty()
-        fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+        fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
         kept = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
         self.process = subprocess.Popen(
-            command,
-            stdin=follower,
-            stdout=follower,
-            stderr=follower,
-            cwd=ROOT,
+            [sys.executable, "-m", "search.watch", run.root.as_posix()],
+            stdin=follower, stdout=follower, stderr=follower, cwd=ROOT, start_new_session=True,
             env={**kept, "TERM": "xterm-256color", **environment},
-            start_new_session=True,
-        )
+        )  # fmt: skip
         os.close(follower)
         self.text = ""
+
+    def __enter__(self):
+        self.read_until("baseline")
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+        os.close(self.leader)
 
     def read_until(self, pattern, seconds=30.0):
         deadline = time.monotonic() + seconds
@@ -253,30 +242,16 @@ class Terminal:
                 except OSError:
                     assert re.search(pattern, self.text), self.text[-3000:]
 
-    def close(self):
-        self.process.kill()
-        self.process.wait()
-        os.close(self.leader)
-
 
 @pytest.mark.parametrize("no_color", ["", "1"])
 def test_on_a_terminal_the_view_is_redrawn_and_taken_away_at_control_c(run, no_color):
     environment = {"NO_COLOR": no_color} if no_color else {}
-    with run.lock():
-        terminal = Terminal(
-            sys.executable, "-m", "search.watch", run.root.as_posix(), **environment
-        )
-        try:
-            terminal.read_until("baseline")
-            before = len(terminal.text)
-            append(run, EVENTS[BEGUN:ENDED])
-            terminal.read_until(r"search 100%")
-            terminal.process.send_signal(signal.SIGINT)
-            terminal.read_until("left alone")
-            assert terminal.process.wait(10) == 0
-        finally:
-            terminal.close()
-    assert before > 0
+    with run.lock(), Terminal(run, **environment) as terminal:
+        append(run, EVENTS[BEGUN:ENDED])
+        terminal.read_until(r"search 100%")
+        terminal.process.send_signal(signal.SIGINT)
+        terminal.read_until("left alone")
+        assert terminal.process.wait(10) == 0
     colours = re.findall(r"\x1b\[[\d;]*3\dm", terminal.text)
     assert bool(colours) == (not no_color)
     # The cursor is shown again, and the last thing on the screen is a whole line.
@@ -286,15 +261,10 @@ def test_on_a_terminal_the_view_is_redrawn_and_taken_away_at_control_c(run, no_c
 
 def test_a_quiet_screen_costs_next_to_nothing(run):
     """Nothing happens in the run: the clock alone is redrawn, once a second."""
-    with run.lock():
-        terminal = Terminal(sys.executable, "-m", "search.watch", run.root.as_posix())
-        try:
-            terminal.read_until("baseline")
-            terminal.text = ""
-            begin = time.monotonic()
-            with contextlib.suppress(AssertionError):
-                terminal.read_until("never", seconds=3.0)
-            passed = time.monotonic() - begin
-        finally:
-            terminal.close()
+    with run.lock(), Terminal(run) as terminal:
+        terminal.text = ""
+        begin = time.monotonic()
+        with contextlib.suppress(AssertionError):
+            terminal.read_until("never", seconds=3.0)
+        passed = time.monotonic() - begin
     assert 1 <= terminal.text.count("\x1b[?2026h") <= passed + 2
