@@ -17,7 +17,7 @@ from search.records import Comparison
 from search.run_directory import RunDirectory
 from search.scoring import ablation as module
 from search.scoring.ablation import Ablation
-from search.scoring.effects import parse_factors, read_report
+from search.scoring.effects import parse_factors, read_report, sentences
 from tests.tiny_data import tiny_data
 
 RECORDED = Path(__file__).parents[1] / "reporting" / "run"
@@ -57,15 +57,9 @@ def ablate(tmp_path, monkeypatch):
             defaults=comparison.baseline.values, refit_setting=lambda epochs=None: epochs
         )
         made = Ablation(
-            RunConfig(objective=OBJECTIVE),
-            stage,
-            run=run,
-            bases=bases,
-            requested=parse_factors(factors),
-            repeats=2,
-            epochs=2,
-            reporter=reporter,
-        )
+            RunConfig(objective=OBJECTIVE), stage, run=run, bases=bases,
+            requested=parse_factors(factors), repeats=2, epochs=2, reporter=reporter,
+        )  # fmt: skip
         made.directory.create()
         subset = dataset.train if tested else None
         sealed = SealedTest(folder=tmp_path, classes=dataset.classes, subset=subset)
@@ -89,6 +83,10 @@ def test_every_base_is_changed_one_factor_at_a_time_and_compared_seed_by_seed(ab
     assert (flipped.validation_outcome, unflipped.validation_outcome) == ("better", "worse")
     assert (flipped.test_outcome, longer.test_outcome) == ("better", "undecided")
     assert flipped.test["loss"].over_patients.value < 0 < unflipped.test["loss"].over_seeds.value
+    answer = (
+        "flip off → on (baseline): better on validation, better on test; flip on → off (winner)"
+    )
+    assert sentences(report)["flip"].startswith(answer)
     assert [one.role for one in report.bases] == ["baseline", "winner"]
     assert (report.test_evaluations, report.times_evaluated) == (12, 1)
     (event,) = (one for one in reporter.events if one["event"] == "test_scored")
@@ -118,5 +116,6 @@ def test_a_change_that_cannot_be_trained_is_named_and_a_base_ends_the_ablation(a
     fail = {"baseline.flip=on-0", "baseline.flip=on-1"}
     report, *_ = ablate("flip", bases=("baseline",), fail=fail)
     assert report.effects[0].failure == "injected"
+    assert sentences(report)["flip"] == "flip off → on (baseline) could not be trained."
     with pytest.raises(SearchFailedError, match="winner configuration failed with every seed"):
         ablate("flip", bases=("winner",), fail={"winner-0", "winner-1"})

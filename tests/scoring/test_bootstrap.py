@@ -1,6 +1,5 @@
 import math
 import time
-from dataclasses import astuple
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ from search.scoring.bootstrap import (
     paired_differences,
     subtype_recall,
 )
-from search.scoring.metrics import ranking_metrics, threshold_metrics
+from search.scoring.metrics import threshold_metrics
 
 
 def case(seed, patients=200, films=1):
@@ -41,22 +40,6 @@ def width(estimate):
     return estimate.high - estimate.low
 
 
-def test_every_metric_has_its_plain_value_inside_its_interval():
-    labels, said, patients = case(0)
-    found = intervals(labels, said, patients, 0.4, repeats=300, seed=1)
-    at_threshold = {f"{n}_at_threshold": v for n, v in threshold_metrics(labels, said, 0.4).items()}
-    plain = {
-        **threshold_metrics(labels, said, 0.5),
-        **ranking_metrics(labels, said),
-        **at_threshold,
-    }
-    assert found.keys() == plain.keys()
-    for name, estimate in found.items():
-        assert estimate.value == pytest.approx(plain[name])
-        if name != "expected_calibration_error":  # resampling inflates it
-            assert estimate.low < estimate.value < estimate.high
-
-
 def test_the_interval_of_the_accuracy_covers_its_true_value_about_as_often_as_it_says():
     rng = np.random.default_rng(0)
     covered = 0
@@ -79,47 +62,11 @@ def test_films_of_one_patient_count_as_one_observation():
         assert 2.0 < width(by_patient[name]) / width(by_film[name]) < 3.0
 
 
-def test_one_seed_gives_one_answer_and_another_seed_another():
-    labels, said, patients = case(4)
-    first, again, other = (
-        intervals(labels, said, patients, repeats=100, seed=seed) for seed in (1, 1, 2)
-    )
-    assert first == again
-    assert first["auc"] != other["auc"]
-
-
-def test_blocks_of_resamples_do_not_change_the_answer(monkeypatch):
-    labels, said, patients = case(5)
-    whole = intervals(labels, said, patients, repeats=50, seed=1)
-    monkeypatch.setattr("search.scoring.bootstrap._BLOCK_CELLS", 1000)
-    again = intervals(labels, said, patients, repeats=50, seed=1)
-    for name, estimate in again.items():
-        assert astuple(estimate) == pytest.approx(astuple(whole[name]))
-
-
 def test_an_absent_class_gives_nan_and_leaves_the_other_metrics():
     found = intervals([1, 1, 1], [0.2, 0.6, 0.9], ["a", "b", "c"], seed=0)
     assert math.isnan(found["auc"].value)
     assert math.isnan(found["auc"].low)
     assert found["recall"].value == pytest.approx(2 / 3)
-
-
-def test_a_model_compared_with_itself_differs_by_exactly_nothing():
-    labels, said, patients = case(6)
-    for found in one_pair(labels, said, said, patients, repeats=50).values():
-        over = found.over_patients
-        assert (over.value, over.low, over.high) == (0, 0, 0)
-
-
-def test_the_paired_interval_is_narrower_than_two_separate_ones():
-    labels, said, patients = case(7)
-    better = np.clip(said + 0.05 * (2 * labels - 1), 0, 1)
-    difference = one_pair(labels, better, said, patients, repeats=300, names=("brier",))[
-        "brier"
-    ].over_patients
-    apart = intervals(labels, said, patients, repeats=300, seed=0)["brier"]
-    assert difference.high < 0
-    assert width(difference) < width(apart) / 2
 
 
 def test_subtypes_are_scored_apart_and_only_among_the_ill():
@@ -130,22 +77,14 @@ def test_subtypes_are_scored_apart_and_only_among_the_ill():
     found = subtype_recall(predictions, 0.5, repeats=50, seed=0)
     assert found["bacteria"].value == pytest.approx(0.5)
     assert found["virus"].value == pytest.approx(1.0)
-
-
-def test_subtypes_that_no_name_tells_are_left_out():
-    assert subtype_recall(make_predictions([1, 0], [0.9, 0.1]), 0.5, repeats=10, seed=0) == {}
-
-
-def two_seeds(shift):
-    """Two networks, and two that are better by `shift` on the same images."""
-    labels, said, patients = case(9)
-    worse = np.stack([said, case(10)[1]])
-    better = np.clip(worse + shift * (2 * labels - 1), 0, 1)
-    return labels, better, worse, patients
+    unknown = make_predictions(labels, said)
+    assert subtype_recall(unknown, 0.5, repeats=10, seed=0) == {}
 
 
 def test_the_difference_over_seeds_is_the_mean_of_the_seeds_own():
-    labels, better, worse, patients = two_seeds(0.05)
+    labels, said, patients = case(9)
+    worse = np.stack([said, case(10)[1]])
+    better = np.clip(worse + 0.05 * (2 * labels - 1), 0, 1)
     cuts = ((0.5, 0.4), (0.6, 0.5))
     networks = (
         [(cut, make_predictions(labels, said, patients)) for cut, said in zip(*side, strict=True)]

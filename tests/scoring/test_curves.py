@@ -49,11 +49,6 @@ def test_fewer_patients_of_the_same_films_are_less_certain():
     assert width[1] > 1.5 * width[0]
 
 
-def test_the_same_seed_gives_the_same_bands():
-    assert roc(drawn()) == roc(drawn())
-    assert roc(drawn()) != roc(drawn(), seed=1)
-
-
 def test_one_class_has_no_curves():
     assert roc(make_predictions([1, 1], [0.3, 0.6])) is None
 

@@ -3,19 +3,14 @@
 import pytest
 
 from search.errors import ConfigurationError, RunDirectoryError
-from search.records import Estimate, SeedDifference
 from search.run_directory import RunDirectory
-from search.scoring.bootstrap import Outcome
 from search.scoring.effects import (
     FACTORS,
     FILE,
     QUESTIONS,
-    AblationReport,
-    Effect,
     changed,
     parse_factors,
     read_report,
-    sentences,
 )
 
 BASE = {
@@ -31,6 +26,7 @@ BASE = {
     "batch_size": 16,
     "learning_rate": 0.001,
 }
+DROPOUTS = {"conv_dropout", "dense_dropout_1", "dense_dropout_2"}
 
 
 def test_every_factor_changes_only_its_own_values_and_every_question_has_one():
@@ -39,7 +35,7 @@ def test_every_factor_changes_only_its_own_values_and_every_question_has_one():
         "batch_size": {"batch_size"},
         "batch_norm": {"batch_norm"},
         "batch_norm_scaled": {"batch_norm", "initializer"},
-        "dropout": {"conv_dropout", "dense_dropout_1", "dense_dropout_2"},
+        "dropout": DROPOUTS,
         "flip": {"flip"},
         "filters": {"base_filters"},
         "activation": {"activation"},
@@ -64,12 +60,7 @@ def test_every_factor_changes_only_its_own_values_and_every_question_has_one():
         ("batch_size", {"batch_size": 64}, "64", "32"),
         ("filters", {"base_filters": 32}, "32", "16"),
         ("activation", {"activation": "silu"}, "silu", "relu"),
-        (
-            "dropout",
-            {"conv_dropout": 0.0, "dense_dropout_1": 0.0, "dense_dropout_2": 0.0},
-            "off",
-            "on",
-        ),
+        ("dropout", dict.fromkeys(DROPOUTS, 0.0), "off", "on"),
     ],
 )
 def test_what_the_base_has_already_is_turned_round(factor, base, before, after):
@@ -80,14 +71,8 @@ def test_what_the_base_has_already_is_turned_round(factor, base, before, after):
 def test_levels_are_read():
     requested = parse_factors("epochs=25, filters=8,filters=32,activation=silu")
     found = [changed(*request, BASE, 10) for request in requested]
-    assert [c.name for c in found] == [
-        "epochs=25",
-        "filters=8",
-        "filters=32",
-        "activation=silu",
-    ]
-    assert found[0].epochs == 25
-    assert found[1].values["base_filters"] == 8
+    assert [c.name for c in found] == ["epochs=25", "filters=8", "filters=32", "activation=silu"]
+    assert (found[0].epochs, found[1].values["base_filters"]) == (25, 8)
 
 
 @pytest.mark.parametrize(
@@ -107,39 +92,13 @@ def test_a_wrong_factor_is_one_clear_message(text, said):
         [changed(*request, BASE, 10) for request in parse_factors(text)]
 
 
-def test_what_is_inactive_is_changed_by_its_own_factor_only():
+def test_what_is_inactive_is_changed_by_its_own_factor_only_and_what_is_not_there_told():
     base = {name: v for name, v in BASE.items() if name not in ("batch_norm", "activation")}
     off = changed("batch_norm", "", base, 10)
     assert (off.before, off.after, off.values) == ("on", "off", {**base, "batch_norm": False})
     assert changed("flip", "", base, 10).values == {**base, "flip": True}
-
-
-def test_a_network_without_the_hyperparameter_is_told():
     with pytest.raises(ConfigurationError, match="no hyperparameter 'base_filters'"):
         changed("filters", "", {"batch_size": 16}, 10)
-
-
-def test_each_question_is_answered_in_a_sentence():
-    flip, dropout = (changed(name, "", BASE, 10) for name in ("flip", "dropout"))
-    estimate = Estimate(value=-0.1, low=-0.2, high=-0.05)
-    effects = (
-        Effect(
-            base="baseline",
-            change=flip,
-            validation=estimate,
-            validation_outcome=Outcome.BETTER,
-            test={"loss": SeedDifference(over_patients=estimate, over_seeds=estimate)},
-        ),
-        Effect(base="winner", change=dropout, failure="out of memory"),
-    )
-    report = AblationReport(
-        run="r", finished="", synthetic=False, objective="val_auc", epochs=3, repeats=2,
-        images={}, test_evaluations=0, times_evaluated=0, notes=(), bases=(), effects=effects,
-    )  # fmt: skip
-    assert sentences(report) == {
-        "dropout": "dropout on → off (winner) could not be trained.",
-        "flip": "flip off → on (baseline): better on validation, undecided on test.",
-    }
 
 
 def test_a_report_is_read_back_as_it_was_written(tmp_path):

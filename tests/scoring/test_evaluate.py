@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -50,12 +51,9 @@ def test_the_numbers_are_those_of_the_network_on_the_decoded_files(
         assert word in out
 
 
-@pytest.mark.parametrize(
-    ("about", "seed"),
-    [({"seed": 2}, 2), ({}, None)],
-)
+@pytest.mark.parametrize(("about", "seed"), [({"seed": 2}, 2), ({}, None)])
 def test_the_numbers_name_the_seed_that_was_exported(say, films, network, tmp_path, about, seed):
-    model = exported(network, tmp_path / "model.keras", **{**ABOUT, **about})
+    model = exported(network, tmp_path / "model.keras", **ABOUT, **about)
     code, _, err = say(model, "--data", films, "--json", tmp_path / "found.json")
     assert (code, err) == (0, "")
     found = json.loads((tmp_path / "found.json").read_text())
@@ -63,23 +61,12 @@ def test_the_numbers_name_the_seed_that_was_exported(say, films, network, tmp_pa
 
 
 def test_the_numbers_are_printed_where_their_file_cannot_be_written(say, run_dir, films, tmp_path):
-    code, out, err = say(run_dir, "--data", films, "--json", tmp_path)
+    # The classes may lie directly in the folder.
+    code, out, err = say(run_dir, "--data", films / "test", "--json", tmp_path)
     assert code == 2
     assert "8 images of 6 patients" in out
     assert "choose another --json" in err
     assert "--resume to go on" not in err
-
-
-def test_a_seed_that_cannot_be_one_is_told_before_anything(say, run_dir, films):
-    code, out, err = say(run_dir, "--data", films, "--seed", "-1")
-    assert (code, out) == (2, "")
-    assert err == "error: --seed -1: must be at least 0\n"
-
-
-def test_classes_may_lie_directly_in_the_folder(say, run_dir, films):
-    code, out, _ = say(run_dir, "--data", films / "test")
-    assert code == 0
-    assert "8 images of 6 patients" in out
 
 
 def test_a_bad_file_is_left_out_and_listed_with_its_reason(say, run_dir, films, tmp_path):
@@ -92,21 +79,30 @@ def test_a_bad_file_is_left_out_and_listed_with_its_reason(say, run_dir, films, 
     assert "broken.jpeg: not an image" in out
 
 
-@pytest.mark.parametrize("missing", ["class", "folder", "images", "run"])
-def test_what_is_missing_is_one_line_and_code_2(say, run_dir, films, missing):
-    if missing == "class":
-        (films / "test" / "NORMAL").rename(films / "test" / "healthy")
-    elif missing == "folder":
-        films = films / "nowhere"
-    elif missing == "images":
-        films = run_dir
-    else:
-        run_dir = run_dir / "nowhere"
-    code, out, err = say(run_dir, "--data", films)
+@pytest.mark.parametrize(
+    ("run", "data", "more", "said"),
+    [
+        ("", "films/nowhere", (), "no"),
+        ("", "results", (), "no images"),
+        ("/nowhere", "films", (), "no such run"),
+        ("", "films/healthy", (), "no NORMAL images"),
+        ("", "films/bad", (), "no usable NORMAL images"),
+        ("", "films", ("--seed", "-1"), "--seed -1: must be at least 0"),
+    ],
+)
+def test_what_is_missing_or_wrong_is_one_line_and_code_2(
+    say, run_dir, films, tmp_path, run, data, more, said
+):
+    for name in ("healthy", "bad"):
+        shutil.copytree(films / "test", films / name)
+    (films / "healthy/NORMAL").rename(films / "healthy/healthy")
+    for file in (films / "bad/NORMAL").iterdir():
+        file.write_bytes(b"")
+    code, out, err = say(f"{run_dir}{run}", "--data", tmp_path / data, *more)
     assert (code, out) == (2, "")
     assert err.startswith("error: ")
     assert err.count("\n") == 1
-    assert ("NORMAL" if missing == "class" else "no") in err
+    assert said in err
 
 
 def test_an_unfinished_run_is_scored_and_a_changed_model_refused(say, run_dir, films):
@@ -119,51 +115,3 @@ def test_an_unfinished_run_is_scored_and_a_changed_model_refused(say, run_dir, f
     code, out, err = say(run_dir, "--data", films)
     assert (code, out) == (2, "")
     assert "checksum" in err
-
-
-def test_an_export_that_a_run_lacks_is_named_with_the_remedy(say, run_dir, films):
-    code, out, err = say(run_dir, "--data", films, "--format", "onnx")
-    assert (code, out) == (2, "")
-    assert "no model.onnx in it" in err
-    assert "--export onnx" in err
-
-
-def test_dicom_films_are_scored_like_their_lossless_copies(say, run_dir, films, tmp_path):
-    pytest.importorskip("pydicom")
-    from PIL import Image
-
-    from tests.data.trees import dicom_file
-
-    files = sorted(films.rglob("*.jpeg"))
-    pixels = [np.asarray(Image.open(file).convert("L")) for file in files]
-    found = {}
-    for kind in ("png", "dcm"):
-        for file, film in zip(files, pixels, strict=True):
-            for old in file.parent.glob(f"{file.stem}.*"):
-                old.unlink()
-            if kind == "png":
-                Image.fromarray(film).save(file.with_suffix(".png"))
-            else:
-                file.with_suffix(".dcm").write_bytes(dicom_file(film, bits=8))
-        code, _, err = say(run_dir, "--data", films, "--json", tmp_path / f"{kind}.json")
-        assert code == 0, err
-        found[kind] = json.loads((tmp_path / f"{kind}.json").read_text())
-    assert found["dcm"]["images"] == {"NORMAL": 4, "PNEUMONIA": 4}
-    assert found["dcm"]["patients"] == found["png"]["patients"] == 6
-    assert found["dcm"]["ranking"] == found["png"]["ranking"]
-
-
-def test_a_class_whose_only_files_are_bad_is_missing(say, run_dir, films):
-    for file in (films / "test" / "NORMAL").iterdir():
-        file.write_bytes(b"")
-    code, _, err = say(run_dir, "--data", films)
-    assert code == 2
-    assert "no usable NORMAL images" in err
-
-
-def test_ctrl_c_is_130(say, run_dir, films, monkeypatch):
-    def interrupt(*arguments, **options):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("search.evaluate.predict_subset", interrupt)
-    assert say(run_dir, "--data", films) == (130, "", "error: stopped\n")

@@ -19,20 +19,15 @@ from search.errors import ModelError, StorageError
 from search.records import SYNTHETIC_NOTICE
 from search.run_directory import RunDirectory
 from search.scoring import export
-from search.scoring.export import (
-    TOLERANCE,
-    convert,
-    ensemble_of,
-    evenly_spaced,
-    export_all,
-)
-from search.scoring.formats import FORMATS, Format, ModelMetadata
+from search.scoring.export import TOLERANCE, convert, ensemble_of, export_all
+from search.scoring.formats import FORMATS, ModelMetadata
 from search.scoring.loading import load_model
 from search.scoring.predictions import predict_images
 
 OTHERS = [name for name in FORMATS if name != "keras"]
 MODULES = {"saved_model": "tensorflow", "onnx": "onnxruntime", "litert": "ai_edge_litert"}
 TEMPERATURE = 1.6
+
 
 LOAD_ELSEWHERE = """
 import json, sys
@@ -75,15 +70,11 @@ def ask(loaded, pixels):
 
 
 def test_the_file_gives_the_networks_probabilities_for_its_own_input(network, loaded):
+    assert loaded.metadata == ModelMetadata(image_size=SIZE, threshold=THRESHOLD, **ABOUT)
     images = np.random.default_rng(0).integers(0, 256, (5, SIZE, SIZE, 1), dtype=np.uint8)
     wanted = network.predict_on_batch(images)
     assert np.ptp(wanted) > 0.01
     np.testing.assert_allclose(loaded.model.predict_on_batch(images), wanted, atol=1e-6)
-
-
-def test_the_metadata_survive(loaded, model_file):
-    assert loaded.metadata == ModelMetadata(image_size=SIZE, threshold=THRESHOLD, **ABOUT)
-    assert loaded.path == model_file
 
 
 @pytest.mark.parametrize("shape", [(32, 32), (64, 50), (200, 300), (20, 24), (500, 90)], ids=str)
@@ -124,36 +115,46 @@ def test_the_raw_file_and_the_training_pipeline_agree(
     assert max(differences) <= tolerance
 
 
-def augmented(*, custom=True, nested=False):
-    """A network with every kind of layer that acts in training only, trained a little."""
+def augmented(*, nested=False):
+    """A network with every kind of layer that acts in training only, and answers that differ.
+
+    With GELU, whose export is not a matter of course.
+    """
+    keras.utils.set_random_seed(4)
     layers = [keras.layers.RandomFlip("horizontal"), keras.layers.GaussianNoise(0.1)]
-    if custom:
-        layers += augmentation_layers(
-            flip=True, rotation=5.0, crop_min_area=0.5, tone_jitter=0.2, noise=0.1, seed=1
-        )
-    inputs = keras.Input((SIZE, SIZE, 1), dtype="uint8")
-    x = keras.layers.Rescaling(1 / 255, dtype="float32")(inputs)
-    for layer in [keras.Sequential(layers)] if nested else layers:
+    layers += augmentation_layers(
+        flip=True, rotation=5.0, crop_min_area=0.5, tone_jitter=0.2, noise=0.1, seed=1
+    )
+    x = inputs = keras.Input((SIZE, SIZE, 1), dtype="uint8")
+    for layer in (
+        keras.layers.Rescaling(1 / 255, dtype="float32"),
+        *([keras.Sequential(layers)] if nested else layers),
+        keras.layers.SeparableConv2D(
+            4, 3, strides=2, activation="gelu", depthwise_regularizer="l2"
+        ),
+        keras.layers.BatchNormalization(),
+        keras.layers.Conv2D(6, 3, strides=2, activation="silu"),
+        keras.layers.Dropout(0.5),
+        keras.layers.Flatten(),
+        keras.layers.Rescaling(100),
+        keras.layers.Dense(1, activation="sigmoid", kernel_initializer="random_normal"),
+    ):
         x = layer(x)
-    x = keras.layers.SeparableConv2D(4, 3, depthwise_regularizer="l2")(x)
-    x = keras.layers.BatchNormalization()(x)
-    x = keras.layers.Dropout(0.5)(keras.layers.GlobalAveragePooling2D()(x))
-    model = keras.Model(inputs, keras.layers.Dense(1, activation="sigmoid")(x))
-    model.compile("adam", "binary_crossentropy")
-    images = np.random.default_rng(0).integers(0, 256, (8, SIZE, SIZE, 1), dtype=np.uint8)
-    model.fit(images, np.arange(8) % 2, verbose=0)
-    return model, images
+    return keras.Model(inputs, x)
 
 
 @pytest.mark.parametrize("nested", [False, True], ids=["flat", "nested"])
 def test_what_acts_in_training_only_is_left_out(tmp_path, nested):
-    model, images = augmented(nested=nested)
+    images = np.random.default_rng(0).integers(0, 256, (8, SIZE, SIZE, 1), dtype=np.uint8)
+    model = augmented(nested=nested)
+    model.compile("adam", "binary_crossentropy")
+    model.fit(images, np.arange(8) % 2, verbose=0)
     file = exported(model, tmp_path / "model.keras")
     loaded = load_model(file).model
     wanted = loaded.predict(images, verbose=0)
     for training in (False, None):
         found = keras.ops.convert_to_numpy(loaded(images, training=training))
-        np.testing.assert_allclose(found, wanted, atol=1e-6)
+        np.testing.assert_allclose(found, wanted, atol=1e-5)
     with zipfile.ZipFile(file) as archive:
         config = archive.read("config.json").decode()
         weights = h5py.File(io.BytesIO(archive.read("model.weights.h5")))
@@ -165,19 +166,38 @@ def test_what_acts_in_training_only_is_left_out(tmp_path, nested):
     assert not any("optimizer" in name for name in stored)
 
 
-@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
-def test_the_file_opens_where_only_keras_is(tmp_path, backend):
-    model, images = augmented()
-    file = exported(model, tmp_path / "model.keras")
-    np.savez(tmp_path / "images.npz", images, np.repeat(images, 3, axis=-1))
-    name, gray, colour = json.loads(
-        run(LOAD_ELSEWHERE, file, tmp_path / "images.npz", backend=backend)
-    )
-    assert name == backend
-    assert gray == colour == pytest.approx(float(model.predict_on_batch(images)[0, 0]), abs=1e-5)
+@pytest.mark.parametrize(
+    ("saved", "opened"),
+    [
+        ("tensorflow", "tensorflow"),
+        ("tensorflow", "jax"),
+        pytest.param("jax", "tensorflow", marks=pytest.mark.slow),
+        pytest.param("jax", "jax", marks=pytest.mark.slow),
+    ],
+)
+def test_the_file_opens_where_only_keras_is_on_the_other_backend_too(tmp_path, saved, opened):
+    if "jax" in (saved, opened):
+        pytest.importorskip("jax")
+    file = tmp_path / "model.keras"
+    if saved == "jax":
+        run(SAVE_ELSEWHERE, file, backend="jax")
+    else:
+        exported(augmented(), file)
+    own = smooth_image(np.random.default_rng(9), SIZE, SIZE)
+    raw = smooth_image(np.random.default_rng(9), 300, 90, 3)
+    batches = [own[None, ..., None], np.stack([own] * 3, axis=-1)[None], raw[None]]
+    np.savez(tmp_path / "images.npz", *batches)
+    found = run(LOAD_ELSEWHERE, file, tmp_path / "images.npz", backend=opened)
+    name, gray, colour, large = json.loads(found)
+    here = load_model(file)
+    assert name == opened
+    assert [gray, colour] == pytest.approx([ask(here, own)] * 2, abs=1e-5)
+    if saved == "jax":
+        # One gray level in a few pixels may round to the other side, which this network forgives.
+        assert large == pytest.approx(ask(here, raw), abs=1e-3)
 
 
-def test_mixed_precision_is_exported_in_float32(tmp_path):
+def test_mixed_precision_is_exported_in_float32():
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
         model = make_network()
@@ -187,36 +207,18 @@ def test_mixed_precision_is_exported_in_float32(tmp_path):
     assert {layer.compute_dtype for layer in copy.layers} <= {"float32", "uint8"}
 
 
-def test_a_sequential_network_can_be_exported(tmp_path):
-    network = keras.Sequential(
-        [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(1, "sigmoid")]
-    )
+@keras.saving.register_keras_serializable(package="elsewhere")
+class Halve(keras.layers.Layer):
+    def call(self, inputs):
+        return inputs / 2
+
+
+@pytest.mark.parametrize("more", [[], [Halve()]], ids=["Sequential", "a layer of another package"])
+def test_other_networks_can_be_exported(tmp_path, more):
+    layers = [*more, keras.layers.Flatten(), keras.layers.Dense(1, "sigmoid")]
+    network = keras.Sequential([keras.Input((8, 8, 1)), *layers])
     file = exported(network, tmp_path / "m.keras", size=8)
-    assert load_model(file).metadata.notice == ""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("saved", "opened"), [("tensorflow", "jax"), ("jax", "tensorflow"), ("jax", "jax")]
-)
-def test_a_model_of_one_backend_opens_on_the_other(saved, opened, tmp_path, loaded):
-    pytest.importorskip("jax")
-    file = loaded.path
-    if saved == "jax":
-        file = tmp_path / "model.keras"
-        run(SAVE_ELSEWHERE, file, backend="jax")
-    here = load_model(file)
-    rng = np.random.default_rng(9)
-    shapes = [(SIZE, SIZE), (100, 140), (300, 90, 3)]
-    images = [smooth_image(rng, *shape) for shape in shapes]
-    batches = [i[np.newaxis] if i.ndim == 3 else i[np.newaxis, ..., np.newaxis] for i in images]
-    np.savez(tmp_path / "images.npz", *batches)
-    backend, *answers = json.loads(
-        run(LOAD_ELSEWHERE, file, tmp_path / "images.npz", backend=opened)
-    )
-    assert backend == opened
-    # One gray level in a few pixels may round to the other side.
-    assert answers == pytest.approx([ask(here, image) for image in images], abs=1e-3)
+    assert load_model(file).metadata.image_size == 8
 
 
 def test_a_file_that_differs_from_the_network_is_not_written(tmp_path, monkeypatch):
@@ -225,19 +227,6 @@ def test_a_file_that_differs_from_the_network_is_not_written(tmp_path, monkeypat
     with pytest.raises(ModelError, match="differs from the network"):
         exported(make_network(), tmp_path / "m.keras")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_layer_of_another_package_that_draws_nothing_is_kept(tmp_path):
-    @keras.saving.register_keras_serializable(package="elsewhere")
-    class Halve(keras.layers.Layer):
-        def call(self, inputs):
-            return inputs / 2
-
-    inputs = keras.Input((8, 8, 1))
-    x = keras.layers.Flatten()(Halve()(keras.layers.Rescaling(1 / 255)(inputs)))
-    network = keras.Model(inputs, keras.layers.Dense(1, "sigmoid")(x))
-    file = exported(network, tmp_path / "m.keras", size=8)
-    assert load_model(file).metadata.image_size == 8
 
 
 def test_an_earlier_file_is_kept_when_the_new_one_cannot_be_written(tmp_path, network, monkeypatch):
@@ -275,36 +264,26 @@ def test_another_keras_model_is_refused(network, tmp_path):
         load_model(tmp_path / "plain.keras")
 
 
-def rewritten(model_file, target, change):
+def rewritten(model_file, target, old, new):
     with zipfile.ZipFile(model_file) as source, zipfile.ZipFile(target, "w") as archive:
         for name in source.namelist():
             data = source.read(name)
-            archive.writestr(name, change(data.decode()) if name == "config.json" else data)
+            archive.writestr(name, data.replace(old.encode(), new.encode()))
     return target
 
 
-def test_a_configuration_that_asks_for_gigabytes_is_refused_before_it_is_built(
-    model_file, tmp_path
-):
-    greedy = rewritten(
-        model_file,
-        tmp_path / "m.keras",
-        lambda text: text.replace('"units": 1,', '"units": 2000000000,'),
-    )
+def test_weights_of_gigabytes_are_refused_before_they_are_made(model_file, tmp_path):
+    greedy = ('"units": 1,', '"units": 2000000000,')
     with pytest.raises(ModelError, match=r"need [\d,]+ MB of weights and the file holds 0"):
-        load_model(greedy)
+        load_model(rewritten(model_file, tmp_path / "m.keras", *greedy))
 
 
 def test_code_hidden_in_a_model_is_not_run(model_file, tmp_path):
     # The class name stays, so that the file looks like ours until Keras builds it.
-    evil = rewritten(
-        model_file,
-        tmp_path / "m.keras",
-        lambda text: text.replace('"module": "keras.layers", "class_name": "Flatten"',
-                                  '"module": "os", "class_name": "system"'),
-    )  # fmt: skip
+    layer = '"module": "keras.layers", "class_name": "Flatten"'
+    evil = (layer, '"module": "os", "class_name": "system"')
     with pytest.raises(ModelError, match="cannot be loaded"):
-        load_model(evil)
+        load_model(rewritten(model_file, tmp_path / "m.keras", *evil))
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.25])
@@ -319,18 +298,14 @@ def test_a_model_that_differs_on_validation_images_is_kept_and_counts_as_failed(
     # Of an earlier network.
     (tmp_path / "model.saved_model" / "variables").mkdir(parents=True)
     (tmp_path / "model.onnx").touch()
-    rows = export_all(
-        network,
-        RunDirectory(tmp_path),
-        formats=(),
-        metadata=ModelMetadata(image_size=SIZE, threshold=THRESHOLD),
-        temperature=1.0,
-        val=subset,
-        reporter=said,
-    )
+    metadata = ModelMetadata(image_size=SIZE, threshold=THRESHOLD)
+    (row,) = export_all(
+        network, RunDirectory(tmp_path), formats=(), metadata=metadata, temperature=1.0,
+        val=subset, reporter=said,
+    )  # fmt: skip
     assert {path.name for path in tmp_path.glob("model.*")} == {"model.keras"}
     (stored,) = json.loads((tmp_path / "exports.json").read_text())
-    assert [row.status for row in rows] == [stored["status"]] == ["failed" if shift else "written"]
+    assert row.status == stored["status"] == ("failed" if shift else "written")
     if shift:
         assert said.infos == []
         assert "model.keras differs from the network by 0.25" in said.warnings[0]
@@ -359,29 +334,9 @@ def images():
 
 @pytest.fixture(scope="module")
 def calibrated_file(tmp_path_factory):
-    """With flips and the like, with GELU, whose export is not a matter of course, a temperature."""
-    import keras
-
-    keras.utils.set_random_seed(4)
-    inputs = keras.Input((SIZE, SIZE, 1), dtype="uint8")
-    x = keras.layers.Rescaling(1 / 255)(inputs)
-    for layer in augmentation_layers(
-        flip=True, rotation=5.0, crop_min_area=0.5, tone_jitter=0.2, noise=0.1, seed=1
-    ):
-        x = layer(x)
-    x = keras.layers.SeparableConv2D(4, 3, strides=2, activation="gelu")(x)
-    x = keras.layers.BatchNormalization()(x)
-    x = keras.layers.Conv2D(6, 3, strides=2, activation="silu")(x)
-    outputs = keras.layers.Dense(1, activation="sigmoid", kernel_initializer="random_normal")(
-        keras.layers.Rescaling(100)(keras.layers.Flatten()(x))
-    )
-    return exported(
-        keras.Model(inputs, outputs),
-        tmp_path_factory.mktemp("calibrated") / "model.keras",
-        run="tiny",
-        notice=SYNTHETIC_NOTICE,
-        temperature=TEMPERATURE,
-    )
+    file = tmp_path_factory.mktemp("calibrated") / "model.keras"
+    about = {"run": "tiny", "notice": SYNTHETIC_NOTICE, "temperature": TEMPERATURE}
+    return exported(augmented(), file, **about)
 
 
 def probabilities(model_file, images):
@@ -394,26 +349,6 @@ def converted(request, calibrated_file, images):
     if FORMATS[request.param].missing:
         pytest.skip(FORMATS[request.param].missing)
     return convert(calibrated_file, request.param, images=images)
-
-
-def test_at_most_so_many_images_are_compared_from_all_over_the_split():
-    assert evenly_spaced(3).tolist() == [0, 1, 2]
-    many = evenly_spaced(1047, 256)
-    assert len(many) == 256
-    assert (many[0], many[-1]) == (0, 1046)
-    assert np.diff(many).max() <= 5
-    assert evenly_spaced(0).tolist() == []
-
-
-def test_a_missing_package_costs_no_process(monkeypatch, calibrated_file, images):
-    monkeypatch.setattr(export, "_run", None)
-    lacking = {**FORMATS, "onnx": Format(
-        name="onnx", file="model.onnx", modules=("no_such_chisel",), extra="onnx", runtime="x"
-    )}  # fmt: skip
-    monkeypatch.setattr(export, "FORMATS", lacking)
-    row = convert(calibrated_file, "onnx", images=images)
-    assert row.status == "failed"
-    assert "no_such_chisel" in row.reason
 
 
 @pytest.mark.parametrize(
@@ -444,7 +379,7 @@ def test_a_converter_that_crashes_or_hangs_fails_and_takes_the_old_file_with_it(
 
 @pytest.mark.slow
 def test_an_export_gives_the_same_probabilities_and_carries_its_metadata(
-    converted, calibrated_file, images
+    converted, calibrated_file, images, tmp_path
 ):
     assert converted.reason == ""
     assert converted.status == "written"
@@ -460,14 +395,7 @@ def test_an_export_gives_the_same_probabilities_and_carries_its_metadata(
     np.testing.assert_allclose(said, probabilities(calibrated_file, images), atol=TOLERANCE)
     leftovers = [path for path in calibrated_file.parent.iterdir() if path.name.startswith(".")]
     assert leftovers == []
-
-
-@pytest.mark.slow
-def test_an_export_takes_the_raw_film_of_any_size_gray_or_colour(
-    converted, calibrated_file, tmp_path
-):
-    again = load_model(calibrated_file.with_name(converted.path))
-    original = load_model(calibrated_file)
+    # It takes the raw film too, of any size, gray or colour.
     for shape in [(40, 33), (300, 410), (200, 260, 3)]:
         film = smooth_image(np.random.default_rng(7), *shape)
         Image.fromarray(film).save(tmp_path / "film.png")

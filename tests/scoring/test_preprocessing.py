@@ -1,6 +1,5 @@
 import functools
 import io
-import zipfile
 
 import numpy as np
 import pytest
@@ -69,17 +68,6 @@ def test_pixels_of_a_large_jpeg_get_what_training_gives_the_file_to_a_gray_level
     assert difference.mean() <= 0.15
 
 
-def test_three_equal_channels_are_the_same_as_gray():
-    pixels = smooth_image(np.random.default_rng(1), 120, 150)
-    np.testing.assert_array_equal(by_layer(np.stack([pixels] * 3, axis=-1)), by_layer(pixels))
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64", "int32"])
-def test_the_type_of_whole_levels_does_not_matter(dtype):
-    pixels = smooth_image(np.random.default_rng(2), 100, 130, 3)
-    np.testing.assert_array_equal(by_layer(pixels.astype(dtype)), by_layer(pixels))
-
-
 def test_levels_outside_the_range_are_clipped():
     pixels = np.full((9, 9), 300.0)
     assert by_layer(pixels).max() == 255
@@ -103,11 +91,3 @@ def test_real_colour_is_kept_and_gray_has_three_equal_channels(shape):
     found = keras.ops.convert_to_numpy(model(SIZE, 3)(batch))[0]
     wanted = load_image(encoded(pixels, "PNG"), SIZE, channels=3).pixels
     np.testing.assert_array_equal(found, wanted)
-
-
-def test_it_is_saved_with_classes_of_keras_alone(tmp_path):
-    model(SIZE).save(tmp_path / "m.keras")
-    with zipfile.ZipFile(tmp_path / "m.keras") as archive:
-        config = archive.read("config.json").decode()
-    assert "search" not in config
-    assert '"registered_name": null' in config

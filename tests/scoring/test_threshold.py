@@ -29,42 +29,22 @@ def every_threshold(said):
     return [*np.unique(said), math.nextafter(said.max(), math.inf)]
 
 
-def test_sensitivity_takes_the_midpoint_below_the_last_case_it_needs():
-    labels = np.array([0, 1, 0, 1, 1, 1])
-    said = np.array([0.1, 0.2, 0.3, 0.6, 0.8, 0.9])
-    found = choose_threshold(labels, said, "sensitivity=0.75", chosen_on=ON)
-    assert found.value == pytest.approx(0.45)
-    assert found.reached == 0.75
-    assert (found.rule, found.chosen_on) == ("sensitivity=0.75", ON)
-
-
-def test_specificity_takes_the_midpoint_above_the_last_false_alarm_it_must_avoid():
-    labels = np.array([0, 0, 0, 0, 1, 1])
-    said = np.array([0.1, 0.2, 0.5, 0.9, 0.6, 0.95])
-    found = choose_threshold(labels, said, "specificity=0.75", chosen_on=ON)
-    assert found.value == pytest.approx(0.55)
-    assert found.reached == 0.75
-
-
-def test_youden_separates_what_can_be_separated():
-    found = choose_threshold(
-        np.array([0, 0, 1, 1]), np.array([0.1, 0.3, 0.7, 0.9]), "youden", chosen_on=ON
-    )
-    assert found.value == pytest.approx(0.5)
-    assert found.reached == 1
-
-
-def test_one_half_is_one_half():
-    found = choose_threshold(np.array([0, 1]), np.array([0.7, 0.9]), "0.5", chosen_on=ON)
-    assert (found.value, found.reached) == (0.5, 0.5)
-
-
-def test_nineteen_of_twenty_is_95_percent():
-    labels = np.array([1] * 20 + [0])
-    said = np.array([*np.linspace(0.05, 0.98, 20), 0.01])
-    found = choose_threshold(labels, said, "sensitivity=0.95", chosen_on=ON)
-    assert found.reached == pytest.approx(0.95)
-    assert found.value > said[0]
+@pytest.mark.parametrize(
+    ("rule", "labels", "said", "value", "reached"),
+    [
+        ("sensitivity=0.75", [0, 1, 0, 1, 1, 1], [0.1, 0.2, 0.3, 0.6, 0.8, 0.9], 0.45, 0.75),
+        ("specificity=0.75", [0, 0, 0, 0, 1, 1], [0.1, 0.2, 0.5, 0.9, 0.6, 0.95], 0.55, 0.75),
+        ("sensitivity=0.95", [1] * 20 + [0], [*np.linspace(0.1, 2, 20) / 2, 0.01], 0.075, 0.95),
+        ("youden", [0, 0, 1, 1], [0.1, 0.3, 0.7, 0.9], 0.5, 1),
+        ("0.5", [0, 1], [0.7, 0.9], 0.5, 0.5),
+    ],
+)
+def test_a_threshold_lies_midway_between_the_last_that_counts_and_the_next(
+    rule, labels, said, value, reached
+):
+    found = choose_threshold(np.array(labels), np.array(said), rule, chosen_on=ON)
+    assert (found.value, found.reached) == pytest.approx((value, reached))
+    assert (found.rule, found.chosen_on) == (rule, ON)
 
 
 def test_a_false_alarm_of_probability_one_can_still_be_avoided():
@@ -82,31 +62,22 @@ def test_neighbouring_floating_point_numbers_are_told_apart():
     assert low < found.value <= high
 
 
+@pytest.mark.parametrize(
+    ("kind", "metric", "sign"), [("sensitivity", "recall", 1), ("specificity", "specificity", -1)]
+)
 @settings(max_examples=200, deadline=None)
-@given(both_classes(), st.integers(1, 100))
-def test_no_larger_threshold_has_the_sensitivity_asked_for(case, percent):
+@given(case=both_classes(), percent=st.integers(1, 100))
+def test_no_threshold_further_from_the_other_class_reaches_what_was_asked_for(
+    kind, metric, sign, case, percent
+):
     labels, said = case
-    rule = f"sensitivity={percent / 100}"
-    found = choose_threshold(labels, said, rule, chosen_on=ON)
-    reached = threshold_metrics(labels, said, found.value)["recall"]
+    found = choose_threshold(labels, said, f"{kind}={percent / 100}", chosen_on=ON)
+    reached = threshold_metrics(labels, said, found.value)[metric]
     assert reached == pytest.approx(found.reached)
     assert reached >= percent / 100 - 1e-9
-    for larger in (t for t in every_threshold(said) if t > found.value):
-        recall = threshold_metrics(labels, said, larger)["recall"]
-        assert recall == reached or recall < percent / 100 - 1e-9
-
-
-@settings(max_examples=200, deadline=None)
-@given(both_classes(), st.integers(1, 100))
-def test_no_smaller_threshold_has_the_specificity_asked_for(case, percent):
-    labels, said = case
-    found = choose_threshold(labels, said, f"specificity={percent / 100}", chosen_on=ON)
-    reached = threshold_metrics(labels, said, found.value)["specificity"]
-    assert reached == pytest.approx(found.reached)
-    assert reached >= percent / 100 - 1e-9
-    for smaller in (t for t in every_threshold(said) if t < found.value):
-        specificity = threshold_metrics(labels, said, smaller)["specificity"]
-        assert specificity == reached or specificity < percent / 100 - 1e-9
+    for other in (t for t in every_threshold(said) if sign * t > sign * found.value):
+        value = threshold_metrics(labels, said, other)[metric]
+        assert value == reached or value < percent / 100 - 1e-9
 
 
 @settings(max_examples=200, deadline=None)

@@ -30,30 +30,22 @@ def retraining(tmp_path_factory):
     """Two seeds of baseline and winner, and the winner's ensemble; the weights are drawn."""
     folder = tmp_path_factory.mktemp("weights")
 
-    def networks(role, first):
+    def network(role, first, seed):
+        file = folder / f"{role}-{seed}.weights.h5"
+        make_network(first + seed).save_weights(file)
         recipe = Recipe(role=role, values={"role": role}, epochs=3)
-        found = []
-        for seed in (0, 1):
-            file = folder / f"{role}-{seed}.weights.h5"
-            make_network(first + seed).save_weights(file)
-            found.append(
-                Retrained(
-                    recipe=recipe,
-                    seed=seed,
-                    parameters=7,
-                    weights_file=file,
-                    kept_epoch=2,
-                    score=0.5 - 0.1 * seed,
-                )
-            )
-        return tuple(found)
+        trained = {"parameters": 7, "weights_file": file, "kept_epoch": 2}
+        return Retrained(recipe=recipe, seed=seed, score=0.5 - 0.1 * seed, **trained)
 
-    winner = networks("finalist_1", 5)
+    baseline, winner = (
+        tuple(network(role, first, seed) for seed in (0, 1))
+        for role, first in (("baseline", 1), ("finalist_1", 5))
+    )
     recipe = RetrainingRecipe(
         trained_as="finalist_1", epochs=3, seeds=2, patience=0, precision="float32",
         trained_on="train", kept_epochs={0: 2, 1: 2},
     )  # fmt: skip
-    return Retraining(baseline=networks("baseline", 1), winner=winner, recipe=recipe, finalists=())
+    return Retraining(baseline=baseline, winner=winner, recipe=recipe, finalists=())
 
 
 @pytest.fixture
@@ -69,15 +61,13 @@ def decided(tmp_path, retraining, monkeypatch):
         directory = RunDirectory(tmp_path / "run")
         directory.create()
         said = Said()
+        config = {"objective": "robust_loss", "refit_seeds": 2, "export": (), **options}
         comparison = decide(
-            RunConfig(**{"objective": "robust_loss", "refit_seeds": 2, "export": (), **options}),
+            RunConfig(**config),
             dataset,
             SealedTest(folder=tmp_path, classes=dataset.classes, subset=sealed),
-            found,
-            setting=SimpleNamespace(dataset=dataset),
-            directory=directory,
-            reporter=said,
-        )
+            found, setting=SimpleNamespace(dataset=dataset), directory=directory, reporter=said,
+        )  # fmt: skip
         return comparison, directory, said
 
     return run
@@ -108,17 +98,15 @@ def test_the_evaluation_of_the_test_is_journaled_and_told_as_the_readers_of_the_
     comparison, directory, said = decided()
     assert said.events == directory.events()
     (event,) = said.events
-    told = {(one["role"], one["seed"]): (one["accuracy"], one["auc"]) for one in event["scorings"]}
-    assert told == {
-        (one.role, one.seed): (
-            pytest.approx(one.at_half["accuracy"].value),
-            pytest.approx(one.ranking["auc"].value),
-        )
-        for one in (*comparison.winner.test, *comparison.baseline.test)
-    }
+    tested = (*comparison.winner.test, *comparison.baseline.test)
+    scored = {(one.role, one.seed): one for one in tested}
+    assert len(event["scorings"]) == len(scored)
+    for told in event["scorings"]:
+        one = scored[told["role"], told["seed"]]
+        assert told["accuracy"] == pytest.approx(one.at_half["accuracy"].value)
+        assert told["auc"] == pytest.approx(one.ranking["auc"].value)
     file = io.StringIO()
-    console = Console(live=False, file=file)
-    console.listen(event)
+    Console(live=False, file=file).listen(event)
     assert "evaluated on the test set: 4 networks" in file.getvalue()
     pytest.importorskip("tensorboard")
     warnings = []
@@ -204,10 +192,8 @@ def test_the_numbers_of_a_recorded_run_follow_from_its_predictions():
     for role, file in PREDICTION_FILES.items():
         predictions = read_predictions_csv(run.root / file)[recorded.split]
         exported = getattr(recorded, role).exported
-        again = evaluate(
-            predictions, exported.threshold, role=role, seed=exported.seed,
-            bootstrap_seed=seed,
-        )  # fmt: skip
+        about = {"role": role, "seed": exported.seed, "bootstrap_seed": seed}
+        again = evaluate(predictions, exported.threshold, **about)
         assert to_json(again) == to_json(exported)
         tested[role] = exported.threshold.value, predictions
     difference, tests = compare(tested["winner"], tested["baseline"], seed=seed)
