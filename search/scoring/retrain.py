@@ -2,10 +2,10 @@
 
 All are trained with the same class weights, the same epochs at most and the same seeds; of each
 training the epoch is kept whose validation objective, smoothed over the last epochs as the search
-smooths it (`tuning/selection.py`), is the best. Finalists race over seeds: all are
-trained with the first, the better half with the second, and so on until one is left, which gets the
-seeds that remain. Between it and the baseline, which is trained with every seed, the validation
-objective decides, averaged over seeds. The test set plays no part.
+smooths it (`tuning/selection.py`), is the best. Finalists race over seeds: all are trained with the
+first two, the better half with the third, and so on until one is left, which gets the seeds that
+remain. Between it and the baseline, which is trained with every seed, the validation objective
+decides, averaged over seeds. The test set plays no part.
 
 Early stopping and mixed precision are a finalist's alone: the baseline, the HyperModel's defaults,
 is retrained as it is. Trainings do not depend on each other, nor on how many run at once.
@@ -218,12 +218,12 @@ def seconds_after(config: RunConfig, dataset: Dataset, pace: Pace, workers: int)
 
 def _rounds(finalists: int, seeds: int) -> Iterator[tuple[int, range]]:
     """Yield how many finalists each round of the race trains, the best ones, and which seeds."""
-    for seed in range(seeds):
-        last = finalists <= 1
-        yield finalists, range(seed, seeds if last else seed + 1)
-        if last:
-            return
-        finalists = math.ceil(finalists / 2)
+    seed = 0
+    while seed < seeds:
+        # Two at first: after one, luck decides between finalists that differ by less than seeds do.
+        end = seeds if finalists <= 1 else min(seeds, max(2, seed + 1))
+        yield finalists, range(seed, end)
+        seed, finalists = end, math.ceil(finalists / 2)
 
 
 def _race(
@@ -234,7 +234,7 @@ def _race(
     *,
     seeds: int,
 ) -> None:
-    """Train the baseline with every seed and the finalists in rounds, a seed and half as many."""
+    """Train the baseline with every seed and the finalists in rounds, half of them in the next."""
     wanted = [(baseline, seed) for seed in range(seeds)]
     alive = list(finalists)
     for count, numbers in _rounds(len(finalists), seeds):

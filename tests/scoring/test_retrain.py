@@ -70,23 +70,23 @@ def test_finalists_race_over_seeds_and_the_baseline_gets_every_seed(stage):
     found, fake, directory, asked = stage(records, top=3, refit_seeds=3)
     assert trained(fake) == [
         "baseline-0", "baseline-1", "baseline-2",
-        "finalist_1-0", "finalist_1-1",
+        "finalist_1-0", "finalist_1-1", "finalist_1-2",
         "finalist_2-0", "finalist_2-1", "finalist_2-2",
-        "finalist_3-0",
+        "finalist_3-0", "finalist_3-1",
     ]  # fmt: skip
-    assert [count for _, count in asked] == [6, 2, 1]
+    assert [count for _, count in asked] == [9, 2]
     assert [network.seed for network in found.winner] == [0, 1, 2]
     assert found.winner[0].recipe.values == {"size": 5}
     assert found.recipe.trained_as == "finalist_2"
     assert [(one.role, sorted(one.scores)) for one in found.finalists] == [
-        ("finalist_2", [0, 1, 2]), ("finalist_1", [0, 1]), ("finalist_3", [0]),
+        ("finalist_2", [0, 1, 2]), ("finalist_1", [0, 1, 2]), ("finalist_3", [0, 1]),
         ("baseline", [0, 1, 2]),
     ]  # fmt: skip
     assert directory.read_json("best_hyperparameters.json")["trial_id"] == "t2"
 
 
 @pytest.mark.parametrize(
-    ("finalists", "seeds", "count"), [(3, 3, 9), (1, 3, 6), (3, 1, 4), (2, 2, 5), (0, 2, 2)]
+    ("finalists", "seeds", "count"), [(3, 3, 11), (1, 3, 6), (3, 1, 4), (2, 2, 6), (2, 5, 12), (0, 2, 2)]
 )
 def test_the_number_of_trainings_is_known_before(finalists, seeds, count):
     assert trainings(RunConfig(refit_seeds=seeds), finalists=finalists) == count
@@ -124,7 +124,7 @@ def test_another_training_under_the_same_role_is_trained_and_journaled(stage):
 def test_the_same_training_under_another_role_is_found_again(stage):
     stage()
     _, fake, _, asked = stage([record(0, 1), record(1, 3), record(2, 2)], top=2)
-    assert asked[0] == ("train", 1)  # the new finalist's first seed
+    assert asked[0] == ("train", 2)  # the new finalist's seeds
     assert len({spec.directory.name for spec in fake.specs}) == len(fake.specs)
 
 
