@@ -126,12 +126,14 @@ def run(
                 trials = search.loop(directory, executor, console.listen).search()
         console.show_trials(trials, objective=config.objective)
 
-        with stage("retrain", "Retrain with class weights"):
-            refit = search
-            if config.refit != config:
+        refit = search
+        if config.refit != config:
+            with stage("larger", "Data for the retraining"):
                 dataset, sealed_test = prepare(config.refit, source, progress=console.progress)
                 check_same_data(directory, dataset)
                 refit = Search(config.refit, dataset, known=begun(directory.events()))
+
+        with stage("retrain", "Retrain with class weights"):
             retraining = retrain(
                 config.refit,
                 trials,

@@ -86,7 +86,8 @@ def test_finalists_race_over_seeds_and_the_baseline_gets_every_seed(stage):
 
 
 @pytest.mark.parametrize(
-    ("finalists", "seeds", "count"), [(3, 3, 11), (1, 3, 6), (3, 1, 4), (2, 2, 6), (2, 5, 12), (0, 2, 2)]
+    ("finalists", "seeds", "count"),
+    [(3, 3, 11), (1, 3, 6), (3, 1, 4), (2, 2, 6), (2, 5, 12), (0, 2, 2)],
 )
 def test_the_number_of_trainings_is_known_before(finalists, seeds, count):
     assert trainings(RunConfig(refit_seeds=seeds), finalists=finalists) == count
