@@ -1,17 +1,32 @@
 """A HyperModel small enough to train in milliseconds, and trials that train nothing."""
 
 import dataclasses
+import math
 import random
+from pathlib import Path
 
 import keras
 import keras_tuner as kt
 
-from search.records import EpochRecord, Failure, FailureKind, TrialResult, TrialSpec
+from search.records import Dataset, EpochRecord, Failure, FailureKind, TrialResult, TrialSpec
+from search.run_directory import RunDirectory
 from search.tuning import space as spaces
+from search.tuning.executors import Executor
+from search.tuning.loop import SearchLoop
+from search.tuning.model import Setting
+from search.tuning.oracle import ScheduleOracle
+from search.tuning.proposals import UniformSource
+from search.tuning.schedule import hyperband
+
+SCHEDULE = hyperband(max_epochs=9, factor=3)
+VALUES = {"filters": 4, "learning_rate": 0.01, "batch_size": 8, "boom": False, "nan": False}
 
 
 class TinyHyperModel(kt.HyperModel):
-    """One convolution with dropout; picklable."""
+    """One convolution with dropout; picklable.
+
+    The value "ema", which is not in the space, asks for an average of the weights.
+    """
 
     def __init__(self, size: int = 32) -> None:
         super().__init__()
@@ -36,7 +51,60 @@ class TinyHyperModel(kt.HyperModel):
         model = keras.Model(inputs, keras.layers.Dense(1, activation="sigmoid")(x))
         rate = float("inf") if hp.get("nan") else hp.get("learning_rate")
         model.compile(keras.optimizers.Adam(rate), "binary_crossentropy", metrics=["accuracy"])
+        if decay := hp.values.get("ema"):
+            from hypermodels.optimization import keep_average  # not sent to the nodes of a cluster
+
+            keep_average(model.optimizer, decay)
         return model
+
+
+def setting_of(dataset: Dataset, hypermodel: kt.HyperModel) -> Setting:
+    """Return what the trials of a search have in common."""
+    return Setting(
+        dataset=dataset,
+        hypermodel=hypermodel,
+        objective="robust_loss",
+        prevalence=dataset.prevalence,
+    )
+
+
+def spec(folder: Path, name: str, **changes) -> TrialSpec:
+    """Return a trial of two epochs in a folder of its name.
+
+    A change is of a field of the specification or else of the value of a hyperparameter.
+    """
+    fields = {"values": VALUES, "seed": 5, "epochs": 2, "directory": folder / name}
+    for key, value in changes.items():
+        if key in TrialSpec.__dataclass_fields__:
+            fields[key] = value
+        else:
+            fields["values"] = {**fields["values"], key: value}
+    return TrialSpec(trial_id=name, **fields)
+
+
+def make_loop(
+    root: Path,
+    executor: Executor,
+    *,
+    schedule=SCHEDULE,
+    space=None,
+    source=None,
+    listener=lambda event: None,
+    objective=("robust_loss", "min"),
+) -> SearchLoop:
+    """Return a search, by default a random one of the whole space of TinyHyperModel."""
+    run = RunDirectory(root)
+    run.create()
+    space = space or spaces.declared(TinyHyperModel())
+    oracle = ScheduleOracle(
+        schedule=schedule,
+        source=source or UniformSource(space, queue=[spaces.defaults(space)], seed=8),
+        space=space,
+        objective=objective[0],
+        direction=objective[1],
+        directory=run.tuner_dir,
+    )
+    return SearchLoop(oracle=oracle, executor=executor, run=run, seed=8, listener=listener)
 
 
 def fake_result(
@@ -48,9 +116,13 @@ def fake_result(
         return TrialResult(
             trial_id=spec.trial_id, epochs=(), parameters=10, seconds=0.0, failure=failure
         )
+    # One metric is not defined, as an AUC where one class was never seen.
     epochs = tuple(
         EpochRecord(
-            trial_id=spec.trial_id, epoch=epoch, metrics={metric: value(spec, epoch)}, seconds=0.0
+            trial_id=spec.trial_id,
+            epoch=epoch,
+            metrics={metric: value(spec, epoch), "undefined": math.nan},
+            seconds=0.0,
         )
         for epoch in range(spec.initial_epoch + 1, spec.epochs + 1)
     )

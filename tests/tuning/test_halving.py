@@ -3,11 +3,11 @@
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from search.tuning.halving import Halving, Slot
-from search.tuning.schedule import full_budget, hyperband
+from search.tuning.schedule import hyperband
 
 
 def quality(configuration: int, rung: int) -> float:
@@ -34,6 +34,15 @@ def run(halving: Halving, *, workers: int, seed: int, fails=frozenset()) -> list
             halving.complete(slot, score=score, parameters=1)
 
 
+def started(halving: Halving, count: int) -> list[Slot]:
+    """Start the next trials."""
+    slots = []
+    for _ in range(count):
+        slots.append(halving.next_slot())
+        halving.start(slots[-1])
+    return slots
+
+
 @given(st.integers(1, 30), st.integers(2, 4), st.integers(1, 9), st.integers(0, 10**6))
 @settings(max_examples=60, deadline=None)
 def test_any_number_of_workers_trains_the_same_trials(max_epochs, factor, workers, seed):
@@ -44,23 +53,17 @@ def test_any_number_of_workers_trains_the_same_trials(max_epochs, factor, worker
     assert set(alone) == set(together)
 
 
-@given(st.integers(1, 9), st.integers(0, 10**6))
-@settings(max_examples=40, deadline=None)
-def test_each_rung_holds_the_best_of_the_one_below(workers, seed):
+@given(
+    fails=st.sets(st.tuples(st.integers(0, 48), st.integers(0, 3)), max_size=25),
+    workers=st.integers(1, 9),
+    seed=st.integers(0, 10**6),
+)
+@example(fails=set(), workers=3, seed=1)
+@example(fails={(configuration, 0) for configuration in range(27)}, workers=2, seed=0)
+@settings(max_examples=80, deadline=None)
+def test_each_rung_holds_the_best_of_the_one_below_and_failures_are_replaced(fails, workers, seed):
     halving = Halving(hyperband(max_epochs=27, factor=3))
-    done = run(halving, workers=workers, seed=seed)
-    for index, bracket in enumerate(halving.schedule.brackets):
-        for rung in range(1, len(bracket.rungs)):
-            here = {s.configuration for s in done if (s.bracket_index, s.rung) == (index, rung)}
-            best = halving.ranked(index, rung - 1)[: bracket.rungs[rung].count]
-            assert here == set(best)
-
-
-@given(st.sets(st.tuples(st.integers(0, 48), st.integers(0, 3)), max_size=25), st.integers(1, 5))
-@settings(max_examples=60, deadline=None)
-def test_failures_are_replaced_while_there_are_survivors(fails, workers):
-    halving = Halving(hyperband(max_epochs=27, factor=3))
-    done = run(halving, workers=workers, seed=1, fails=fails)
+    done = run(halving, workers=workers, seed=seed, fails=fails)
     assert halving.finished
     assert len(done) == len(set(done))
     for index, bracket in enumerate(halving.schedule.brackets):
@@ -77,14 +80,9 @@ def test_failures_are_replaced_while_there_are_survivors(fails, workers):
 
 def test_a_trial_is_promoted_before_its_rung_ends_once_that_is_certain():
     halving = Halving(hyperband(max_epochs=3, factor=3))
-    slots = [halving.next_slot()]
-    halving.start(slots[0])
-    slots.append(halving.next_slot())
-    halving.start(slots[1])
-    third = halving.next_slot()
-    halving.start(third)
-    halving.complete(slots[0], score=0.1, parameters=1)
-    halving.complete(slots[1], score=0.2, parameters=1)
+    first, second, third = started(halving, 3)
+    halving.complete(first, score=0.1, parameters=1)
+    halving.complete(second, score=0.2, parameters=1)
     # The third could still be better than the first, so nothing of this bracket may go on yet.
     assert halving.next_slot().bracket_index == 1
     halving.fail(third)
@@ -93,25 +91,9 @@ def test_a_trial_is_promoted_before_its_rung_ends_once_that_is_certain():
 
 def test_equal_scores_are_ranked_by_size_then_number():
     halving = Halving(hyperband(max_epochs=3, factor=3))
-    for configuration, parameters in ((0, 9), (1, 5), (2, 5)):
-        slot = Slot(bracket_index=0, rung=0, configuration=configuration)
-        halving.start(slot)
+    for slot, parameters in zip(started(halving, 3), (9, 5, 5), strict=True):
         halving.complete(slot, score=0.5, parameters=parameters)
     assert halving.ranked(0, 0) == [1, 2, 0]
-
-
-def test_checkpoints_become_disposable_but_never_those_still_needed():
-    halving = Halving(hyperband(max_epochs=9, factor=3))
-    for configuration in range(9):
-        slot = Slot(bracket_index=0, rung=0, configuration=configuration)
-        halving.start(slot)
-        halving.complete(slot, score=float(configuration), parameters=1)
-    # Three go on; three more are kept in case one of those fails.
-    assert halving.disposable(0, 0) == [6, 7, 8]
-    slot = halving.next_slot()
-    halving.start(slot)
-    halving.complete(slot, score=0.0, parameters=1)
-    assert slot.configuration in halving.disposable(0, 0)
 
 
 @pytest.mark.parametrize(("max_epochs", "rung"), [(3, 1), (9, 2)])
@@ -127,25 +109,3 @@ def test_a_rung_of_one_trial_stands_two_failures_where_a_third_survived_below(ma
             halving.complete(slot, score=float(slot.configuration), parameters=1)
     assert failures == 2
     assert len(halving.ranked(0, rung)) == 1
-
-
-def test_of_a_last_rung_only_the_best_keeps_its_checkpoint_as_soon_as_the_others_ended():
-    halving = Halving(full_budget(tuner="random", trials=4, epochs=2))
-    slots = []
-    for _ in range(4):
-        slots.append(halving.next_slot())
-        halving.start(slots[-1])
-    halving.complete(slots[0], score=0.5, parameters=1)
-    assert halving.disposable(0, 0) == []
-    halving.fail(slots[1])
-    assert halving.disposable(0, 0) == [1]
-    halving.complete(slots[2], score=0.3, parameters=1)
-    assert halving.disposable(0, 0) == [0, 1]
-    assert not halving.finished
-
-
-def test_a_bracket_whose_trials_all_fail_ends():
-    halving = Halving(hyperband(max_epochs=9, factor=3))
-    done = run(halving, workers=2, seed=0, fails={(c, 0) for c in range(9)})
-    assert halving.finished
-    assert all(slot.rung == 0 for slot in done if slot.bracket_index == 0)

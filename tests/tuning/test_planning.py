@@ -9,7 +9,6 @@ from search.config import RunConfig, TunerKind
 from search.errors import ConfigurationError
 from search.tuning import space as spaces
 from search.tuning.planning import plan_search
-from search.tuning.schedule import continues
 
 
 def space(values: int, *, continuous: bool = False) -> kt.HyperParameters:
@@ -20,10 +19,14 @@ def space(values: int, *, continuous: bool = False) -> kt.HyperParameters:
     return new
 
 
-def plan(config: RunConfig, found: kt.HyperParameters, *, queue=None, seconds=1.0, begun=()):
-    queue = [spaces.defaults(found)] if queue is None else queue
+def plan(found: kt.HyperParameters, *, queue=None, begun=(), epoch=1.0, trial=0.0, **options):
     schedule, source = plan_search(
-        config, space=found, queue=queue, seconds_per_epoch=lambda: seconds, begun=begun
+        RunConfig(**options),
+        space=found,
+        queue=[spaces.defaults(found)] if queue is None else queue,
+        seconds_per_epoch=lambda: epoch,
+        seconds_per_trial=lambda: trial,
+        begun=begun,
     )
     return SimpleNamespace(schedule=schedule, source=source)
 
@@ -34,7 +37,7 @@ def drawn(planned) -> list[dict]:
 
 def test_hyperband_is_the_default_and_starts_with_the_queue():
     queue = [{"units": 0, "rate": 0.01}, {"units": 3, "rate": 0.05}]
-    planned = plan(RunConfig(max_epochs=9), space(5, continuous=True), queue=queue)
+    planned = plan(space(5, continuous=True), queue=queue, max_epochs=9)
     assert planned.schedule.configurations == 17
     values = drawn(planned)
     assert values[:2] == queue
@@ -42,7 +45,7 @@ def test_hyperband_is_the_default_and_starts_with_the_queue():
 
 
 def test_a_space_smaller_than_the_schedule_is_searched_fully_and_said_so():
-    planned = plan(RunConfig(max_epochs=9), space(6))
+    planned = plan(space(6), max_epochs=9)
     assert planned.schedule.trials == 6
     assert planned.schedule.epochs == 6 * 9
     assert "6 configurations" in planned.schedule.notes[0]
@@ -52,64 +55,30 @@ def test_a_space_smaller_than_the_schedule_is_searched_fully_and_said_so():
 
 
 @pytest.mark.parametrize("kind", list(TunerKind))
-def test_a_longer_search_of_a_small_space_keeps_the_configurations_it_began_with(kind):
-    def planned(**options):
-        return plan(RunConfig(tuner=kind, max_epochs=3, **options), space(18))
-
-    # Hyperband with R = 3 starts 5 configurations an iteration.
-    first = planned(max_trials=5, iterations=1)
-    begun = first.schedule.brackets
-    more = plan(
-        RunConfig(tuner=kind, max_epochs=3, max_trials=30, iterations=4), space(18), begun=begun
-    )
-    assert first.schedule.configurations == 5
-    assert more.schedule.configurations == 18
-    assert continues(more.schedule, begun)
-    if kind is not TunerKind.BAYESIAN:  # which has to be told scores first
-        assert drawn(more)[:5] == drawn(first)
-        assert len({values["units"] for values in drawn(more)}) == 18
-
-
-def test_what_hyperband_left_of_a_small_space_is_trained_to_all_epochs():
-    config = RunConfig(max_epochs=3, iterations=4)
-    once = plan(RunConfig(max_epochs=3), space(18)).schedule
-    planned = plan(config, space(18), begun=once.brackets).schedule
-    assert planned.brackets[:-1] == once.brackets
-    (rung,) = planned.brackets[-1].rungs
-    assert (rung.count, rung.epochs) == (13, 3)
-    assert "the 13 that the brackets before leave out" in planned.notes[0]
-    again = plan(config, space(18), begun=planned.brackets).schedule
-    assert again.brackets == planned.brackets
-    # Begun at once it needs no halving.
-    assert plan(config, space(18)).schedule.epochs == 18 * 3
-
-
-@pytest.mark.parametrize("kind", list(TunerKind))
 def test_queued_configurations_beyond_the_schedule_are_told(kind):
     queue = [{"units": value} for value in (0, 3, 4, 4)]
-    config = RunConfig(tuner=kind, max_epochs=1, max_trials=1, enqueue=tuple(queue[1:]))
-    planned = plan(config, space(40), queue=queue)
+    options = {"tuner": kind, "max_epochs": 1, "max_trials": 1}
+    planned = plan(space(40), queue=queue, enqueue=tuple(queue[1:]), **options)
     assert planned.schedule.configurations == 1
     assert "--enqueue: the last 2 of its configurations are not tried" in planned.schedule.notes[-1]
     # The prior's centre is in the queue too, and nobody named it.
-    nobody = RunConfig(tuner=kind, max_epochs=1, max_trials=1)
-    notes = plan(nobody, space(40), queue=queue[:2]).schedule.notes
+    notes = plan(space(40), queue=queue[:2], **options).schedule.notes
     assert not any("--enqueue" in note for note in notes)
 
 
 def test_iterations_beside_a_budget_are_told_to_have_no_effect():
-    planned = plan(RunConfig(budget="100epochs", iterations=3), space(5, continuous=True))
+    planned = plan(space(5, continuous=True), budget="100epochs", iterations=3)
     assert "--iterations 3 has no effect beside --budget" in planned.schedule.notes[-1]
 
 
 def test_a_queued_configuration_outside_the_narrowed_space_is_searched_too():
     found = spaces.narrow(space(4), fix={"units": "2"}, vary=())
-    planned = plan(RunConfig(max_epochs=9), found, queue=[{"units": 0}])
+    planned = plan(found, queue=[{"units": 0}], max_epochs=9)
     assert [values["units"] for values in drawn(planned)] == [0, 2]
 
 
 def test_the_grid_is_listed_in_order_and_cut_at_max_trials():
-    planned = plan(RunConfig(tuner=TunerKind.GRID, max_epochs=4, max_trials=3), space(5))
+    planned = plan(space(5), tuner=TunerKind.GRID, max_epochs=4, max_trials=3)
     assert [values["units"] for values in drawn(planned)] == [0, 1, 2]
     assert "5 configurations" in planned.schedule.notes[0]
     assert planned.schedule.epochs == 12
@@ -117,28 +86,21 @@ def test_the_grid_is_listed_in_order_and_cut_at_max_trials():
 
 def test_an_infinite_grid_is_refused_with_the_remedy():
     with pytest.raises(ConfigurationError, match="--fix"):
-        plan(RunConfig(tuner=TunerKind.GRID), space(5, continuous=True))
+        plan(space(5, continuous=True), tuner=TunerKind.GRID)
 
 
 def test_a_budget_picks_the_largest_schedule_that_fits():
-    planned = plan(RunConfig(max_epochs=81, budget="10m"), space(5, continuous=True), seconds=6.0)
+    found = space(5, continuous=True)
+    planned = plan(found, max_epochs=81, budget="10m", epoch=6.0)
     assert 90 <= planned.schedule.epochs <= 100
     assert "--budget 10m is 100 epochs" in planned.schedule.notes[-1]
-    fewer = plan(
-        RunConfig(tuner=TunerKind.RANDOM, max_epochs=10, budget="35epochs"),
-        space(5, continuous=True),
-    )
+    fewer = plan(found, tuner=TunerKind.RANDOM, max_epochs=10, budget="35epochs")
     assert fewer.schedule.trials == 3
 
 
 def test_a_budget_in_time_pays_for_starting_trials_too():
-    schedule, _ = plan_search(
-        RunConfig(max_epochs=27, budget="10m"),
-        space=space(5, continuous=True),
-        queue=[],
-        seconds_per_epoch=lambda: 1.0,
-        seconds_per_trial=lambda: 5.0,
-    )
+    found = space(5, continuous=True)
+    schedule = plan(found, queue=[], max_epochs=27, budget="10m", trial=5.0).schedule
     assert "is 600 epochs, 5.0 of them for every trial's start: R = " in schedule.notes[-1]
     assert 300 < schedule.plan(1.0, 5.0).estimated_seconds <= 600
 
@@ -146,14 +108,12 @@ def test_a_budget_in_time_pays_for_starting_trials_too():
 @pytest.mark.parametrize("kind", list(TunerKind))
 @pytest.mark.parametrize(("values", "epochs"), [(3, 20), (3, 5), (40, 5), (40, 60)])
 def test_no_tuner_and_no_small_space_exceeds_the_budget(kind, values, epochs):
-    config = RunConfig(tuner=kind, max_epochs=27, budget=f"{epochs}epochs")
-    planned = plan(config, space(values))
+    planned = plan(space(values), tuner=kind, max_epochs=27, budget=f"{epochs}epochs")
     assert 0 < planned.schedule.epochs <= epochs
     assert len(drawn(planned)) == planned.schedule.configurations
 
 
 @pytest.mark.parametrize("kind", [TunerKind.RANDOM, TunerKind.BAYESIAN])
 def test_other_tuners_train_every_trial_to_the_full_budget(kind):
-    planned = plan(RunConfig(tuner=kind, max_epochs=7, max_trials=4), space(5, continuous=True))
-    assert (planned.schedule.trials, planned.schedule.epochs) == (4, 28)
-    assert planned.schedule.tuner == kind.value
+    schedule = plan(space(5, continuous=True), tuner=kind, max_epochs=7, max_trials=4).schedule
+    assert (schedule.trials, schedule.epochs, schedule.tuner) == (4, 28, kind.value)

@@ -29,27 +29,28 @@ def score(values: dict) -> float:
     return abs(values["units"] - 32) / 64 + values["rate"]
 
 
-def advised(*, queue=None, trials=9) -> BayesianSource:
-    found = endless()
-    queue = [spaces.defaults(found)] if queue is None else queue
-    return BayesianSource(found, queue=queue, seed=3, trials=trials)
+OPTIONS = {
+    UniformSource: {"seed": 3},
+    GridSource: {},
+    PriorSource: {"seed": 3, "prior": {}, "levels": (1,) * 40, "factor": 3, "max_epochs": 9},
+    BayesianSource: {"seed": 3, "trials": 10},
+}
 
 
-def drawn(kind: str) -> UniformSource | BayesianSource:
-    found = finite(5)
+def source_of(kind: type, found: kt.HyperParameters, **options):
     queue = [spaces.defaults(found)]
-    if kind == "listed":
-        return GridSource(found, queue=queue)
-    if kind == "advised":
-        return BayesianSource(found, queue=queue, seed=3, trials=10)
-    return UniformSource(found, queue=queue, seed=3)
+    return kind(found, **{"queue": queue, **OPTIONS[kind], **options})
 
 
-@pytest.mark.parametrize("kind", ["drawn", "listed", "advised"])
+def advised(**options) -> BayesianSource:
+    return source_of(BayesianSource, endless(), **options)
+
+
+@pytest.mark.parametrize("kind", [UniformSource, GridSource, BayesianSource])
 def test_every_source_gives_all_of_a_finite_space_and_then_no_more(kind, monkeypatch):
     # One draw alone finds nothing new more often than not.
     monkeypatch.setattr(proposals, "MAX_DRAWS", 1)
-    source = drawn(kind)
+    source = source_of(kind, finite(5))
     found = []
     for number in range(10):
         values = source.values(number)
@@ -86,17 +87,6 @@ def test_a_running_trial_is_guessed_and_never_given_the_score_of_another(late, m
     assert threads == {1}, "the cores are the workers'"
 
 
-def test_what_is_proposed_beside_running_trials_is_proposed_again_after_a_kill():
-    whole, resumed = advised(), advised()
-    for number in range(7):
-        values = whole.values(number)
-        resumed.restore(number, values)
-        if number < 5:
-            whole.observe(number, values, score(values), epochs=1)
-            resumed.observe(number, values, score(values), epochs=1)
-    assert resumed.values(7) == whole.values(7)
-
-
 def test_a_queued_value_that_is_not_listed_is_learned_from_as_the_nearest_and_kept():
     queued = {"units": 100, "activation": "tanh", "rate": 0.0}
     source = advised(queue=[spaces.defaults(endless()), queued])
@@ -110,44 +100,19 @@ def test_a_queued_value_that_is_not_listed_is_learned_from_as_the_nearest_and_ke
     assert again.values(7) == source.values(7)
 
 
-def test_a_longer_bayesian_search_of_a_finite_space_repeats_nothing():
-    first = drawn("advised")
-    found = finite(5)
-    longer = BayesianSource(found, queue=[spaces.defaults(found)], seed=3, trials=30)
-    for number in range(7):
-        values = first.values(number)
-        first.observe(number, values, float(number % 3), epochs=1)
-        longer.restore(number, values)
-        longer.observe(number, values, float(number % 3), epochs=1)
-    more = [longer.values(number) for number in range(10)]
-    assert len({spaces.key(values) for values in more}) == 10
-
-
 PRIOR = {"units": Belief(value=64), "activation": Belief(value="gelu"), "rate": Belief(value=1e-3)}
 
 
-def prior_source(*, levels=(0,) * 40, prior=PRIOR, seed=3) -> PriorSource:
-    found = endless()
-    return PriorSource(
-        found,
-        prior=prior,
-        queue=[spaces.defaults(found)],
-        seed=seed,
-        levels=levels,
-        factor=3,
-        max_epochs=9,
-    )
+def prior_source(**options) -> PriorSource:
+    return source_of(PriorSource, endless(), **{"prior": PRIOR, **options})
 
 
-def share_of_gelu(source: PriorSource) -> float:
+# A belief of spread 0.25 in one of two values means 7 of 8 draws.
+@pytest.mark.parametrize(("level", "share"), [(0, 0.6875), (2, 0.8375)])
+def test_half_of_the_lowest_rungs_draws_are_around_the_prior_and_higher_ones_more(level, share):
+    source = prior_source(levels=(level,) * 200)
     drawn = [source.values(number)["activation"] for number in range(1, 200)]
-    return drawn.count("gelu") / len(drawn)
-
-
-def test_half_of_the_lowest_rungs_draws_are_around_the_prior_and_higher_ones_more():
-    # A belief of spread 0.25 in one of two values means 7 of 8 draws.
-    assert share_of_gelu(prior_source(levels=(0,) * 200)) == pytest.approx(0.6875, abs=0.08)
-    assert share_of_gelu(prior_source(levels=(2,) * 200)) == pytest.approx(0.8375, abs=0.08)
+    assert drawn.count("gelu") / len(drawn) == pytest.approx(share, abs=0.08)
 
 
 def test_an_incumbent_shares_the_draws_once_a_configuration_had_the_full_budget():
@@ -165,13 +130,15 @@ def test_an_incumbent_shares_the_draws_once_a_configuration_had_the_full_budget(
     assert len(near) > 0.3 * len(later)  # 0.16 without it
 
 
-def test_a_resumed_search_proposes_what_the_uninterrupted_one_does():
-    whole, resumed = prior_source(levels=(1,) * 40), prior_source(levels=(1,) * 40)
+@pytest.mark.parametrize(("make", "observed"), [(advised, 5), (prior_source, 8)])
+def test_what_is_proposed_is_proposed_again_after_a_kill_also_beside_running_trials(make, observed):
+    whole, resumed = make(), make()
     for number in range(8):
         values = whole.values(number)
-        whole.observe(number, values, score(values), epochs=9)
         resumed.restore(number, values)
-        resumed.observe(number, values, score(values), epochs=9)
+        if number < observed:
+            for source in (whole, resumed):
+                source.observe(number, values, score(values), epochs=9)
     assert resumed.values(8) == whole.values(8)
 
 
@@ -185,17 +152,10 @@ def test_a_prior_may_name_hyperparameters_that_are_held():
     assert prior_source(prior=prior).values(3).keys() == {"units", "activation", "rate"}
 
 
-@pytest.mark.parametrize("kind", [UniformSource, GridSource, PriorSource, BayesianSource])
+@pytest.mark.parametrize("kind", OPTIONS)
 def test_what_is_not_accepted_is_drawn_again_and_the_queue_is_left_alone(kind):
-    found = finite(20)
-    more = {
-        UniformSource: {"seed": 1},
-        GridSource: {},
-        PriorSource: {"seed": 1, "prior": {}, "levels": (), "factor": 3, "max_epochs": 9},
-        BayesianSource: {"seed": 1, "trials": 9},
-    }[kind]
     queue = [{"units": 19, "flip": True}]
-    source = kind(found, queue=queue, accepts=lambda values: values["units"] < 10, **more)
+    source = source_of(kind, finite(20), queue=queue, accepts=lambda values: values["units"] < 10)
     units = []
     for number in range(9):
         values = source.values(number)
@@ -203,8 +163,3 @@ def test_what_is_not_accepted_is_drawn_again_and_the_queue_is_left_alone(kind):
         units.append(values["units"])
     assert units[0] == 19
     assert max(units[1:]) < 10
-
-
-def test_where_nothing_is_accepted_there_is_nothing_to_propose():
-    source = UniformSource(endless(), queue=[], seed=1, accepts=lambda values: False)
-    assert source.values(0) is None
