@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
+import re
 
 import pytest
 
@@ -18,60 +18,40 @@ def test_defaults_are_the_documented_values():
     assert (DOCUMENTED.learning_rate, DOCUMENTED.batch_size) == (1e-3, 16)
 
 
-def test_configuration_is_frozen():
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        DOCUMENTED.batch_size = 32
-
-
 @pytest.mark.parametrize(
-    "change",
+    ("error", "field", "value"),
     [
-        {"base_filters": 0},
-        {"activation": "tanh"},
-        {"conv_dropout": 1.0},
-        {"head": "attention"},
-        {"dense_units": (512, 128, 0)},
-        {"dense_units": ()},
-        {"dense_units": (8, 8, 8, 8)},
-        {"dense_dropout": (0.5,)},
-        {"dense_dropout": (0.5, 0.5, 1.0)},
-        {"crop_min_area": 0.0},
-        {"tone_jitter": 0.5},
-        {"rotation": -1.0},
-        {"noise": -0.1},
-        {"learning_rate": 0.0},
-        {"learning_rate": math.nan},
-        {"schedule": "linear"},
-        {"weight_decay": -1e-3},
-        {"label_smoothing": 1.0},
-        {"batch_size": 0},
+        (ValueError, "base_filters", 0),
+        (ValueError, "activation", "tanh"),
+        (ValueError, "conv_dropout", 1.0),
+        (ValueError, "head", "attention"),
+        (ValueError, "dense_units", (512, 128, 0)),
+        (ValueError, "dense_units", ()),
+        (ValueError, "dense_units", (8, 8, 8, 8)),
+        (ValueError, "dense_dropout", (0.5,)),
+        (ValueError, "dense_dropout", (0.5, 0.5, 1.0)),
+        (ValueError, "crop_min_area", 0.0),
+        (ValueError, "tone_jitter", 0.5),
+        (ValueError, "rotation", -1.0),
+        (ValueError, "noise", -0.1),
+        (ValueError, "learning_rate", 0.0),
+        (ValueError, "learning_rate", math.nan),
+        (ValueError, "schedule", "linear"),
+        (ValueError, "weight_decay", -1e-3),
+        (ValueError, "label_smoothing", 1.0),
+        (ValueError, "batch_size", 0),
+        (TypeError, "base_filters", 16.0),
+        (TypeError, "batch_size", True),
+        (TypeError, "separable", 1),
+        (TypeError, "flip", "no"),
+        (TypeError, "dense_units", 512),
+        (TypeError, "dense_dropout", [0.5]),
+        (TypeError, "learning_rate", "0.1"),
+        (TypeError, "noise", None),
     ],
-    ids=str,
 )
-def test_value_out_of_range_is_named_with_its_field(change):
-    ((field, value),) = change.items()
-    with pytest.raises(ValueError, match=field) as error:
-        Configuration(**change)
+def test_value_out_of_range_or_of_the_wrong_type_is_named_with_its_field(error, field, value):
+    # Of three dense layers the one that is wrong.
     wrong = value[-1] if isinstance(value, tuple) and len(value) == 3 else value
-    assert f"{field}={wrong!r}: must" in str(error.value)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"base_filters": 16.0},
-        {"batch_size": True},
-        {"separable": 1},
-        {"flip": "no"},
-        {"dense_units": 512},
-        {"dense_dropout": [0.5]},
-        {"learning_rate": "0.1"},
-        {"noise": None},
-    ],
-    ids=str,
-)
-def test_value_of_the_wrong_type_is_named_with_its_field(change):
-    ((field, value),) = change.items()
-    with pytest.raises(TypeError, match=field) as error:
-        Configuration(**change)
-    assert repr(value) in str(error.value)
+    with pytest.raises(error, match=re.escape(f"{field}={wrong!r}: must")):
+        Configuration(**{field: value})

@@ -34,14 +34,23 @@ def tiny_data(size=32, count=8):
     return pixels, (np.arange(count) % 2).astype("float32")
 
 
+def network(**changes):
+    """Returns the tiny network for images of 32 pixels, run eagerly: tracing takes far longer."""
+    model = DocumentedCNN(image_size=32).build_configuration(dataclasses.replace(TINY, **changes))
+    model.run_eagerly = True
+    return model
+
+
 def train_step(model):
-    """Trains one step and returns the loss; eagerly, because tracing a graph takes far longer."""
+    """Trains one step and returns the loss."""
     model.run_eagerly = True
     return model.train_on_batch(*tiny_data())[0]
 
 
-def space():
+def space(**values):
+    """Returns the hyperparameters of the documented network, with some values changed."""
     hp = kt.HyperParameters()
+    hp.values.update(values)
     DocumentedCNN().declare(hp)
     return hp
 
@@ -59,15 +68,11 @@ class TinyBatches(keras.utils.PyDataset):
         return 2
 
     def __getitem__(self, index):
-        x, y = tiny_data(count=4)
-        return x, y
-
-
-def test_default_hyperparameters_are_the_documented_configuration():
-    assert DocumentedCNN().declare(kt.HyperParameters()) == DOCUMENTED
+        return tiny_data(count=4)
 
 
 def test_default_hyperparameters_build_exactly_the_documented_network():
+    assert DocumentedCNN().declare(kt.HyperParameters()) == DOCUMENTED
     model = DocumentedCNN().build(kt.HyperParameters())
     assert model.count_params() == 3_496_801
     assert model.input_shape == (None, 180, 180, 1)
@@ -75,37 +80,21 @@ def test_default_hyperparameters_build_exactly_the_documented_network():
     assert type(model.optimizer) is keras.optimizers.Adam
 
 
-def test_saved_model_has_the_same_parameters_and_predictions(tmp_path):
-    model = DocumentedCNN(image_size=32).build_configuration(TINY)
-    model.optimizer.build(model.trainable_variables)
-    model.save(tmp_path / "model.keras")
-    loaded = keras.models.load_model(tmp_path / "model.keras")
-    assert loaded.count_params() == model.count_params()
-    assert loaded.get_layer("augment_crop").min_area == 0.4
-    x, _ = tiny_data()
-    np.testing.assert_allclose(loaded.predict_on_batch(x), model.predict_on_batch(x), atol=1e-6)
-
-
-def test_predictions_are_float32_probabilities_and_not_augmented():
-    model = DocumentedCNN(image_size=32).build_configuration(TINY)
-    x, _ = tiny_data()
+def test_predictions_are_float32_probabilities_without_augmentation_and_those_of_the_saved_model(
+    tmp_path,
+):
+    model, (x, _) = network(), tiny_data()
     first = model.predict_on_batch(x)
     assert first.shape == (8, 1)
     assert first.dtype == np.float32
     assert np.all((first > 0) & (first < 1))
     np.testing.assert_array_equal(first, model.predict_on_batch(x))
-
-
-def test_model_trains_under_mixed_precision_with_float32_output():
-    previous = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    try:
-        model = DocumentedCNN(image_size=32).build_configuration(TINY)
-    finally:
-        keras.config.set_dtype_policy(previous)
-    assert model.get_layer("block1_conv1").compute_dtype == "bfloat16"
-    assert model.output.dtype == "float32"
-    assert np.isfinite(train_step(model))
+    model.optimizer.build(model.trainable_variables)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert loaded.count_params() == model.count_params()
+    assert loaded.get_layer("augment_crop").min_area == 0.4
+    np.testing.assert_allclose(loaded.predict_on_batch(x), first, atol=1e-6)
 
 
 def test_two_builds_with_the_same_seed_train_identically():
@@ -117,36 +106,48 @@ def test_two_builds_with_the_same_seed_train_identically():
     assert losses[0] == losses[1]
 
 
-@pytest.mark.parametrize("size", [32, 63, 180, 512])
-def test_flatten_head_is_as_wide_as_the_last_feature_map(size):
-    configuration = dataclasses.replace(TINY, head="flatten")
+@pytest.mark.parametrize(
+    ("head", "size", "width"),
+    [
+        ("flatten", 32, 32),
+        ("flatten", 63, 32),
+        ("flatten", 180, 25 * 32),
+        ("flatten", 512, 256 * 32),
+        ("global_average", 180, 32),
+    ],
+)
+def test_head_is_as_wide_as_the_last_feature_map_or_its_channels(head, size, width):
+    configuration = dataclasses.replace(TINY, head=head)
     model = DocumentedCNN(image_size=size).build_configuration(configuration)
-    assert model.get_layer("head").output.shape == (None, (size // 32) ** 2 * 16 * 2)
+    assert model.get_layer("head").output.shape == (None, width)
 
 
-def test_one_channel_needs_no_repetition():
-    model = DocumentedCNN(image_size=32, channels=1).build_configuration(TINY)
-    assert model.get_layer("stem_conv1").kernel.shape[2] == 1
+@pytest.mark.parametrize(
+    ("options", "taken", "seen"), [({"channels": 1}, 1, 1), ({}, 1, 3), ({"colour": True}, 3, 3)]
+)
+def test_gray_is_repeated_to_the_channels_asked_for_and_colour_taken_as_it_is(options, taken, seen):
+    model = DocumentedCNN(image_size=32, **options).build_configuration(TINY)
+    assert model.input_shape == (None, 32, 32, taken)
+    assert model.get_layer("stem_conv1").kernel.shape[2] == seen
 
 
-def test_real_colour_is_taken_as_it_is():
-    model = DocumentedCNN(image_size=32, colour=True).build_configuration(TINY)
-    assert model.input_shape == (None, 32, 32, 3)
-    assert model.get_layer("stem_conv1").kernel.shape[2] == 3
-
-
-def test_batch_norm_off_removes_every_normalization():
-    configuration = dataclasses.replace(TINY, batch_norm=False)
-    model = DocumentedCNN(image_size=32).build_configuration(configuration)
-    kinds = {type(layer) for layer in model.layers}
-    assert keras.layers.BatchNormalization not in kinds
+def test_a_configuration_chooses_the_layers():
+    full = {layer.name: type(layer) for layer in network(conv_dropout=0.2).layers}
+    changes = {"batch_norm": False, "separable": False, "dense_dropout": (0.0,)}
+    bare = {layer.name: type(layer) for layer in network(**changes, conv_dropout=0.0).layers}
+    names = [f"block4_{part}" for part in ("conv1", "conv2", "norm", "pool", "dropout")]
+    assert [name for name in full if name.startswith("block4")] == names
+    assert full.keys() - bare.keys() == {
+        *(f"block{number}_norm" for number in (1, 2, 3, 4)),
+        *("block3_dropout", "block4_dropout", "dense1_norm", "dense1_dropout"),
+    }
+    assert full["block1_conv1"] is full["block4_conv2"] is keras.layers.SeparableConv2D
+    assert bare["block1_conv1"] is bare["block4_conv2"] is keras.layers.Conv2D
 
 
 def test_widths_of_missing_dense_layers_are_inactive():
-    hp = kt.HyperParameters()
-    hp.values["dense_layers"] = 1
-    configuration = DocumentedCNN().declare(hp)
-    assert configuration.dense_units == (512,)
+    hp = space(dense_layers=1)
+    assert DocumentedCNN().declare(hp).dense_units == (512,)
     assert hp.is_active("dense_units_1")
     for name in ("dense_units_2", "dense_dropout_2", "dense_units_3", "dense_dropout_3"):
         assert not hp.is_active(name)
@@ -171,15 +172,15 @@ def test_only_a_network_that_is_alive_without_it_may_lack_batch_normalization():
 
 
 def test_an_ablation_may_ask_for_the_dead_combination():
-    hp = kt.HyperParameters()
-    hp.values.update(initializer="keras", batch_norm=False)
-    assert DocumentedCNN().declare(hp) == dataclasses.replace(DOCUMENTED, batch_norm=False)
+    asked = DocumentedCNN().declare(space(initializer="keras", batch_norm=False))
+    assert asked == dataclasses.replace(DOCUMENTED, batch_norm=False)
 
 
 def test_the_cosine_schedule_is_no_choice_where_its_length_is_unknown():
-    assert DocumentedCNN().declare(kt.HyperParameters()).schedule == "constant"
     (schedule,) = (p for p in space().space if p.name == "schedule")
     assert schedule.values == ["constant"]
+    with pytest.raises(ValueError, match="train_size=None"):
+        network(schedule="cosine")
 
 
 def standard_deviations(model):
@@ -200,8 +201,7 @@ def standard_deviations(model):
 @pytest.mark.slow
 def test_no_configuration_that_is_drawn_is_dead_before_training():
     hypermodel = DocumentedCNN(image_size=32, train_size=100)
-    hp = kt.HyperParameters()
-    hypermodel.declare(hp)
+    hp = spaces.declared(hypermodel)
     found = []
     for number in range(200):
         keras.backend.clear_session()
@@ -214,50 +214,28 @@ def test_no_configuration_that_is_drawn_is_dead_before_training():
 
 def test_the_documented_network_without_batch_normalization_is_alive_if_scaled():
     keras.utils.set_random_seed(1)
-    scaled = dataclasses.replace(DOCUMENTED, batch_norm=False, initializer="scaled")
-    documented = dataclasses.replace(DOCUMENTED, batch_norm=False)
-    hypermodel = DocumentedCNN(image_size=32)
+    hypermodel, without = DocumentedCNN(image_size=32), {"batch_norm": False}
+    scaled = dataclasses.replace(DOCUMENTED, **without, initializer="scaled")
+    documented = dataclasses.replace(DOCUMENTED, **without)
     assert standard_deviations(hypermodel.build_configuration(scaled)) > 1e-2
     assert standard_deviations(hypermodel.build_configuration(documented)) < 1e-6
 
 
 def test_the_prior_speaks_of_hyperparameters_of_the_space_only():
     hypermodel = DocumentedCNN(train_size=100)
-    hp = kt.HyperParameters()
-    hypermodel.declare(hp)
-    assert set(hypermodel.prior) <= {parameter.name for parameter in hp.space}
+    assert set(hypermodel.prior) <= {p.name for p in spaces.declared(hypermodel).space}
     assert not {"tone_jitter", "flip", "rotation", "noise"} & set(hypermodel.prior)
 
 
-def test_plain_training_validates_the_averaged_weights():
-    hypermodel, hp = DocumentedCNN(image_size=32), space()
-    model = hypermodel.build_configuration(dataclasses.replace(TINY, ema=0.9))
-    model.run_eagerly = True
-    x, y = tiny_data()
-    history = hypermodel.fit(hp, model, x, y, validation_data=(x, y), epochs=1, verbose=0)
-    assert np.isfinite(history.history["val_loss"]).all()
-
-
 def test_values_with_rounding_errors_become_short_decimals():
-    hp = kt.HyperParameters()
-    hp.values["conv_dropout"] = 0.1 + 0.2
-    assert DocumentedCNN().declare(hp).conv_dropout == 0.3
-
-
-@st.composite
-def drawn_values(draw):
-    return {
-        parameter.name: draw(st.sampled_from(sorted(set(parameter.values), key=str)))
-        for parameter in space().space
-    }
+    assert DocumentedCNN().declare(space(conv_dropout=0.1 + 0.2)).conv_dropout == 0.3
 
 
 @settings(max_examples=4, deadline=None, derandomize=True)
-@given(values=drawn_values())
+@given(st.fixed_dictionaries({p.name: st.sampled_from(list(p.values)) for p in space().space}))
 def test_every_configuration_of_the_space_builds_and_trains(values):
     keras.backend.clear_session()
-    hp = space()
-    hp.values.update(values)
+    hp = space(**values)
     hp.ensure_active_values()
     hypermodel = DocumentedCNN(image_size=32, train_size=100)
     model = hypermodel.build(hp)
@@ -266,23 +244,12 @@ def test_every_configuration_of_the_space_builds_and_trains(values):
 
 
 def test_model_over_the_limit_is_refused_with_count_and_limit():
-    hypermodel = DocumentedCNN(max_parameters=1_000_000)
-    with pytest.raises(ModelTooLargeError, match=r"3,496,801 .*max_parameters=1,000,000") as error:
-        hypermodel.build(kt.HyperParameters())
+    DocumentedCNN(max_parameters=3_496_801).build(kt.HyperParameters())
+    limited = DocumentedCNN(max_parameters=3_496_800)
+    with pytest.raises(ModelTooLargeError, match=r"3,496,801 .*max_parameters=3,496,800") as error:
+        limited.build(kt.HyperParameters())
     assert isinstance(error.value, ValueError)
     assert isinstance(error.value, kt.errors.FailedTrialError)
-
-
-def test_model_at_the_limit_is_accepted():
-    count = DocumentedCNN(image_size=32).build_configuration(TINY).count_params()
-    model = DocumentedCNN(image_size=32, max_parameters=count).build_configuration(TINY)
-    assert model.count_params() == count
-
-
-def test_cosine_schedule_without_train_size_is_refused():
-    configuration = dataclasses.replace(TINY, schedule="cosine")
-    with pytest.raises(ValueError, match="train_size=None"):
-        DocumentedCNN(image_size=32).build_configuration(configuration)
 
 
 def test_cosine_horizon_is_the_constructors_epochs():
@@ -294,20 +261,18 @@ def test_cosine_horizon_is_the_constructors_epochs():
 
 
 @pytest.mark.parametrize(
-    "argument",
+    ("name", "value"),
     [
-        {"image_size": 31},
-        {"channels": 2},
-        {"train_size": 0},
-        {"epochs": 0},
-        {"max_parameters": -1},
+        ("image_size", 31),
+        ("channels", 2),
+        ("train_size", 0),
+        ("epochs", 0),
+        ("max_parameters", -1),
     ],
-    ids=str,
 )
-def test_constructor_argument_out_of_range_is_named(argument):
-    ((name, value),) = argument.items()
+def test_constructor_argument_out_of_range_is_named(name, value):
     with pytest.raises(ValueError, match=f"{name}={value}"):
-        DocumentedCNN(**argument)
+        DocumentedCNN(**{name: value})
 
 
 def test_hypermodel_survives_pickling():
@@ -316,23 +281,18 @@ def test_hypermodel_survives_pickling():
     assert copy.build.__self__ is copy
 
 
-def test_fit_uses_the_batch_size_of_the_hyperparameters_for_arrays():
-    hp, model, (x, y) = space(), RecordingModel(), tiny_data()
-    hp.values["batch_size"] = 64
-    assert DocumentedCNN(image_size=32).fit(hp, model, x, y, epochs=2) == "history"
+def test_fit_uses_the_batch_size_of_the_hyperparameters_unless_the_caller_gives_one():
+    hp, model, (x, y) = space(batch_size=64), RecordingModel(), tiny_data()
+    hypermodel = DocumentedCNN(image_size=32)
+    assert hypermodel.fit(hp, model, x, y, epochs=2) == "history"
     assert model.args == (x, y)
     assert model.kwargs == {"epochs": 2, "batch_size": 64}
-    DocumentedCNN(image_size=32).fit(hp, model, x=x, y=y)
+    hypermodel.fit(hp, model, x=x, y=y)
     assert model.kwargs["batch_size"] == 64
-
-
-def test_fit_leaves_the_callers_batch_size_alone():
-    hp, model, (x, y) = space(), RecordingModel(), tiny_data()
-    DocumentedCNN(image_size=32).fit(hp, model, x, y, batch_size=5)
+    hypermodel.fit(hp, model, x, y, batch_size=5)
     assert model.kwargs == {"batch_size": 5}
-    DocumentedCNN(image_size=32).fit(hp, model, x, y, 5)
-    assert model.args == (x, y, 5)
-    assert model.kwargs == {}
+    hypermodel.fit(hp, model, x, y, 5)
+    assert (model.args, model.kwargs) == ((x, y, 5), {})
 
 
 @pytest.mark.parametrize(
@@ -354,12 +314,10 @@ def test_images_that_the_model_would_take_for_others_are_refused(change, said):
         DocumentedCNN(image_size=32).fit(space(), RecordingModel(), batches)
 
 
-def test_fit_trains_on_a_dataset_with_its_own_batches():
-    hypermodel, hp = DocumentedCNN(image_size=32), space()
-    model = hypermodel.build_configuration(TINY)
-    model.run_eagerly = True
-    history = hypermodel.fit(hp, model, TinyBatches(), epochs=1, verbose=0)
-    assert np.isfinite(history.history["loss"]).all()
+def test_fit_trains_on_a_dataset_with_its_own_batches_and_validates_averaged_weights():
+    options = {"validation_data": tiny_data(), "epochs": 1, "verbose": 0}
+    history = DocumentedCNN(image_size=32).fit(space(), network(ema=0.9), TinyBatches(), **options)
+    assert np.isfinite(history.history["loss"] + history.history["val_loss"]).all()
 
 
 def test_plain_keras_tuner_search_runs(tmp_path):
@@ -383,6 +341,4 @@ def test_plain_keras_tuner_search_runs(tmp_path):
 
 def test_what_reports_take_for_implied_is_what_the_network_documents():
     assert {name: getattr(DOCUMENTED, name) for name in IMPLIED} == IMPLIED
-    declared = kt.HyperParameters()
-    DocumentedCNN().declare(declared)
-    assert not set(IMPLIED) & set(spaces.defaults(declared))
+    assert not set(IMPLIED) & set(spaces.defaults(space()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -37,20 +36,11 @@ for _ in range(2):
     losses.append(history.history["loss"][0])
 assert model.jit_compile
 assert losses[0] == losses[1], losses
-print("trained", losses)
 """
 
 
-@pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="jax is not installed")
 def test_model_with_every_augmentation_trains_compiled_and_repeatably_on_jax():
+    pytest.importorskip("jax")
     environment = {**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": str(ROOT)}
-    result = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
-    assert "trained" in result.stdout
+    command = [sys.executable, "-c", PROGRAM]
+    subprocess.run(command, env=environment, timeout=300, check=True)

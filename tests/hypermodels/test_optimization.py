@@ -9,31 +9,19 @@ import pytest
 from hypermodels.optimization import adam, cosine_schedule, keep_average
 
 
-def rate(schedule, step):
-    return float(keras.ops.convert_to_numpy(schedule(step)))
-
-
-def test_cosine_rises_over_one_epoch_and_falls_to_a_hundredth():
-    schedule = cosine_schedule(1e-3, epochs=20, steps_per_epoch=10)
-    assert rate(schedule, 0) == pytest.approx(1e-5)
-    assert rate(schedule, 10) == pytest.approx(1e-3)
-    assert rate(schedule, 105) == pytest.approx((1e-3 + 1e-5) / 2)
-    assert rate(schedule, 200) == pytest.approx(1e-5, rel=1e-3)
-    assert rate(schedule, 1000) == pytest.approx(1e-5, rel=1e-3)
-
-
-def test_warm_up_of_a_short_run_is_a_tenth_of_it():
-    schedule = cosine_schedule(1e-3, epochs=2, steps_per_epoch=10)
-    assert rate(schedule, 2) == pytest.approx(1e-3)
-    assert rate(schedule, 3) < 1e-3
-
-
-def test_run_of_a_few_steps_has_no_warm_up():
-    assert rate(cosine_schedule(1e-3, epochs=1, steps_per_epoch=2), 0) == pytest.approx(1e-3)
-
-
-def test_no_weight_decay_means_plain_adam():
-    assert type(adam(1e-3, weight_decay=0.0, variables=[])) is keras.optimizers.Adam
+@pytest.mark.parametrize(
+    ("epochs", "steps_per_epoch", "rates"),
+    [
+        (20, 10, {0: 1e-5, 10: 1e-3, 105: (1e-3 + 1e-5) / 2, 200: 1e-5, 1000: 1e-5}),
+        (2, 10, {0: 1e-5, 2: 1e-3, 11: (1e-3 + 1e-5) / 2}),
+        (1, 2, {0: 1e-3}),
+    ],
+    ids=["one epoch", "a tenth of a short run", "no warm-up in a few steps"],
+)
+def test_cosine_warms_up_and_falls_to_a_hundredth(epochs, steps_per_epoch, rates):
+    schedule = cosine_schedule(1e-3, epochs=epochs, steps_per_epoch=steps_per_epoch)
+    for step, rate in rates.items():
+        assert float(keras.ops.convert_to_numpy(schedule(step))) == pytest.approx(rate, rel=1e-3)
 
 
 def test_only_kernels_decay():

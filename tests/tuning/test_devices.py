@@ -15,37 +15,32 @@ from search.tuning.devices import (
     worker_environments,
 )
 
-HUGE = str(2**63 - 4096)
-"""What version 1 of control groups says where there is no limit."""
+MIB = 2**20
 
 
 @pytest.mark.parametrize(
-    ("cores", "memory", "trials", "expected"),
+    ("cores", "memory", "gpus", "trials", "expected"),
     [
-        (2, 16_000, 50, 2),
-        (1, None, 50, 2),
-        (16, 64_000, 50, 8),
-        (16, 64_000, 3, 3),
-        (16, 8_000, 50, 3),
-        (16, 500, 50, 1),
+        (2, 16_000, (), 50, 2),
+        (1, None, (), 50, 2),
+        (16, 64_000, (), 50, 8),
+        (16, 64_000, (), 3, 3),
+        (16, 8_000, (), 50, 3),
+        (16, 500, (), 50, 1),
+        (1, None, (80_000,), 50, 4),
+        (1, None, (16_000,), 50, 2),
+        (1, None, (6_000,), 50, 1),
+        (1, None, (80_000, 24_000), 50, 7),
+        (1, None, (80_000, 24_000), 1, 1),
     ],
 )
-def test_on_a_cpu_trials_cores_and_memory_limit_the_workers(
-    monkeypatch, cores, memory, trials, expected
+def test_trials_memory_and_cores_or_gpus_limit_the_workers(
+    monkeypatch, cores, memory, gpus, trials, expected
 ):
     monkeypatch.setattr(devices, "usable_cores", lambda: cores)
     monkeypatch.setattr(devices, "available_memory_mb", lambda: memory)
-    assert default_workers(trials) == expected
-
-
-@pytest.mark.parametrize(
-    ("memories", "expected"), [([80_000], 4), ([16_000], 2), ([6_000], 1), ([80_000, 24_000], 7)]
-)
-def test_on_gpus_their_memory_limits_the_workers(monkeypatch, memories, expected):
-    monkeypatch.setattr(devices, "available_memory_mb", lambda: None)
-    gpus = [Gpu(index=str(i), memory_mb=memory) for i, memory in enumerate(memories)]
-    assert default_workers(50, gpus=gpus) == expected
-    assert default_workers(1, gpus=gpus) == 1
+    found = [Gpu(index=str(i), memory_mb=size) for i, size in enumerate(gpus)]
+    assert default_workers(trials, gpus=found) == expected
 
 
 @pytest.mark.parametrize(
@@ -63,10 +58,6 @@ def test_bfloat16_where_the_processor_multiplies_in_it(monkeypatch, tmp_path, fl
     assert default_precision(gpu=True) == "mixed_bfloat16"
     monkeypatch.setattr(devices, "CPU_INFO", tmp_path / "none")  # another system than Linux
     assert default_precision(gpu=False) == "float32"
-
-
-def test_the_memory_of_this_process_is_known_on_linux():
-    assert 10 < devices.resident_mb() < 100_000
 
 
 def test_cores_are_divided_and_one_worker_keeps_them_all():
@@ -145,60 +136,52 @@ def test_only_visible_gpus_are_used(monkeypatch, visible, expected):
     assert all(gpu.memory_mb == 81559 for gpu in found)
 
 
-def test_no_tool_or_a_broken_one_means_no_gpu(monkeypatch):
-    monkeypatch.setattr(devices.shutil, "which", lambda name: None)
-    assert find_gpus() == ()
-
+@pytest.mark.parametrize("tool", [None, "/usr/bin/nvidia-smi"])
+def test_no_tool_or_a_broken_one_means_no_gpu(monkeypatch, tool):
     def fails(*_, **__):
         raise subprocess.CalledProcessError(9, "nvidia-smi")
 
-    monkeypatch.setattr(devices.shutil, "which", lambda name: "/usr/bin/nvidia-smi")
+    monkeypatch.setattr(devices.shutil, "which", lambda name: tool)
     monkeypatch.setattr(devices.subprocess, "run", fails)
     assert find_gpus() == ()
 
 
-@pytest.fixture
-def free(tmp_path):
-    def of(own: str, files: dict[str, str]) -> int | None:
+JOB = {
+    "job/step/memory.max": 4000 * MIB,
+    "job/step/memory.current": 1500 * MIB,
+    "job/step/memory.stat": f"anon 5\ninactive_file {500 * MIB}",
+    "job/memory.max": "max",
+    "job/memory.current": 9000 * MIB,
+}
+# Of version 1. Inside a container its own group is mounted at the top.
+CONTAINER = {
+    "memory/memory.limit_in_bytes": 2000 * MIB,
+    "memory/memory.usage_in_bytes": 1200 * MIB,
+    "memory/memory.stat": f"inactive_file 1\ntotal_inactive_file {100 * MIB}",
+}
+OWN_CONTAINER = "4:memory:/docker/abc\n3:cpu,cpuacct:/docker/abc\n1:name=systemd:/x\n0::/"
+UNLIMITED = {"memory/memory.limit_in_bytes": 2**63 - 4096, "memory/memory.usage_in_bytes": 0}
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "expected"),
+    [
+        ("0::/job/step", JOB, 3000),
+        (OWN_CONTAINER, CONTAINER, 900),
+        ("0::/", {"memory.max": "max"}, None),
+        ("4:memory:/\n3:cpu:/", UNLIMITED, (2**63 - 4096) // MIB),
+        ("", {}, None),
+    ],
+    ids=["version 2", "version 1", "no limit", "no limit in version 1", "none of both"],
+)
+def test_the_smallest_memory_limit_from_the_own_control_group_upwards_counts(
+    tmp_path, own, files, expected
+):
+    for name, text in files.items():
+        path = tmp_path / "groups" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{text}\n")
+    if own:
         (tmp_path / "own").write_text(own)
-        for name, text in files.items():
-            path = tmp_path / "groups" / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text + "\n")
-        return devices.free_memory_mb(root=tmp_path / "groups", own=tmp_path / "own")
-
-    return of
-
-
-def mib(count: int) -> str:
-    return str(count * 2**20)
-
-
-def test_the_smallest_limit_from_the_own_group_upwards_counts(free):
-    job = {
-        "job/step/memory.max": mib(4000),
-        "job/step/memory.current": mib(1500),
-        "job/step/memory.stat": f"anon 5\ninactive_file {mib(500)}",
-        "job/memory.max": "max",
-        "job/memory.current": mib(9000),
-    }
-    assert free("0::/job/step", job) == 3000
-
-
-def test_version_1_is_understood(free):
-    # Inside a container its own group is mounted at the top.
-    container = {
-        "memory/memory.limit_in_bytes": mib(2000),
-        "memory/memory.usage_in_bytes": mib(1200),
-        "memory/memory.stat": f"inactive_file 1\ntotal_inactive_file {mib(100)}",
-    }
-    own = "4:memory:/docker/abc\n3:cpu,cpuacct:/docker/abc\n1:name=systemd:/x\n0::/"
-    assert free(own, container) == 900
-
-
-def test_no_limit_is_none_or_huge(free, tmp_path):
-    assert free("0::/", {"memory.max": "max"}) is None
-    unlimited = {"memory/memory.limit_in_bytes": HUGE, "memory/memory.usage_in_bytes": "0"}
-    assert free("4:memory:/\n3:cpu:/", unlimited) > 10**9
-    # Another system than Linux.
-    assert devices.free_memory_mb(root=tmp_path / "none", own=tmp_path / "neither") is None
+    found = devices.free_memory_mb(root=tmp_path / "groups", own=tmp_path / "own")
+    assert found == expected
