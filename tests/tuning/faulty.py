@@ -36,6 +36,19 @@ class UnloadableHyperModel(TinyHyperModel):
         return (_refuse, ())
 
 
+class HungryHyperModel(TinyHyperModel):
+    """Has memory for batches of so many images."""
+
+    def __init__(self, memory: int) -> None:
+        super().__init__()
+        self.memory = memory
+
+    def fit(self, hp, model, *args, **kwargs):
+        if hp.values["batch_size"] > self.memory:
+            raise MemoryError
+        return super().fit(hp, model, *args, **kwargs)
+
+
 def _refuse():
     raise RuntimeError("this worker is broken")
 

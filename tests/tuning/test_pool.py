@@ -3,8 +3,10 @@
 import dataclasses
 import multiprocessing.process
 import os
-import pickle
-from collections import deque
+import time
+from collections import Counter, deque
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -18,32 +20,14 @@ from search.tuning.executors import Pace, TrialStarted, WorkerLost
 from search.tuning.model import Setting
 from search.tuning.pool import Pool, PoolLimits, Worker, WorkerPool, _ProcessWorker
 from search.tuning.trial import train_trial
-from search.tuning.worker import Measure, Ready
-from tests.tuning.fakes import TinyHyperModel, fake_result
-from tests.tuning.faulty import FaultyHyperModel, UnloadableHyperModel
-from tests.tuning.test_trial import spec as other_spec
-
-VALUES = {"filters": 4, "learning_rate": 0.01, "batch_size": 8, "boom": False, "nan": False}
+from search.tuning.worker import Measure, Ready, SharedPipe
+from tests.tuning.fakes import fake_result, spec
+from tests.tuning.faulty import FaultyHyperModel, HungryHyperModel, UnloadableHyperModel
 
 
 @pytest.fixture
-def setting(tiny_dataset, tmp_path) -> Setting:
-    return Setting(
-        dataset=tiny_dataset,
-        hypermodel=FaultyHyperModel(tmp_path),
-        objective="robust_loss",
-        prevalence=tiny_dataset.prevalence,
-    )
-
-
-def spec(folder: Path, name: str, *, epochs: int = 3, **values) -> TrialSpec:
-    return TrialSpec(
-        trial_id=name,
-        values={**VALUES, **values},
-        seed=5,
-        epochs=epochs,
-        directory=folder / name,
-    )
+def setting(setting, tmp_path) -> Setting:
+    return dataclasses.replace(setting, hypermodel=FaultyHyperModel(tmp_path))
 
 
 def pool_of(
@@ -59,69 +43,68 @@ def pool_of(
     return closing(pool)
 
 
-def finish(pool: WorkerPool, count: int, messages: list | None = None) -> dict:
-    """Wait for some results; return them by trial."""
-    heard = [] if messages is None else messages
-    results = [pool.wait(heard.append) for _ in range(count)]
-    return {result.trial_id: result for result in results}
+def finish(pool: WorkerPool, trials: Iterable[TrialSpec]) -> tuple[dict, list]:
+    """Train trials; return their results by name, and what was told meanwhile."""
+    messages: list = []
+    submitted = [pool.submit(trial) for trial in trials]
+    results = [pool.wait(messages.append) for _ in submitted]
+    return {result.trial_id: result for result in results}, messages
+
+
+def of(kind: type, messages: list) -> list:
+    return [message for message in messages if isinstance(message, kind)]
 
 
 def test_a_pool_gives_what_one_process_gives_and_survives_a_kill(setting, tmp_path):
-    alone = {}
-    for name, filters in (("a", 2), ("b", 6), ("c", 8)):
-        alone[name] = train_trial(spec(tmp_path / "alone", name, filters=filters), setting)
-    messages = []
+    several = {"a": {"filters": 2}, "b": {"filters": 6}, "c": {"filters": 8}}
+    alone = {
+        name: train_trial(spec(tmp_path / "alone", name, epochs=3, **values), setting)
+        for name, values in several.items()
+    }
+    # Its worker is killed after two epochs, the first of which has been reported.
+    several["b"]["fault"] = "die-once"
     with pool_of(setting, tmp_path) as pool:
         assert pool.free == 2
-        pool.submit(spec(tmp_path, "a", filters=2))
-        # Its worker is killed after two epochs, the first of which has been reported.
-        pool.submit(spec(tmp_path, "b", filters=6, fault="die-once"))
-        assert pool.free == 0
-        pool.submit(spec(tmp_path, "c", filters=8))
-        results = finish(pool, 3, messages)
+        trials = [spec(tmp_path, name, epochs=3, **values) for name, values in several.items()]
+        results, messages = finish(pool, trials)
         assert pool.free == 2
     for name, result in results.items():
         assert result.failure is None
         assert [e.epoch for e in result.epochs] == [1, 2, 3]
         for mine, theirs in zip(result.epochs, alone[name].epochs, strict=True):
             assert mine.metrics == pytest.approx(theirs.metrics, abs=1e-5)
-    (lost,) = [m for m in messages if isinstance(m, WorkerLost)]
+    (lost,) = of(WorkerLost, messages)
     assert (lost.trial_id, lost.retry) == ("b", True)
     assert lost.reason == "killed by SIGKILL, perhaps because memory ran out"
-    started = [m.trial_id for m in messages if isinstance(m, TrialStarted)]
-    assert sorted(started) == ["a", "b", "b", "c"]
-    heard = {(m.trial_id, m.epoch) for m in messages if isinstance(m, EpochRecord)}
+    assert sorted(m.trial_id for m in of(TrialStarted, messages)) == ["a", "b", "b", "c"]
+    heard = {(m.trial_id, m.epoch) for m in of(EpochRecord, messages)}
     assert heard == {(name, epoch) for name in "abc" for epoch in (1, 2, 3)}
     assert not any(_alive(worker.pid) for worker in pool._workers)
 
 
 def test_a_trial_that_kills_every_worker_fails_and_the_others_go_on(setting, tmp_path):
-    messages = []
     with pool_of(setting, tmp_path, 1, retries=1) as pool:
-        pool.submit(spec(tmp_path, "bad", fault="die"))
-        pool.submit(spec(tmp_path, "good"))
-        results = finish(pool, 2, messages)
+        trials = [spec(tmp_path, "bad", fault="die"), spec(tmp_path, "good")]
+        results, messages = finish(pool, trials)
     assert results["good"].failure is None
     assert results["bad"].failure.kind is FailureKind.WORKER_LOST
     assert "2 times" in results["bad"].failure.message
-    assert [m.retry for m in messages if isinstance(m, WorkerLost)] == [True, False]
+    assert [lost.retry for lost in of(WorkerLost, messages)] == [True, False]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("fault", "limits", "reason"),
+    ("limits", "reason"),
     [
-        ("hang-once", {"stall_timeout": 25.0}, "hung"),
-        ("hang-once", {"trial_timeout": 25.0}, "trial timeout of 25 s"),
+        ({"stall_timeout": 25.0}, "hung"),
+        ({"trial_timeout": 25.0}, "trial timeout of 25 s"),
     ],
 )
-def test_a_hanging_worker_is_replaced(setting, tmp_path, fault, limits, reason):
-    messages = []
+def test_a_hanging_worker_is_replaced(setting, tmp_path, limits, reason):
     with pool_of(setting, tmp_path, 1, **limits) as pool:
-        pool.submit(spec(tmp_path, "a", fault=fault))
-        results = finish(pool, 1, messages)
+        results, messages = finish(pool, [spec(tmp_path, "a", epochs=3, fault="hang-once")])
     assert results["a"].failure is None
-    (lost,) = [m for m in messages if isinstance(m, WorkerLost)]
+    (lost,) = of(WorkerLost, messages)
     assert reason in lost.reason
 
 
@@ -129,9 +112,8 @@ def test_a_worker_that_hangs_while_it_loads_or_measures_is_given_up(tmp_path, mo
     monkeypatch.setattr(pools, "STARTING_SECONDS", 0.0)
     worker = _ProcessWorker(0, environment={}, log_file=tmp_path / "log", setting=b"")
     worker.last_sign -= 100
-    assert "neither loaded nor measured within 100 s" in worker.overdue(
-        PoolLimits(stall_timeout=99)
-    )
+    given_up = "neither loaded nor measured within 100 s"
+    assert given_up in worker.overdue(PoolLimits(stall_timeout=99))
     assert worker.overdue(PoolLimits(stall_timeout=101)) == ""
     assert worker.overdue(PoolLimits(stall_timeout=0)) == ""
     worker.ready = True
@@ -157,9 +139,8 @@ def test_a_worker_that_cannot_be_killed_is_left_behind(tmp_path, monkeypatch):
     worker = _ProcessWorker(0, environment={}, log_file=tmp_path / "log", setting=b"")
     process, worker.process = worker.process, Unkillable()
     children = multiprocessing.process._children
-    assert (
-        process in children
-    )  # fails where the library keeps those that it joins at exit elsewhere
+    # This fails where the library keeps those that it joins at exit elsewhere.
+    assert process in children
     children.add(worker.process)
     worker.kill()
     assert worker.process not in children
@@ -169,54 +150,30 @@ def test_a_worker_that_cannot_be_killed_is_left_behind(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_out_of_memory_in_a_worker_is_retried_at_half_the_batch(tiny_dataset, tmp_path):
-    setting = Setting(
-        dataset=tiny_dataset,
-        hypermodel=HungryHyperModel(),
-        objective="robust_loss",
-        prevalence=tiny_dataset.prevalence,
-    )
-    with pool_of(setting, tmp_path, 1) as pool:
-        pool.submit(spec(tmp_path, "a", batch_size=16))
-        results = finish(pool, 1)
+def test_out_of_memory_in_a_worker_is_retried_at_half_the_batch(setting, tmp_path):
+    hungry = dataclasses.replace(setting, hypermodel=HungryHyperModel(8))
+    with pool_of(hungry, tmp_path, 1) as pool:
+        results, _ = finish(pool, [spec(tmp_path, "a", batch_size=16)])
     assert results["a"].failure is None
     assert results["a"].notes == ("out of memory at batch size 16; retried at 8",)
 
 
-class HungryHyperModel(TinyHyperModel):
-    """Has memory for a batch of 8."""
-
-    def fit(self, hp, model, *args, **kwargs):
-        if hp.values["batch_size"] > 8:
-            raise MemoryError
-        return super().fit(hp, model, *args, **kwargs)
-
-
 @pytest.mark.slow
-def test_workers_are_recycled(setting, tmp_path):
-    messages = []
-    with pool_of(setting, tmp_path, 1, trials_per_worker=2) as pool:
-        for name in "abc":
-            pool.submit(spec(tmp_path, name, epochs=1))
-        finish(pool, 3, messages)
-    pids = {m.trial_id: m.pid for m in messages if isinstance(m, TrialStarted)}
-    assert pids["a"] == pids["b"] != pids["c"]
-
-
-@pytest.mark.slow
-def test_a_worker_that_holds_much_memory_is_replaced(setting, tmp_path):
-    messages = []
-    with pool_of(setting, tmp_path, 1, worker_memory_mb=100) as pool:
-        for name in "ab":
-            pool.submit(spec(tmp_path, name, epochs=1))
-        finish(pool, 2, messages)
-    pids = {m.trial_id: m.pid for m in messages if isinstance(m, TrialStarted)}
-    assert pids["a"] != pids["b"]
+@pytest.mark.parametrize(
+    ("limits", "trials"),
+    [({"trials_per_worker": 2}, [2, 1]), ({"worker_memory_mb": 100}, [1, 1])],
+)
+def test_a_worker_is_replaced_after_some_trials_or_when_it_holds_much_memory(
+    setting, tmp_path, limits, trials
+):
+    with pool_of(setting, tmp_path, 1, **limits) as pool:
+        names = "abc"[: sum(trials)]
+        _, messages = finish(pool, (spec(tmp_path, name, epochs=1) for name in names))
+    assert list(Counter(m.pid for m in of(TrialStarted, messages)).values()) == trials
 
 
 def test_workers_that_cannot_start_end_the_search_with_the_remedy(setting, tmp_path):
     broken = dataclasses.replace(setting, hypermodel=UnloadableHyperModel())
-    assert pickle.dumps(broken)
     with pool_of(broken, tmp_path, 1, start_failures=1) as pool:
         pool.submit(spec(tmp_path, "a"))
         with pytest.raises(WorkerError, match=r"this worker is broken.*--workers 0"):
@@ -227,17 +184,12 @@ def test_workers_that_cannot_start_end_the_search_with_the_remedy(setting, tmp_p
 @pytest.mark.slow
 def test_stopping_keeps_every_finished_epoch(setting, tmp_path):
     messages = []
-    with pool_of(
-        setting,
-        tmp_path,
-        should_stop=lambda: any(isinstance(m, EpochRecord) for m in messages),
-    ) as pool:
+    with pool_of(setting, tmp_path, should_stop=lambda: bool(of(EpochRecord, messages))) as pool:
         for name in "ab":
             pool.submit(spec(tmp_path, name, epochs=500, fault="slow"))
         with pytest.raises(StopRequestedError):
             pool.wait(messages.append)
-    kept = {m.trial_id for m in messages if isinstance(m, EpochRecord)}
-    assert kept == {"a", "b"}
+    assert {m.trial_id for m in of(EpochRecord, messages)} == {"a", "b"}
 
 
 class Scripted(Worker):
@@ -249,13 +201,11 @@ class Scripted(Worker):
         self.outbox: deque = deque()
         self.dead = False
 
+    end_reason = "killed"
+
     @property
     def alive(self):
         return not self.dead
-
-    @property
-    def end_reason(self):
-        return "killed"
 
     def send(self, task):
         self.log.append((self.number, type(task).__name__))
@@ -272,14 +222,10 @@ class Scripted(Worker):
         while self.outbox and not self.dead:
             yield self.outbox.popleft()
 
-    def stop(self):
+    def kill(self, deadline=None):
         self.dead = True
 
-    def end(self, deadline):
-        self.dead = True
-
-    def kill(self):
-        self.dead = True
+    stop = end = kill
 
 
 class ScriptedPool(Pool):
@@ -313,10 +259,8 @@ def test_the_pace_is_that_of_all_workers_together_when_all_have_loaded():
 def test_a_worker_lost_while_it_measures_holds_nothing_up_and_its_successor_trains(tmp_path):
     pool = ScriptedPool({}, {"dies": True})
     assert pool.pace({}, seed=1).epoch == 2.0
-    for name in "abcdefghij":
-        pool.submit(other_spec(tmp_path, name))
-    for _ in "abcdefghij":
-        assert pool.wait(lambda message: None).failure is None
+    results, _ = finish(pool, [spec(tmp_path, name) for name in "abcdefghij"])
+    assert all(result.failure is None for result in results.values())
     mine = [what for number, what in pool.log if number == 1]
     assert mine[:4] == ["started", "Measure", "started", "TrialSpec"]
 
@@ -364,6 +308,31 @@ def test_a_gpu_that_the_backend_cannot_use_is_none(monkeypatch, seen):
     monkeypatch.setattr(pools.backend, "gpus", lambda: seen)
     monkeypatch.setattr(pools, "find_gpus", lambda: (Gpu(index="0", memory_mb=1),))
     assert len(pools.usable_gpus()) == len(seen)
+
+
+class Narrow:
+    """A pipe that breaks when two send at once, as a connection does."""
+
+    def __init__(self) -> None:
+        self.sent: list[int] = []
+        self.taken = False
+
+    def send(self, message):
+        assert not self.taken
+        self.taken = True
+        time.sleep(0.001)
+        self.sent.append(message)
+        self.taken = False
+
+    recv = poll = None
+
+
+def test_threads_of_a_worker_send_one_after_another():
+    narrow = Narrow()
+    pipe = SharedPipe(narrow)
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(pipe.send, range(40)))
+    assert sorted(narrow.sent) == list(range(40))
 
 
 def _alive(pid: int) -> bool:
