@@ -59,16 +59,13 @@ def write(
         contents = dataclasses.replace(contents, manifest=about, missing=())
     if heatmaps:
         failures.keep_pictures(root, heatmaps)
-    written = [write_text(root / "trials.csv", trials_csv(contents.trials))]
-    rows = gathered.history_rows(contents.retrainings)
-    if rows:
-        written.append(write_text(root / "history.csv", as_csv(rows)))
-    written += draw(contents)
-    written.append(write_text(root / "report.html", page(contents)))
-    written.append(write_text(root / "report.md", markdown(contents)))
+    texts = {"trials.csv": trials_csv(contents.trials)}
+    if rows := gathered.history_rows(contents.retrainings):
+        texts["history.csv"] = as_csv(rows)
+    texts |= {"report.html": page(contents), "report.md": markdown(contents)}
     if contents.comparison is not None:
-        written.append(write_text(root / "model_card.md", card(contents)))
-    return written
+        texts["model_card.md"] = card(contents)
+    return [*draw(contents), *(write_text(root / name, text) for name, text in texts.items())]
 
 
 def draw(contents: RunContents) -> list[Path]:

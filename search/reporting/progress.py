@@ -207,9 +207,9 @@ class RunProgress:
         """Return whether the search is over."""
         return STAGES.index(self.stage) > STAGES.index("search")
 
-    def with_status(self, *statuses: TrialStatus) -> list[TrialRecord]:
-        """Return the trials of some statuses, in the order of creation."""
-        return [record for record in self.trials.values() if record.status in statuses]
+    def with_status(self, status: TrialStatus) -> list[TrialRecord]:
+        """Return the trials of a status, in the order of creation."""
+        return [record for record in self.trials.values() if record.status is status]
 
     @property
     def top(self) -> list[TrialRecord]:

@@ -13,6 +13,8 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from search.records import SYNTHETIC_NOTICE, TrialRecord
 from search.reporting.format import metric
 from search.run_directory import atomic
@@ -153,8 +155,7 @@ def _draw(panel: Panel, axes: Axes) -> None:
             axes.barh(x[::-1], one.y[::-1], color=colour, label=label)
         elif one.kind == "points":
             if one.low:
-                ranges = [[y - low for y, low in zip(one.y, one.low, strict=True)],
-                          [high - y for y, high in zip(one.y, one.high, strict=True)]]  # fmt: skip
+                ranges = np.subtract(one.y, one.low), np.subtract(one.high, one.y)
                 axes.errorbar(x, one.y, yerr=ranges, fmt="o", color=colour, label=label, capsize=2)
             else:
                 axes.scatter(x, one.y, s=14, color=colour, label=label, alpha=0.75, linewidth=0)
