@@ -52,13 +52,6 @@ def test_a_film_depends_on_the_seed_alone():
     assert not np.array_equal(first, np.asarray(draw_planned(PLAN[0], 9)))
 
 
-def test_films_of_one_child_differ():
-    second = next(image for image in PLAN if image.index == 1)
-    first = next(image for image in PLAN if (image.patient, image.index) == (second.patient, 0))
-    images = [np.asarray(draw_planned(image, 8).resize((64, 64))) for image in (first, second)]
-    assert not np.array_equal(*images)
-
-
 def test_disease_is_visible_in_the_lungs():
     """Opacities make lungs denser: the share of dark pixels falls, framing being equal."""
 
