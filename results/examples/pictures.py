@@ -26,7 +26,7 @@ SHARE = 0.35
 def screen(run: RunDirectory) -> None:
     """Draw the live view."""
     contents = read(run)
-    state = RunProgress(contents.objective)
+    state = RunProgress(contents.config.objective)
     for event in contents.events[: int(SHARE * len(contents.events))]:
         state.apply(event)
     images = sum(contents.dataset.counts["train"].values())
