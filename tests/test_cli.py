@@ -169,20 +169,27 @@ def executed(code, *, shell="{}", **environment):
 
 
 WRITES = "print('x' * 99999); sys.stdout.flush(); print('on', file=sys.stderr)"
-SHELLS = {
-    "closed": "{} >&-",
-    "full": "{} >/dev/full",
-    "no reader": "set -o pipefail; {} | true",
-    "all closed": "{} <&- >&- 2>&-",
+HANGUP = "import os, signal; os.kill(os.getpid(), signal.SIGHUP)"
+PLOTS = {"MPLBACKEND": "module://nowhere"}
+ASCII = {"PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
+INHERITED = {
+    "output closed": (WRITES, "{} >&-", {}),
+    "output full": (WRITES, "{} >/dev/full", {}),
+    "no reader": (WRITES, "set -o pipefail; {} | true", {}),
+    "all closed": (WRITES, "{} <&- >&- 2>&-", {}),
+    "hangups ignored": (HANGUP, "trap '' HUP; {}", {}),
+    "a kernel's plots": ("import matplotlib.pyplot", "{}", PLOTS),
+    "ASCII": ("print('· – ≥')", "{}", ASCII),
+    "few files": ("files = [open('/dev/null') for _ in range(100)]", "ulimit -S -n 16; {}", {}),
 }
 
 
-@pytest.mark.parametrize("shell", SHELLS.values(), ids=SHELLS)
-def test_a_command_goes_on_when_nobody_can_read_it(shell):
-    done = executed(WRITES, shell=shell)
-    assert done.returncode == 0
+@pytest.mark.parametrize(("code", "shell", "environment"), INHERITED.values(), ids=INHERITED)
+def test_a_command_goes_on_with_what_it_inherits(code, shell, environment):
+    done = executed(code, shell=shell, **environment)
+    assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
-    if "2>" not in shell:
+    if code == WRITES and "2>" not in shell:
         assert done.stderr == "on\n"
 
 
@@ -199,7 +206,7 @@ RAISED = {
     "open('/nowhere/at/all')": (2, "error: /nowhere/at/all: No such file or directory"),
     "open('/' + 'x' * 300)": (2, "File name too long"),
     "import os, signal; os.kill(os.getpid(), signal.SIGTERM)": (130, "error: stopped"),
-    "import os, signal; os.kill(os.getpid(), signal.SIGHUP)": (130, "error: stopped"),
+    HANGUP: (130, "error: stopped"),
 }
 
 
@@ -212,24 +219,6 @@ def test_what_the_user_can_mend_is_one_line_and_an_exit_code(code, ends):
 
 def test_mistakes_of_ours_keep_their_traceback():
     assert "ZeroDivisionError" in executed("1 / 0").stderr
-
-
-def test_a_hangup_that_is_ignored_stays_ignored():
-    code = "import os, signal; os.kill(os.getpid(), signal.SIGHUP)"
-    assert executed(code, shell="trap '' HUP; {}").returncode == 0
-
-
-ENVIRONMENTS = {
-    "a kernel's plots": ({"MPLBACKEND": "module://nowhere"}, "import matplotlib.pyplot"),
-    "ASCII": ({"PYTHONIOENCODING": "ascii", "LC_ALL": "C"}, "print('· – ≥')"),
-    "few files": ({}, "handles = [open('/dev/null') for _ in range(100)]"),
-}
-
-
-@pytest.mark.parametrize(("environment", "code"), ENVIRONMENTS.values(), ids=ENVIRONMENTS)
-def test_inherited_settings_break_nothing(environment, code):
-    done = executed(code, shell="ulimit -S -n 16; {}", **environment)
-    assert done.returncode == 0, done.stderr
 
 
 def test_a_limit_of_files_that_cannot_be_raised_is_named_with_the_remedy():

@@ -17,22 +17,18 @@ def options(tmp_path):
     return ["--cache-dir", str(tmp_path / "cache"), "--image-size", "32"]
 
 
-def test_the_report_is_printed(tree, options, capsys, monkeypatch):
+def test_the_report_is_printed_and_written_as_json(tree, options, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     write(tree / "train/NORMAL/bad.jpeg", b"")
-    assert main([str(tree), *options]) == 0
-    printed = capsys.readouterr().out
-    for text in ("training", "validation", "class weight", "bad.jpeg: empty file", "leakage"):
-        assert text in printed
-    assert "SYNTHETIC" not in printed
-
-
-def test_the_report_is_written_as_json(tree, options, tmp_path, capsys):
     file = tmp_path / "r.json"
     assert main([str(tree), *options, "--split", "notebook", "--json", str(file)]) == 0
     report = json.loads(file.read_text())
     assert report["split"] == "notebook"
-    assert sum(report["counts"]["train"].values()) == 32
+    assert sum(sum(report["counts"][split].values()) for split in ("train", "val")) == 40
+    printed = capsys.readouterr().out
+    for text in ("training", "validation", "class weight", "bad.jpeg: empty file", "leakage"):
+        assert text in printed
+    assert "SYNTHETIC" not in printed
 
 
 @pytest.mark.parametrize(
@@ -65,10 +61,14 @@ def test_a_sheet_shows_the_augmentation_of_a_run(tree, options, tmp_path, capsys
         (["--show", "x.png", "--run", "r", "--flip"], "brings its own"),
         (["--show", "x.png", "--crop-min-area", "7"], "augmentation"),
         (["--show", "x.png", "--run", "nowhere"], "no such file"),
+        (["--show", "file/x.png"], "choose another place"),
     ],
 )
-def test_contradictions_are_code_2(tree, options, tmp_path, monkeypatch, capsys, extra, text):
+def test_a_sheet_that_cannot_be_is_code_2(
+    tree, options, tmp_path, monkeypatch, capsys, extra, text
+):
     monkeypatch.chdir(tmp_path)
+    write(tmp_path / "file", b"")
     assert main([str(tree), *options, *extra]) == 2
     assert text in capsys.readouterr().err
     assert not (tmp_path / "x.png").exists()
@@ -78,18 +78,10 @@ def test_a_run_is_found_by_its_name_and_a_damaged_one_is_told(
     tree, options, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
-    best = write(
-        tmp_path / "results/first/best_hyperparameters.json",
-        b'{"trial_id": "1", "values": {"base_filters": 16}}',
-    )
+    best = tmp_path / "results/first/best_hyperparameters.json"
+    write(best, b'{"trial_id": "1", "values": {"base_filters": 16}}')
     asked = [str(tree), *options, "--show", "s.png", "--run", "first"]
     assert main(asked) == 0
     best.write_bytes(b"[]")
     assert main(asked) == 2
     assert "best_hyperparameters.json" in capsys.readouterr().err
-
-
-def test_a_sheet_that_cannot_be_written_is_code_2(tree, options, tmp_path, capsys):
-    (tmp_path / "file").write_text("")
-    assert main([str(tree), *options, "--show", str(tmp_path / "file/sheet.png")]) == 2
-    assert "choose another place" in capsys.readouterr().err

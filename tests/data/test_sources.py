@@ -100,13 +100,9 @@ def test_what_is_neither_a_folder_nor_an_archive_is_one_error(tmp_path, data):
         found(data, tmp_path)
 
 
-def test_auto_does_not_fall_back_when_the_named_folder_is_wrong(tmp_path, monkeypatch):
-    monkeypatch.setenv("CHEST_XRAY_DIR", str(tmp_path / "typo"))
-    with pytest.raises(DataError, match="CHEST_XRAY_DIR"):
-        found("auto", tmp_path)
-
-
-def test_auto_looks_in_order(tmp_path, nowhere, no_drawing, monkeypatch):
+def test_auto_looks_in_order_and_not_past_a_mistyped_place(
+    tmp_path, nowhere, no_drawing, monkeypatch
+):
     monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path / "hub"))
     steps = [
         ("demo", no_drawing),
@@ -126,6 +122,9 @@ def test_auto_looks_in_order(tmp_path, nowhere, no_drawing, monkeypatch):
         assert (source.kind, source.root.resolve()) == (kind, root)
         assert source.synthetic == (kind == "demo")
     assert "CHEST_XRAY_DIR" in source.origin
+    monkeypatch.setenv("CHEST_XRAY_DIR", str(tmp_path / "typo"))
+    with pytest.raises(DataError, match="CHEST_XRAY_DIR"):
+        found("auto", tmp_path)
 
 
 def test_unfinished_kaggle_download_is_passed_over(tmp_path):

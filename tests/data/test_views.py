@@ -16,21 +16,19 @@ SETTINGS = ViewSettings()
 
 @given(st.text(min_size=1, max_size=20), st.integers(0, 100))
 def test_strengths_stay_within_the_settings(path, seed):
-    def drawn(kind):
-        return draw_view(kind, path, settings=SETTINGS, seed=seed)
-
-    left, top, right, bottom = drawn("crop")["box"]
+    crop, shift, zoom_out, tone = (
+        draw_view(kind, path, settings=SETTINGS, seed=seed)
+        for kind in ("crop", "shift", "zoom_out", "tone")
+    )
+    left, top, right, bottom = crop["box"]
     assert 0.5 <= (right - left) * (bottom - top) <= 0.9 + 1e-9
-    assert min(left, top) >= 0
-    assert max(right, bottom) <= 1 + 1e-9
-    left, top, right, bottom = drawn("shift")["box"]
+    assert 0 <= min(left, top) <= max(right, bottom) <= 1 + 1e-9
+    left, top, right, bottom = shift["box"]
     assert max(abs(left), abs(top)) <= 0.12
     assert right - left == pytest.approx(1)
-    left, top, right, bottom = drawn("zoom_out")["box"]
+    left, top, right, bottom = zoom_out["box"]
     assert 1 <= right - left <= 1 / 0.85 + 1e-9
-    assert max(left, top) <= 0
-    assert min(right, bottom) >= 1 - 1e-9
-    tone = drawn("tone")
+    assert max(left, top) <= 0 < 1 - 1e-9 <= min(right, bottom)
     assert 0.7 <= tone["gamma"] <= 1.4
     assert 0.75 <= tone["contrast"] <= 1.25
 
