@@ -210,7 +210,10 @@ def plans(events: Iterable[Event]) -> list[PlanRecord]:
 
 
 def stage_seconds(events: Iterable[Event]) -> dict[str, float]:
-    """Return the wall time of every stage, all processes of a resumed run together."""
+    """Return the wall time of every stage, all processes that finished it together.
+
+    What a process spent in the stage that it was stopped in is not journaled.
+    """
     found: Counter[str] = Counter()
     for event in events:
         if event["event"] == EventKind.STAGE:

@@ -13,7 +13,14 @@ from typing import Any
 
 from search.config import cost
 from search.records import TrialRecord
-from search.reporting.format import abbreviated, baseline_values, described, metric, setting
+from search.reporting.format import (
+    abbreviated,
+    baseline_values,
+    described,
+    metric,
+    plural,
+    setting,
+)
 from search.reporting.plots.style import Chart, Panel, Series, round_for_page, score, trial_points
 from search.reporting.progress import finalists
 
@@ -50,7 +57,7 @@ def slices(records: Sequence[TrialRecord], objective: str) -> Chart | None:
         others = [r for r in here if r.configuration]
         parts = (
             ("", "other", [r for r in others if r.epochs < longest]),
-            (f"{longest} epochs", "winner", [r for r in others if r.epochs == longest]),
+            (plural(longest, "epoch"), "winner", [r for r in others if r.epochs == longest]),
             ("baseline", "baseline", [r for r in here if r.configuration == 0]),
         )
         series = tuple(
@@ -61,8 +68,8 @@ def slices(records: Sequence[TrialRecord], objective: str) -> Chart | None:
         log = _logarithmic([_place(r.values[name]) for r in here])
         panels.append(Panel(name, objective, series, log=log))
     note = (
-        f"One point per configuration; dark: trained for {longest} epochs, pale: stopped earlier. "
-        "Click a point for its learning curve."
+        f"One point per configuration; dark: trained for {plural(longest, 'epoch')}, pale: stopped "
+        "earlier. Click a point for its learning curve."
     )
     return Chart("slices", "Score by hyperparameter", note, tuple(panels), height=230)
 
@@ -103,7 +110,8 @@ def parallel(records: Sequence[TrialRecord], objective: str) -> dict[str, Any] |
     lines = []
     for record, reached in zip(best, scores, strict=True):
         place = (reached - low) / (high - low) if high > low else 0.5
-        text = f"trial {record.trial_id}, {record.epochs} epochs, {objective} {metric(reached)}: "
+        trained = plural(record.epochs, "epoch")
+        text = f"trial {record.trial_id}, {trained}, {objective} {metric(reached)}: "
         lines.append(
             {
                 "id": record.trial_id,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from search.records import SYNTHETIC_NOTICE, TrialRecord
-from search.reporting.format import metric
+from search.reporting.format import metric, plural
 from search.run_directory import atomic
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def trial_points(
         tuple(map(score, records)),
         kind="points",
         colour=colour,
-        labels=tuple(f"trial {r.trial_id}, {r.epochs} epochs" for r in records),
+        labels=tuple(f"trial {r.trial_id}, {plural(r.epochs, 'epoch')}" for r in records),
         ids=tuple(r.trial_id for r in records),
     )
 
