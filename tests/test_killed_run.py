@@ -1,5 +1,7 @@
-"""`python -m search.run` killed with -9 in every stage, and resumed: as if nothing had happened."""
+"""`python -m search.run` stopped by Ctrl-C, or killed with -9 in every stage, and resumed."""
 
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -15,28 +17,20 @@ ROOT = Path(__file__).parents[1]
 PATIENCE = 300.0
 """Seconds for a stage to be reached."""
 
+LENGTHS = "--image-size 32 --max-epochs 3 --min-epochs 1 --refit-epochs 3 --refit-seeds 1"
+
 
 def start(folder: Path, name: str, *more: str) -> subprocess.Popen:
     command = [
         *(sys.executable, "-m", "search.run", "--data", "demo", "--no-live", "--name", name),
-        *(
-            "--image-size",
-            "32",
-            "--max-epochs",
-            "3",
-            "--min-epochs",
-            "1",
-            "--refit-epochs",
-            "3",
-            "--refit-seeds",
-            "1",
-        ),
+        *LENGTHS.split(),
         *("--workers", "0", "--search", "crop_min_area,learning_rate,batch_size"),
         *("--results-dir", str(folder / "results"), "--cache-dir", str(folder / "cache"), *more),
     ]
     return subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+        command, cwd=ROOT, env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
 
 
 def finish(process: subprocess.Popen) -> None:
@@ -58,6 +52,32 @@ def kill(process: subprocess.Popen, when: Callable[[], bool]) -> None:
 
 def count(run: RunDirectory, kind: str) -> int:
     return sum(event["event"] == kind for event in run.events())
+
+
+def trained_once(run: RunDirectory) -> bool:
+    epochs = [(e["trial_id"], e["epoch"]) for e in run.events() if e["event"] == "epoch"]
+    return len(epochs) == len(set(epochs))
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_with_130_after_the_epoch_and_resume_finishes(tmp_path):
+    options = ("--workers", "auto", "--search", "learning_rate", "--refit-epochs", "1")
+    process = start(tmp_path, "run", *options)
+    said = ""
+    for line in process.stdout:
+        said += line
+        if "epoch 1/" in line:
+            process.send_signal(signal.SIGINT)
+            break
+    said += process.stdout.read()
+    assert process.wait(timeout=120) == 130, said
+    assert "Traceback" not in said
+    assert "--resume" in said
+    run = RunDirectory(tmp_path / "results" / "run")
+    assert run.events()[-1]["event"] == "stopped"
+    finish(start(tmp_path, "run", *options, "--resume"))
+    assert run.complete
+    assert trained_once(run)
 
 
 @pytest.mark.slow
@@ -83,8 +103,7 @@ def test_a_kill_in_each_stage_changes_neither_trials_nor_winner(tmp_path):
     for name, record in one.items():
         assert (two[name].status, two[name].values) == (record.status, record.values)
         assert two[name].score == pytest.approx(record.score, abs=1e-4)
-    epochs = [(e["trial_id"], e["epoch"]) for e in killed.events() if e["event"] == "epoch"]
-    assert len(epochs) == len(set(epochs))
+    assert trained_once(killed)
     name = "best_hyperparameters.json"
     assert killed.read_json(name) == whole.read_json(name)
     assert killed.complete

@@ -38,13 +38,17 @@ def run(folder: Path, *options: str) -> int:
     )
 
 
-def reports(folder: Path) -> dict[str, str]:
-    """Return what a person reads of each report, markup and programs left out."""
-    root = folder.parent / "out" / "own"
-    assert RunDirectory(root).complete
-    found = {name: (root / name).read_text(encoding="utf-8") for name in REPORTS}
-    page = re.sub(r"<(script|style)\b.*?</\1>", " ", found["report.html"], flags=re.DOTALL)
-    return {**found, "report.html": page}
+def reports(folder: Path, *words: str) -> RunDirectory:
+    """Check what a person reads of each report, markup and programs left out; return the run."""
+    run = RunDirectory(folder.parent / "out" / "own")
+    assert run.complete
+    for name in REPORTS:
+        text = (run.root / name).read_text(encoding="utf-8")
+        text = re.sub(r"<(script|style)\b.*?</\1>", " ", text, flags=re.DOTALL)
+        assert not FOREIGN.search(text), (name, FOREIGN.search(text))
+        for word in words:
+            assert re.search(word, text, re.DOTALL), (name, word)
+    return run
 
 
 def test_three_classes_in_colour_are_refused_and_two_of_them_finished(tmp_path, capsys):
@@ -55,16 +59,10 @@ def test_three_classes_in_colour_are_refused_and_two_of_them_finished(tmp_path, 
         draw(path, number, ill=name == "malignant", colour=True)
     assert run(folder, "--channels", "rgb") == 2
     said = " ".join(capsys.readouterr().out.split())
-    assert "benign" in said
-    assert "malignant" in said
-    assert "unclear" in said
-    assert "--classes" in said
+    assert all(word in said for word in ("benign", "malignant", "unclear", "--classes"))
     assert run(folder, "--channels", "rgb", "--classes", "benign,malignant") == 0
-    for name, text in reports(folder).items():
-        assert "malignant" in text, name
-        assert re.search(r"unclear.{0,80}30|30.{0,80}unclear", text, re.DOTALL), name
-        assert not FOREIGN.search(text), (name, FOREIGN.search(text))
-    dataset = RunDirectory(folder.parent / "out" / "own").read_json("dataset.json")
+    found = reports(folder, "malignant", r"unclear.{0,80}30|30.{0,80}unclear")
+    dataset = found.read_json("dataset.json")
     assert dataset["channels"] == 3
     assert dataset["classes"] == ["benign", "malignant"]
     assert dataset["counts"]["test"]["malignant"] > 0
@@ -79,18 +77,12 @@ def test_covid_and_normal_folders_are_searched_with_covid_as_the_finding(tmp_pat
     said = capsys.readouterr().out
     assert "covid" in said
     assert "at 48 × 48" in said
-    root = RunDirectory(folder.parent / "out" / "own")
-    assert load_model(root.root / "model.keras").metadata.image_size == 48
-    assert root.read_json("dataset.json")["image_size"] == 32
-    found = reports(folder)
-    for name, text in found.items():
-        assert "covid" in text, name
-        assert not FOREIGN.search(text), (name, FOREIGN.search(text))
-    root = RunDirectory(folder.parent / "out" / "own")
-    assert root.read_json("dataset.json")["classes"] == ["normal", "covid"]
     # Nothing in these names tells whose images they are, which each report has to say.
-    assert not root.read_json("dataset.json")["patients_known"]
-    assert all("patient" in text for text in found.values())
+    found = reports(folder, "covid", "patient")
+    dataset = found.read_json("dataset.json")
+    assert (dataset["classes"], dataset["patients_known"]) == (["normal", "covid"], False)
+    assert dataset["image_size"] == 32
+    assert load_model(found.root / "model.keras").metadata.image_size == 48
 
 
 def test_a_table_of_files_with_patients_keeps_every_patient_on_one_side(tmp_path):
@@ -106,19 +98,16 @@ def test_a_table_of_files_with_patients_keeps_every_patient_on_one_side(tmp_path
         csv.writer(handle).writerows([("file", "label", "patient"), *rows])
     options = ("--table", str(folder / "labels.csv"), "--positive", "lesion")
     assert run(folder, *options) == 0
-    for name, text in reports(folder).items():
-        assert "lesion" in text, name
-        assert not FOREIGN.search(text), (name, FOREIGN.search(text))
-    root = RunDirectory(folder.parent / "out" / "own")
-    dataset = root.read_json("dataset.json")
+    found = reports(folder, "lesion")
+    dataset = found.read_json("dataset.json")
     assert dataset["patients_known"]
     assert sum(count["total"] for count in dataset["patients"].values()) == 12
     patients = {path: patient for path, _, patient in rows}
-    with open(root.root / "predictions.csv", encoding="utf-8", newline="") as handle:
-        found = list(csv.DictReader(handle))
-    sides = {
-        split: {patients[r["path"]] for r in found if r["split"] == split}
+    with open(found.root / "predictions.csv", encoding="utf-8", newline="") as handle:
+        scored = list(csv.DictReader(handle))
+    val, test = (
+        {patients[row["path"]] for row in scored if row["split"] == split}
         for split in ("val", "test")
-    }
-    assert sides["test"]
-    assert not sides["val"] & sides["test"]
+    )
+    assert test
+    assert not val & test

@@ -12,46 +12,47 @@ from pathlib import Path
 import keras
 import pytest
 
+import search
+from search.ablate import main as ablate
 from search.errors import ConfigurationError, StopRequestedError
+from search.evaluate import main as evaluate
+from search.predict import main as predict
 from search.records import SYNTHETIC_NOTICE
+from search.report import main as report
 from search.run import main
 from search.run_directory import RunDirectory, file_sha256
+from search.scoring.loading import load_model
 from search.tuning.trial import COSTS
 
 CONTRACT = {
-    "config.json",
-    "dataset.json",
-    "journal.jsonl",
-    "trials.csv",
-    "best_hyperparameters.json",
-    "history.csv",
-    "evaluation.json",
-    "predictions.csv",
-    "model.keras",
-    "report.html",
-    "report.md",
-    "manifest.json",
+    *("config.json", "dataset.json", "journal.jsonl", "trials.csv", "best_hyperparameters.json"),
+    *("history.csv", "evaluation.json", "predictions.csv", "model.keras", "report.html"),
+    *("report.md", "manifest.json"),
 }
+
+LENGTHS = "--max-epochs 3 --min-epochs 1 --refit-epochs 2 --refit-seeds 1 --workers 0"
 
 
 def arguments(folder: Path, *more: str) -> list[str]:
     return [
         *("--data", "demo", "--no-live", "--name", "tiny", "--image-size", "32"),
         *("--results-dir", str(folder / "results"), "--cache-dir", str(folder / "cache")),
-        *(
-            "--max-epochs",
-            "3",
-            "--min-epochs",
-            "1",
-            "--refit-epochs",
-            "2",
-            "--refit-seeds",
-            "1",
-            "--workers",
-            "0",
-        ),
+        *LENGTHS.split(),
         *("--search", "crop_min_area,learning_rate,batch_size", *more),
     ]
+
+
+def events(root: Path, *kinds: str) -> list[dict]:
+    return [each for each in RunDirectory(root).events() if each["event"] in kinds]
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with open(path) as handle:
+        return list(csv.DictReader(handle))
+
+
+def flat(capsys) -> str:
+    return " ".join(capsys.readouterr().out.split())
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +75,13 @@ def copied(folder, tmp_path) -> Path:
     return tmp_path / "results" / "tiny"
 
 
+@pytest.fixture
+def resume(folder, copied):
+    """Return a function that goes on with the copy."""
+    place = ("--resume", "--results-dir", str(copied.parent))
+    return lambda *options: main(arguments(folder, *options, *place))
+
+
 def test_a_run_writes_every_file_of_the_contract(root):
     written = {path.name for path in root.iterdir()}
     assert written >= CONTRACT
@@ -88,7 +96,7 @@ def test_a_run_writes_every_file_of_the_contract(root):
 
 def test_what_trials_cost_reaches_the_manifest(root):
     costs = json.loads((root / "manifest.json").read_text())["costs"]
-    told = [e["costs"] for e in RunDirectory(root).events() if e["event"] == "trial_ended"]
+    told = [event["costs"] for event in events(root, "trial_ended")]
     assert set(costs) == {*COSTS, "oracle"}
     assert all(seconds > 0 for seconds in costs.values())
     for part in COSTS:
@@ -109,8 +117,7 @@ def test_training_is_few_calls_below_the_command(folder, tmp_path, monkeypatch):
 
 
 def test_trial_0_is_the_documented_configuration(root):
-    with open(root / "trials.csv") as handle:
-        rows = list(csv.DictReader(handle))
+    rows = table(root / "trials.csv")
     assert len(rows) == 6
     first = next(row for row in rows if row["configuration"] == "0")
     assert (first["hp_dense_units_1"], first["hp_crop_min_area"]) == ("512", "1.0")
@@ -126,27 +133,28 @@ def test_the_verdict_scores_winner_and_baseline_alike(root):
             assert estimate["low"] <= estimate["value"] <= estimate["high"]
         assert "perturbed validation images" in test["threshold"]["chosen_on"]
     assert evaluation["test_evaluations"] in (1, 2)
-    events = RunDirectory(root).events()
-    assert sum(event["event"] == "test_scored" for event in events) == 1
 
 
-def test_the_test_is_opened_after_all_choices(root):
-    kinds = [event["event"] for event in RunDirectory(root).events()]
-    assert kinds.index("test_scored") > max(
-        index for index, kind in enumerate(kinds) if kind in ("trial_ended", "refit_ended")
-    )
+def test_the_test_is_opened_once_and_after_all_choices(root):
+    choices = events(root, "trial_ended", "refit_ended", "test_scored")
+    kinds = [event["event"] for event in choices]
+    assert kinds.index("test_scored") == len(kinds) - 1
 
 
-def test_demo_numbers_are_stamped_everywhere(root):
+def test_demo_numbers_are_stamped_everywhere(root, capsys):
     for name in ("report.md", "report.html", "model_card.md"):
         assert SYNTHETIC_NOTICE in (root / name).read_text(), name
     for name in ("evaluation.json", "manifest.json"):
         assert json.loads((root / name).read_text())["synthetic"] is True, name
+    capsys.readouterr()
+    assert report([str(root)]) == 0
+    said = capsys.readouterr().out
+    assert SYNTHETIC_NOTICE in said
+    assert "accuracy" in said
 
 
 def test_predictions_hold_every_validation_and_test_image(root):
-    with open(root / "predictions.csv") as handle:
-        rows = list(csv.DictReader(handle))
+    rows = table(root / "predictions.csv")
     counts = json.loads((root / "dataset.json").read_text())["counts"]
     for split in ("val", "test"):
         mine = [row for row in rows if row["split"] == split]
@@ -155,17 +163,12 @@ def test_predictions_hold_every_validation_and_test_image(root):
 
 
 def test_the_exported_model_predicts_and_is_evaluated(folder, root, capsys):
-    from search.evaluate import main as evaluate
-    from search.predict import main as predict
-
     data = json.loads((root / "dataset.json").read_text())["source"]["root"]
     image = next(Path(data, "test", "PNEUMONIA").glob("*.jpeg"))
     capsys.readouterr()
     assert predict([str(root), str(image), "--json"]) == 0
-    said = json.loads(capsys.readouterr().out)
-    with open(root / "predictions.csv") as handle:
-        rows = {row["path"]: float(row["probability"]) for row in csv.DictReader(handle)}
-    entry = said["images"][0] if isinstance(said, dict) else said[0]
+    (entry,) = json.loads(capsys.readouterr().out)
+    rows = {row["path"]: float(row["probability"]) for row in table(root / "predictions.csv")}
     expected = rows[image.relative_to(data).as_posix()]
     assert entry["probability"] == pytest.approx(expected, abs=1e-3)
     scores = folder / "scores.json"
@@ -173,15 +176,6 @@ def test_the_exported_model_predicts_and_is_evaluated(folder, root, capsys):
     found = json.loads(scores.read_text())
     assert "auc" in found["ranking"]
     assert (found["role"], found["seed"]) == ("winner", 0)
-
-
-def test_the_report_is_printed_again(root, capsys):
-    from search.report import main as report
-
-    assert report([str(root)]) == 0
-    said = capsys.readouterr().out
-    assert SYNTHETIC_NOTICE in said
-    assert "accuracy" in said
 
 
 def test_a_name_that_is_taken_is_an_error_that_says_what_to_do(folder, capsys):
@@ -195,17 +189,16 @@ def test_a_name_that_is_taken_is_an_error_that_says_what_to_do(folder, capsys):
 def test_the_command_given_twice_says_who_has_the_run(folder, root, capsys, options):
     with RunDirectory(root).lock():
         assert main(arguments(folder, *options)) == 2
-    said = " ".join(capsys.readouterr().out.split())
+    said = flat(capsys)
     assert f"in use by process {os.getpid()}" in said
     assert "--overwrite" not in said
 
 
 def test_resuming_a_finished_run_trains_nothing_and_changes_no_result(folder, root):
     before = json.loads((root / "evaluation.json").read_text())
-    epochs = sum(event["event"] == "epoch" for event in RunDirectory(root).events())
+    epochs = events(root, "epoch")
     assert main(arguments(folder, "--resume")) == 0
-    events = RunDirectory(root).events()
-    assert sum(event["event"] == "epoch" for event in events) == epochs
+    assert events(root, "epoch") == epochs
     # The same networks are evaluated on the same images once more, which is counted.
     after = json.loads((root / "evaluation.json").read_text())
     assert after.pop("times_evaluated") == before.pop("times_evaluated") + 1
@@ -214,54 +207,42 @@ def test_resuming_a_finished_run_trains_nothing_and_changes_no_result(folder, ro
 
 def test_resuming_with_options_that_change_the_search_is_refused_with_a_diff(folder, capsys):
     assert main(arguments(folder, "--resume", "--seed", "9")) == 2
-    assert "seed: 8 → 9" in " ".join(capsys.readouterr().out.split())
+    assert "seed: 8 → 9" in flat(capsys)
 
 
-def test_a_resume_that_does_not_fit_the_journal_leaves_the_run_as_it_was(folder, copied, capsys):
-    journal = copied / "journal.jsonl"
-    journal.write_text(journal.read_text().replace('"batch_size"', '"batch_sizes"'))
+@pytest.mark.parametrize(
+    ("file", "old", "new", "options", "said"),
+    [
+        ("journal.jsonl", '"batch_size"', '"batch_sizes"', ("--iterations", "2"), "cannot be"),
+        ("journal.jsonl", "", "", ("--budget", "5epochs"), "budget: '' → '5epochs'"),
+        ("journal.jsonl", '"backend": "', '"backend": "not-', (), "KERAS_BACKEND=not-"),
+        ("dataset.json", '"fingerprint": "', '"fingerprint": "0', (), "images changed"),
+    ],
+    ids=["another space", "another budget", "another backend", "other images"],
+)
+def test_a_resume_that_does_not_fit_leaves_the_run_as_it_was(
+    copied, resume, capsys, file, old, new, options, said
+):
+    text = (copied / file).read_text()
+    assert old in text
+    (copied / file).write_text(text.replace(old, new) if old else text)
     before = {path: path.read_bytes() for path in copied.glob("*.json*")}
-    place = ("--results-dir", str(copied.parent))
-    assert main(arguments(folder, "--resume", "--iterations", "2", *place)) == 2
-    assert "cannot be resumed" in " ".join(capsys.readouterr().out.split())
-    assert main(arguments(folder, "--resume", "--budget", "5epochs", *place)) == 2
-    assert "budget: '' → '5epochs'" in " ".join(capsys.readouterr().out.split())
+    assert resume(*options) == 2
+    assert said in flat(capsys)
     assert {path: path.read_bytes() for path in copied.glob("*.json*")} == before
-
-
-def test_a_resume_on_another_backend_is_refused(folder, copied, capsys):
-    journal = copied / "journal.jsonl"
-    journal.write_text(journal.read_text().replace('"backend": "', '"backend": "not-'))
-    place = ("--results-dir", str(copied.parent))
-    assert main(arguments(folder, "--resume", *place)) == 2
-    assert "KERAS_BACKEND=not-" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_documented_network_over_the_limit_is_planned_with_and_told(folder, capsys):
     options = ("--plan", "--name", "planned", "--max-parameters", "100000")
     assert main(arguments(folder, *options)) == 0
-    said = " ".join(capsys.readouterr().out.split())
-    assert "more than --max-parameters 100,000: as trial 0 it fails" in said
+    assert "more than --max-parameters 100,000: as trial 0 it fails" in flat(capsys)
 
 
-def test_a_run_whose_images_changed_is_not_resumed(folder, tmp_path, capsys):
-    shutil.copytree(folder / "results", tmp_path / "results")
-    report = tmp_path / "results" / "tiny" / "dataset.json"
-    content = json.loads(report.read_text())
-    report.write_text(json.dumps({**content, "fingerprint": "0" * 64}))
-    options = arguments(folder, "--resume", "--results-dir", str(tmp_path / "results"))
-    assert main(options) == 2
-    assert "images changed" in " ".join(capsys.readouterr().out.split())
-    assert (report.parent / "manifest.json").exists(), "the finished run lost its manifest"
-
-
-def test_a_run_goes_on_where_its_images_have_moved_to(folder, tmp_path):
-    shutil.copytree(folder / "results", tmp_path / "results")
+def test_a_run_goes_on_where_its_images_have_moved_to(folder, copied, resume, tmp_path):
     (demo,) = (folder / "cache").glob("demo/*-seed8/chest_xray")
     moved = shutil.copytree(demo, tmp_path / "films")
-    options = arguments(folder, "--resume", "--preset", "demo", "--data", str(moved))
-    assert main([*options, "--results-dir", str(tmp_path / "results")]) == 0
-    assert str(moved) in (tmp_path / "results" / "tiny" / "config.json").read_text()
+    assert resume("--preset", "demo", "--data", str(moved)) == 0
+    assert str(moved) in (copied / "config.json").read_text()
 
 
 def test_the_plan_is_printed_and_nothing_written(folder, capsys):
@@ -302,20 +283,15 @@ def test_a_folder_with_strangers_is_not_written_to(folder, tmp_path, capsys):
     options = arguments(folder, "--results-dir", str(tmp_path), "--overwrite")
     assert main(options) == 2
     assert (tmp_path / "tiny" / "thesis.doc").read_text() == "precious"
-    assert "holds files but no run" in " ".join(capsys.readouterr().out.split())
+    assert "holds files but no run" in flat(capsys)
 
 
 @pytest.mark.slow
-def test_resumed_with_options_of_the_retraining_only_that_is_done_again(folder, copied):
-    options = (
-        *("--refit-seeds", "2", "--ensemble", "--refit-patience", "1"),
-        *("--refit-on", "train+val", "--refit-image-size", "48", "--resume"),
-    )
-    before = sum(e["event"] == "epoch" for e in RunDirectory(copied).events())
-    place = ("--results-dir", str(copied.parent))
-    assert main(arguments(folder, *options, *place)) == 0
-    events = RunDirectory(copied).events()
-    assert sum(e["event"] == "epoch" for e in events) == before
+def test_resumed_with_options_of_the_retraining_only_that_is_done_again(copied, resume):
+    before = events(copied, "epoch")
+    options = "--refit-seeds 2 --ensemble --refit-patience 1 --refit-on train+val"
+    assert resume(*options.split(), "--refit-image-size", "48") == 0
+    assert events(copied, "epoch") == before
     evaluation = json.loads((copied / "evaluation.json").read_text())
     winner, baseline = evaluation["winner"], evaluation["baseline"]
     assert evaluation["retraining"]["ensemble"] == 2
@@ -323,22 +299,17 @@ def test_resumed_with_options_of_the_retraining_only_that_is_done_again(folder, 
     assert evaluation["test_evaluations"] == 5
     (ensemble,) = winner["ensemble_test"]
     assert "without validation images" in ensemble["threshold"]["chosen_on"]
-    with open(copied / "predictions.csv") as handle:
-        rows = [row for row in csv.DictReader(handle) if row["split"] == "test"]
-    from search.scoring.export import load_model
-
     loaded = load_model(copied / "model.keras")
     assert loaded.metadata.image_size == 48
     assert loaded.model.count_params() == winner["parameters"]
+    rows = [row for row in table(copied / "predictions.csv") if row["split"] == "test"]
     assert len(rows) == ensemble["count"]
 
 
 @pytest.mark.slow
 def test_an_ablation_of_the_run_is_written_and_not_done_twice(copied, capsys):
-    from search.ablate import main as ablate
-
-    options = [str(copied), "--repeats", "2", "--from", "baseline", "--factors", "flip"]
-    assert ablate([*options, "--no-live", "--workers", "0"]) == 0
+    options = "--repeats 2 --from baseline --factors flip --no-live --workers 0"
+    assert ablate([str(copied), *options.split()]) == 0
     assert "Do horizontal flips help?" in capsys.readouterr().out
     written = (copied / "ablation" / "ablation.json").read_text()
     ablation = json.loads(written)
@@ -347,14 +318,16 @@ def test_an_ablation_of_the_run_is_written_and_not_done_twice(copied, capsys):
     assert set(effect["scores"]) == {"0", "1"}
     assert ablation["test_evaluations"] == 4
     assert ablation["synthetic"] is True
-    events = RunDirectory(copied / "ablation").events()
+    told = RunDirectory(copied / "ablation").events()
     # The run's own network is used again; every epoch is journaled once.
-    started = {(e["role"], e["seed"]): e for e in events if e["event"] == "refit_started"}
-    own = [e["folder"] for e in RunDirectory(copied).events() if e["event"] == "refit_ended"]
-    assert started["baseline", 0]["folder"] in own
-    assert ablate([*options, "--no-live", "--workers", "0"]) == 0
+    (own,) = (
+        event["folder"] for event in events(copied / "ablation", "refit_started")
+        if (event["role"], event["seed"]) == ("baseline", 0)
+    )  # fmt: skip
+    assert own in [event["folder"] for event in events(copied, "refit_ended")]
+    assert ablate([str(copied), *options.split()]) == 0
     assert (copied / "ablation" / "ablation.json").read_text() == written
-    assert RunDirectory(copied / "ablation").events() == events
+    assert RunDirectory(copied / "ablation").events() == told
 
 
 @pytest.mark.parametrize(
@@ -367,8 +340,6 @@ def test_an_ablation_of_the_run_is_written_and_not_done_twice(copied, capsys):
     ],
 )
 def test_a_wrong_ablation_is_one_clear_message_and_exit_code_2(root, capsys, options, said):
-    from search.ablate import main as ablate
-
     assert ablate([text.format(run=root) for text in options]) == 2
     printed = capsys.readouterr().out
     assert said in printed
@@ -376,29 +347,15 @@ def test_a_wrong_ablation_is_one_clear_message_and_exit_code_2(root, capsys, opt
 
 
 def test_an_unfinished_run_is_not_ablated(copied, capsys):
-    from search.ablate import main as ablate
-
     (copied / "manifest.json").unlink()
     assert ablate([str(copied)]) == 2
     assert "--resume" in capsys.readouterr().out
 
 
-def test_a_run_of_another_version_is_not_ablated(copied, capsys):
-    from search.ablate import main as ablate
-
-    config = json.loads((copied / "config.json").read_text())
-    (copied / "config.json").write_text(json.dumps({**config, "from_the_future": 1}))
-    assert ablate([str(copied)]) == 2
-    assert "from_the_future" in capsys.readouterr().out
-
-
 def test_a_finished_run_is_loaded_in_python(folder, root):
-    import search
-
     result = search.load("tiny", results_dir=folder / "results")
     assert result.path == root
-    with open(root / "trials.csv") as handle:
-        assert len(result.trials) == len(list(csv.DictReader(handle)))
+    assert len(result.trials) == len(table(root / "trials.csv"))
     assert result.best == result.evaluation.winner.values
     assert result._repr_html_().count("<tr>") == 5
     assert "synthetic" in result._repr_html_()
@@ -415,11 +372,10 @@ def test_the_hint_of_a_stopped_run_can_be_pasted_and_goes_on(folder, tmp_path, m
     results = tmp_path / "my results"
     monkeypatch.setattr("search.cli.interruptible", lambda _: contextlib.nullcontext(lambda: True))
     assert main(arguments(folder, "--results-dir", str(results))) == 130
-    said = " ".join(capsys.readouterr().out.split())
-    hint = shlex.split(said.partition("Go on with: ")[2])
+    hint = shlex.split(flat(capsys).partition("Go on with: ")[2])
     assert hint[:4] == ["python", "-m", "search.run", "--resume"]
     assert main([*hint[3:], "--no-live"]) == 130
-    assert len([e for e in RunDirectory(results / "tiny").events() if e["event"] == "epoch"]) == 2
+    assert len(events(results / "tiny", "epoch")) == 2
 
 
 @pytest.mark.parametrize(
@@ -432,7 +388,5 @@ def test_the_hint_of_a_stopped_run_can_be_pasted_and_goes_on(folder, tmp_path, m
     ],
 )
 def test_a_wrong_option_in_python_is_one_error(options, said):
-    import search
-
     with pytest.raises(ConfigurationError, match=said):
         search.tune("demo", quiet=True, **options)
