@@ -49,6 +49,20 @@ class HungryHyperModel(TinyHyperModel):
         return super().fit(hp, model, *args, **kwargs)
 
 
+class LeisurelyHyperModel(TinyHyperModel):
+    """Takes its time, so that it can be stopped in the middle of a trial."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds = seconds
+
+    def fit(self, hp, model, *args, callbacks=(), **kwargs):
+        rest = keras.callbacks.LambdaCallback(
+            on_epoch_begin=lambda epoch, logs: time.sleep(self.seconds)
+        )
+        return super().fit(hp, model, *args, callbacks=[*callbacks, rest], **kwargs)
+
+
 def _refuse():
     raise RuntimeError("this worker is broken")
 

@@ -1,28 +1,45 @@
-"""A tiny real search in a process of its own, for tests that kill it.
+"""A tiny real search in a process of its own, for tests that kill it or its workers.
 
 python -m tests.tuning.killable RUN_DIRECTORY DATA_DIRECTORY [WORKERS]
 """
 
 import contextlib
+import os
+import subprocess
 import sys
 from pathlib import Path
-
-import keras_tuner as kt
 
 from search.run_directory import RunDirectory
 from search.tuning import space as spaces
 from search.tuning.devices import worker_environments
 from search.tuning.executors import Executor, InProcessExecutor
-from search.tuning.loop import SearchLoop
 from search.tuning.model import Setting
-from search.tuning.oracle import ScheduleOracle
 from search.tuning.pool import PoolLimits, WorkerPool
-from search.tuning.proposals import UniformSource
-from search.tuning.schedule import hyperband
 from tests.tiny_data import tiny_data
-from tests.tuning.fakes import TinyHyperModel
+from tests.tuning.fakes import TinyHyperModel, make_loop, setting_of
 
-SCHEDULE = hyperband(max_epochs=9, factor=3)
+ROOT = Path(__file__).parents[2]
+
+
+def start(module: str, *arguments: object, environment=os.environ) -> subprocess.Popen:
+    """Start the search of a module of this folder and wait until it is about to begin."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", f"tests.tuning.{module}", *map(str, arguments)],
+        cwd=ROOT,
+        env={**environment, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
 
 
 def executor(setting: Setting, run: RunDirectory) -> Executor:
@@ -39,35 +56,16 @@ def executor(setting: Setting, run: RunDirectory) -> Executor:
     )
 
 
-def main() -> None:
+def main(*, executor=executor, hypermodel=None, fix=None, **options) -> None:
     """Search, or go on searching."""
-    root, data = Path(sys.argv[1]), Path(sys.argv[2])
-    run = RunDirectory(root)
+    run = RunDirectory(Path(sys.argv[1]))
+    hypermodel = hypermodel or TinyHyperModel()
+    space = spaces.narrow(spaces.declared(hypermodel), fix=fix or {}, vary=())
+    setting = setting_of(tiny_data(Path(sys.argv[2]), contrast=60), hypermodel)
     run.create()
-    space = kt.HyperParameters()
-    TinyHyperModel().declare(space)
-    setting = Setting(
-        dataset=tiny_data(data, contrast=60),
-        hypermodel=TinyHyperModel(),
-        objective="robust_loss",
-        prevalence=2 / 3,
-    )
     with run.lock(), contextlib.closing(executor(setting, run)) as trainer:
         print("ready", flush=True)
-        SearchLoop(
-            oracle=ScheduleOracle(
-                schedule=SCHEDULE,
-                source=UniformSource(space, queue=[spaces.defaults(space)], seed=8),
-                space=space,
-                objective="robust_loss",
-                direction="min",
-                directory=run.tuner_dir,
-            ),
-            executor=trainer,
-            run=run,
-            seed=8,
-            listener=lambda event: None,
-        ).search()
+        make_loop(run.root, trainer, space=space, **options).search()
 
 
 if __name__ == "__main__":

@@ -18,13 +18,13 @@ import pytest
 
 from hypermodels import DocumentedCNN
 from search import backend
-from search.records import TrialSpec
 from search.tuning import checkpoint
 from search.tuning.devices import find_gpus, worker_environments
 from search.tuning.executors import TrialStarted
 from search.tuning.model import Setting
 from search.tuning.pool import WorkerPool
 from search.tuning.trial import train_trial
+from tests.tuning.fakes import setting_of, spec
 
 REHEARSAL = os.environ.get("XRAY_SEARCH_REHEARSAL") == "1"
 
@@ -42,23 +42,7 @@ VALUES = {
 
 @pytest.fixture
 def setting(tiny_dataset) -> Setting:
-    return Setting(
-        dataset=tiny_dataset,
-        hypermodel=DocumentedCNN(image_size=32, train_size=36, epochs=2),
-        objective="robust_loss",
-        prevalence=tiny_dataset.prevalence,
-    )
-
-
-def spec(folder, name, *, epochs=1, **fields) -> TrialSpec:
-    return TrialSpec(
-        trial_id=name,
-        values=VALUES,
-        seed=5,
-        epochs=epochs,
-        directory=folder / name,
-        **fields,
-    )
+    return setting_of(tiny_dataset, DocumentedCNN(image_size=32, train_size=36, epochs=2))
 
 
 def test_the_backend_sees_the_gpu():
@@ -66,16 +50,11 @@ def test_the_backend_sees_the_gpu():
 
 
 def test_a_promoted_trial_ends_where_one_without_a_pause_does(setting, tmp_path):
-    train_trial(spec(tmp_path, "first"), setting)
-    child = spec(
-        tmp_path,
-        "child",
-        epochs=2,
-        initial_epoch=1,
-        parent_checkpoint=tmp_path / "first" / checkpoint.LAST,
-    )
+    train_trial(spec(tmp_path, "first", values=VALUES, epochs=1), setting)
+    parent = tmp_path / "first" / checkpoint.LAST
+    child = spec(tmp_path, "child", values=VALUES, initial_epoch=1, parent_checkpoint=parent)
     paused = train_trial(child, setting)
-    whole = train_trial(spec(tmp_path, "whole", epochs=2), setting)
+    whole = train_trial(spec(tmp_path, "whole", values=VALUES), setting)
     assert paused.failure is None
     assert whole.failure is None
     # Sums on a GPU have no fixed order, and a few steps amplify that.
@@ -85,7 +64,8 @@ def test_a_promoted_trial_ends_where_one_without_a_pause_does(setting, tmp_path)
 
 
 def test_mixed_precision_trains(setting, tmp_path):
-    result = train_trial(spec(tmp_path, "mixed", precision="mixed_bfloat16"), setting)
+    mixed = spec(tmp_path, "mixed", values=VALUES, epochs=1, precision="mixed_bfloat16")
+    result = train_trial(mixed, setting)
     assert result.failure is None
     assert math.isfinite(result.epochs[-1].metrics["robust_loss"])
     assert keras.config.dtype_policy().name == "float32"
@@ -101,7 +81,7 @@ def test_workers_share_a_gpu(setting, tmp_path):
     )
     with closing(pool):
         for name in ("a", "b", "c"):
-            pool.submit(spec(tmp_path, name))
+            pool.submit(spec(tmp_path, name, values=VALUES, epochs=1))
         results = [pool.wait(messages.append) for _ in range(3)]
     assert [result.failure for result in results] == [None] * 3
     losses = [result.epochs[-1].metrics["robust_loss"] for result in results]

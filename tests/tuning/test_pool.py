@@ -23,6 +23,7 @@ from search.tuning.trial import train_trial
 from search.tuning.worker import Measure, Ready, SharedPipe
 from tests.tuning.fakes import fake_result, spec
 from tests.tuning.faulty import FaultyHyperModel, HungryHyperModel, UnloadableHyperModel
+from tests.tuning.killable import alive
 
 
 @pytest.fixture
@@ -79,7 +80,7 @@ def test_a_pool_gives_what_one_process_gives_and_survives_a_kill(setting, tmp_pa
     assert sorted(m.trial_id for m in of(TrialStarted, messages)) == ["a", "b", "b", "c"]
     heard = {(m.trial_id, m.epoch) for m in of(EpochRecord, messages)}
     assert heard == {(name, epoch) for name in "abc" for epoch in (1, 2, 3)}
-    assert not any(_alive(worker.pid) for worker in pool._workers)
+    assert not any(alive(worker.pid) for worker in pool._workers)
 
 
 def test_a_trial_that_kills_every_worker_fails_and_the_others_go_on(setting, tmp_path):
@@ -333,11 +334,3 @@ def test_threads_of_a_worker_send_one_after_another():
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(pipe.send, range(40)))
     assert sorted(narrow.sent) == list(range(40))
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
