@@ -26,7 +26,7 @@ BROKEN = _PNG[:60] + bytes(20) + _PNG[80:]
         (bytes(128) + b"DICM" + bytes(100), "DICOM"),
         (encoded(Image.new("F", (20, 20)), "TIFF"), "floating-point"),
         (encoded(Image.new("I", (20, 20), 1_000_000), "TIFF"), "16 bits"),
-        (_PNG[:16] + bytes(8) + _PNG[24:], ""),  # of no size
+        (_PNG[:16] + bytes(8) + _PNG[24:], "not an image"),  # of no size
     ],
 )
 def test_unusable_file_is_refused_with_its_reason(data, reason):
