@@ -18,6 +18,7 @@ import resource
 import signal
 import sys
 import tempfile
+import threading
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -278,15 +279,22 @@ def interruptible(reporter: Reporter) -> Iterator[Callable[[], bool]]:
     that were there before come back in the end.
     """
     asked: list[int] = []
+    said = "stopping after this epoch; press Ctrl-C again to stop at once"
+    # A signal may come while this very thread writes a line, which cannot be done twice at once.
+    tell = threading.Thread(target=reporter.warn, args=(said,), daemon=True)
 
     def on_signal(number: int, _frame: FrameType | None) -> None:
         asked.append(number)
         if len(asked) > 1:
             raise KeyboardInterrupt
-        reporter.warn("stopping after this epoch; press Ctrl-C again to stop at once")
+        tell.start()
 
-    with stopping(on_signal):
-        yield lambda: bool(asked)
+    try:
+        with stopping(on_signal):
+            yield lambda: bool(asked)
+    finally:
+        if asked:
+            tell.join(timeout=1)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
