@@ -293,7 +293,7 @@ def interruptible(reporter: Reporter) -> Iterator[Callable[[], bool]]:
         with stopping(on_signal):
             yield lambda: bool(asked)
     finally:
-        if asked:
+        if tell.is_alive():
             tell.join(timeout=1)
 
 
