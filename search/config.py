@@ -783,13 +783,12 @@ def with_preset(preset: str, explicit: dict[str, Any]) -> RunConfig:
         ConfigurationError: The preset or a value is not allowed.
     """
     _check("preset", OPTIONS["preset"], preset or None)
-    defaults = PRESETS[preset or "standard"]
+    defaults = _defaults(preset or "standard", explicit)
     held = {**defaults.get("fix", {}), **explicit.get("fix", {})}
     # What is asked to vary is not held by a preset.
     asked = set(explicit.get("search", ())) - set(explicit.get("fix", {}))
     fix = {name: value for name, value in held.items() if name not in asked}
     merged = {**defaults, **explicit, "preset": preset, "fix": fix}
-    _keep_refit_size(merged, explicit)
     if "min_epochs" not in explicit:
         merged["min_epochs"] = max(1, min(merged["min_epochs"], merged["max_epochs"]))
     return RunConfig(**merged)
@@ -807,17 +806,17 @@ def with_options(stored: RunConfig, explicit: dict[str, Any]) -> RunConfig:
     """
     preset = explicit.get("preset", "")
     _check("preset", OPTIONS["preset"], preset or None)
-    defaults = PRESETS[preset] if preset else {}
+    defaults = _defaults(preset, explicit) if preset else {}
     fix = {**stored.fix, **explicit.get("fix", {})}
-    merged = {**defaults, **explicit, "fix": fix}
-    _keep_refit_size(merged, explicit)
-    return dataclasses.replace(stored, **merged)
+    return dataclasses.replace(stored, **{**defaults, **explicit, "fix": fix})
 
 
-def _keep_refit_size(merged: dict[str, Any], explicit: dict[str, Any]) -> None:
-    """Take back a preset's size of the retraining where another one of the search was asked for."""
-    if "image_size" in explicit and "refit_image_size" not in explicit:
-        merged.pop("refit_image_size", None)
+def _defaults(preset: str, explicit: dict[str, Any]) -> dict[str, Any]:
+    """Return a preset's values; the image size of its retraining goes with that of its search."""
+    found = dict(PRESETS[preset])
+    if "image_size" in explicit:
+        found.pop("refit_image_size", None)
+    return found
 
 
 Difference = tuple[str, Any, Any]
