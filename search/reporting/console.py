@@ -28,6 +28,7 @@ from search.records import Comparison, DatasetReport, PlanRecord, TrialRecord, T
 from search.reporting import format, tables
 from search.reporting.live import LiveView
 from search.reporting.progress import STAGE_WORDS, RunProgress
+from search.tuning.selection import smoothed
 
 REFRESH_SECONDS = 0.25
 """Least time between two redrawings for events; the clock alone is redrawn once a second."""
@@ -321,7 +322,8 @@ def _milestone(event: Event, state: RunProgress) -> str | None:
         if event["failure"] is not None:
             return f"retraining {which} failed: {format.one_line(event['failure']['message'])}"
         kept = event["kept_epoch"]
-        value = format.metric(run.scores[kept - 1]) if 0 < kept <= run.epoch else ""
+        known = 0 < kept <= run.epoch  # the score by which it is judged
+        value = format.metric(smoothed(run.scores[:kept], epochs=kept)) if known else ""
         took = format.duration(event["seconds"])
         return f"retrained {which}: epoch {kept} kept, {state.objective} {value}, {took}"
     if kind == EventKind.TEST_SCORED:
