@@ -213,7 +213,7 @@ def extract(
         zipfile.LargeZipFile,
         zlib.error,
         EOFError,
-        NotImplementedError,
+        NotImplementedError,  # zipfile's word for a compression that it does not know
     ) as error:
         raise DataError(
             f"{path}: not a usable .zip archive ({error}); download it again, or give --data a "
