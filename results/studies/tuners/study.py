@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 SIZE, MAX_EPOCHS, FACTOR = 64, 9, 3
-HELD = {"separable": True, "base_filters": 16}
+HELD = {"separable": True, "base_filters": 16, "activation": "relu"}
 OUT = Path(__file__).parent
 FOUND = OUT / "searches.jsonl"
 REFERENCE = "keras_tuner.Hyperband"
