@@ -121,9 +121,11 @@ def _typed(hp: Any, given: Any) -> Any:
     """Return a command line's text as the hyperparameter's type, checked against its range."""
     kind = type(hp.default)
     value = given
-    if isinstance(given, str) and kind is not str:
+    if isinstance(given, str) and kind is bool:
+        value = {"true": True, "on": True, "false": False, "off": False}.get(given.lower())
+    elif isinstance(given, str) and kind is not str:
         try:
-            value = ast.literal_eval(given.capitalize() if kind is bool else given)
+            value = ast.literal_eval(given)
         except (ValueError, SyntaxError):
             value = None
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
@@ -139,6 +141,8 @@ def _in_range(hp: Any, value: Any) -> bool:
 
 
 def _allowed(hp: Any) -> str:
+    if type(hp.default) is bool:
+        return "on, off"
     low = getattr(hp, "min_value", None)
     return ", ".join(map(str, hp.values)) if low is None else f"{low} to {hp.max_value}"
 

@@ -66,8 +66,9 @@ def test_samples_are_reproducible_active_only_and_within_the_space(space):
     assert {spaces.key(values) for values in drawn} == listed
 
 
-def test_fixing_and_varying_narrow_the_space(space):
-    held = spaces.narrow(space, fix={"flip": "true"}, vary=("units",))
+@pytest.mark.parametrize("given", ["true", "on", "On", True])
+def test_fixing_and_varying_narrow_the_space(space, given):
+    held = spaces.narrow(space, fix={"flip": given}, vary=("units",))
     listed = list(spaces.configurations(held))
     assert [values["units"] for values in listed] == [32, 16, 64]
     assert all(values["flip"] is True and values["layers"] == 2 for values in listed)
@@ -78,7 +79,7 @@ def test_fixing_and_varying_narrow_the_space(space):
     [
         ({"flop": "1"}, (), "flop"),
         ({"units": "17"}, (), "16, 32, 64"),
-        ({"flip": "maybe"}, (), "flip=maybe: must be True, False"),
+        ({"flip": "maybe"}, (), "flip=maybe: must be on, off"),
         ({}, ("nonsense",), "nonsense"),
     ],
 )
