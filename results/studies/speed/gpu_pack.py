@@ -19,7 +19,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
 PACK = ROOT / ".gpu"
-PACKAGES = ("keras==3.15.1", "keras-tuner==1.4.8", "kt-legacy", "namex", "optree", "six")
+PACKAGES = (
+    "keras==3.15.1",
+    "keras-tuner==1.4.8",
+    "kt-legacy",
+    "namex",
+    "optree",
+    "six",
+    "simplejpeg",
+)
 MOST_BYTES = 60 * 2**20
 
 

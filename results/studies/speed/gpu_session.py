@@ -7,18 +7,18 @@ environment: the machine's own Python is one, and its packages are not seen from
     python3 results/studies/speed/gpu_session.py --out $OUT --minutes 9.5
     python3 results/studies/speed/gpu_session.py --out $OUT --minutes 9.5 --stages workers-180 tests
 
-Stages, in this order: `standard` (the search that `search.run` does by default, with 8 workers:
-180 pixels, R = 27, η = 3, with retraining and scoring), `workers-180` and `workers-96`
-(`workers.py`, all films, R = 9: 8 workers and one, against plain `kt.Hyperband` and the bare
-steps), `tests` (those marked gpu), and `more-180` and `more-96` (2 and 4 workers too). Three calls
-of ten minutes have the first, the second, and the third with the tests. Each call sets up first
-what is not there, and leaves out what is finished. A stage gets the time that is left up to a limit
-of its own; one that runs out of time is asked to stop, keeps what it has, and goes on in the next
-call where that finds it: under --place while the machine is held, else (the benchmarks) in
-`.gpu/earlier`. The card may be another one in the next call: what was measured goes by its name.
+Stages, in this order: `campaign` (the search of `../campaign`, with retraining and evaluation),
+`train+val` (its winner retrained on all its images), `workers-180` (`workers.py`, all films, R = 9:
+8 workers against plain `kt.Hyperband`, the bare steps, one worker), `tests` (those marked gpu) and
+`workers-96`. Each call sets up first what is not there, and leaves out what is finished. A stage
+gets the time that is left up to a limit of its own; one that runs out of time is asked to stop,
+keeps what it has, and goes on in the next call where that finds it: under --place while the machine
+is held, else (the benchmarks) in `.gpu/earlier`. The card may be another one in the next call: what
+was measured goes by its name.
 
 After every stage `OUT/results.tgz`, `OUT/session.jsonl` and `OUT/log.txt` are up to date: tables,
-plots and journals, without weights and without anything that shows a film, as `report.html` does.
+plots and journals, without weights and without anything that shows a film, as `report.html` does;
+and `OUT/weights.tar.00`, `.01` … are what a finished retraining can be resumed from elsewhere.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -48,9 +49,19 @@ GRACE = 25.0
 """Seconds between asking a stage to stop and ending it."""
 WORKERS_SECONDS = 540.0
 """Of the benchmark of an image size."""
-SEARCH_SECONDS = 100
-"""Of each search in it: four, and what they take to load, fit into a call."""
+SEARCH_SECONDS = 60
+"""Of each search in it."""
+PART = 14 * 2**20
+"""Bytes of a part of the weights: what may come back in one file."""
 LARGEST_FILE = 4 * 2**20
+CAMPAIGN = shlex.split(
+    "--image-size 128 --max-epochs 27 --min-epochs 3 --iterations 2 --top 3 --refit-image-size 180 "
+    "--refit-epochs 40 --fix head=global_average --ensemble"
+)
+TINY = shlex.split(
+    "--image-size 32 --max-epochs 2 --iterations 1 --top 2 --refit-image-size 48 --refit-epochs 2 "
+    "--fix head=global_average --ensemble --fix base_filters=8 --fix separable=true"
+)
 TABLES = frozenset({".json", ".jsonl", ".csv", ".md", ".txt", ".log"})
 
 
@@ -79,11 +90,19 @@ def stages(options: argparse.Namespace, left: float) -> list[Stage]:
         left: Seconds that the session has left.
     """
     results = options.place / "results"
-    sizes = (48, 32) if options.tiny else (180, 96)
-    few, many = ((2, 1), (2, 1)) if options.tiny else ((8, 1), (8, 4, 2, 1))
+    large, small = (48, 32) if options.tiny else (180, 96)
+    few = (2, 1) if options.tiny else (8, 1)
     return [
-        _standard(options, results / "standard"),
-        *(_workers(options, f"workers-{size}", size, few, left) for size in sizes),
+        _campaign(options, results / "campaign"),
+        Stage(
+            name="train+val",
+            seconds=200,
+            command=(
+                *(sys.executable, "-m", "search.run", "--resume", str(results / "campaign")),
+                *("--refit-on", "train+val", "--no-live"),
+            ),
+        ),
+        _workers(options, f"workers-{large}", large, few, left),
         Stage(
             name="tests",
             seconds=200,
@@ -92,22 +111,20 @@ def stages(options: argparse.Namespace, left: float) -> list[Stage]:
                 *gpu_tests(),
             ),
         ),
-        *(_workers(options, f"more-{size}", size, many, left) for size in sizes),
+        _workers(options, f"workers-{small}", small, few, left),
     ]
 
 
-def _standard(options: argparse.Namespace, run: Path) -> Stage:
-    """Return the search that users start."""
-    command = [sys.executable, "-m", "search.run", "--tuner", "hyperband"]
-    command += ["--data", str(options.place / "chest_xray"), "--name", run.name]
-    command += ["--results-dir", str(run.parent), "--no-live"]
-    command += ["--cache-dir", str(options.place / "cache"), "--workers", options.workers]
+def _campaign(options: argparse.Namespace, run: Path) -> Stage:
+    """Return the command of `../campaign/README.md`."""
+    command = [sys.executable, "-m", "search.run"]
     if (run / "config.json").exists():
-        command.append("--resume")
-    if options.tiny:
-        command += ["--image-size", "32", "--max-epochs", "1"]
-        command += ["--refit-epochs", "1", "--refit-seeds", "1"]
-        command += ["--fix", "base_filters=8", "--fix", "separable=True"]
+        command += ["--resume", str(run), "--no-live"]
+    else:
+        command += ["--tuner", "hyperband", "--data", str(options.place / "chest_xray")]
+        command += ["--results-dir", str(run.parent), "--name", run.name, "--no-live"]
+        command += ["--cache-dir", str(options.place / "cache"), "--workers", options.workers]
+        command += TINY if options.tiny else CAMPAIGN
     return Stage(name=run.name, seconds=600, command=tuple(command), result=run / "manifest.json")
 
 
@@ -248,6 +265,16 @@ class Session:
                 if path.is_file() and travels(path.relative_to(results), path.stat().st_size):
                     tar.add(path, arcname=str(path.relative_to(results)))
         partial.rename(self.out / "results.tgz")
+        whole = self.out / "weights.tar"
+        with tarfile.open(whole, "w") as tar:
+            for name in ("campaign",):
+                for path in sorted((results / name).rglob("*")):
+                    if path.is_file() and "tuner" not in path.parts:
+                        tar.add(path, arcname=str(path.relative_to(results)))
+        content = whole.read_bytes()
+        whole.unlink()
+        for number, begin in enumerate(range(0, len(content), PART)):
+            (self.out / f"weights.tar.{number:02d}").write_bytes(content[begin : begin + PART])
 
 
 def travels(inside: Path, size: int) -> bool:
