@@ -5,7 +5,7 @@
 that the next one goes on from there. The folder is ignored by git and named in `carry`.
 
     python results/studies/speed/gpu_pack.py --data ../shared/chest_xray
-    python results/studies/speed/gpu_pack.py --keep PATH/results.tgz      # of the last session
+    python results/studies/speed/gpu_pack.py --keep PATH/NAME.tgz    # the last of a session
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "chest_xray")
     parser.add_argument("--python", default="3.12", help="that machine's (3.12)")
-    parser.add_argument("--keep", type=Path, help="results.tgz of an earlier session")
+    parser.add_argument("--keep", type=Path, help="the last .tgz of an earlier session")
     options = parser.parse_args()
     PACK.mkdir(exist_ok=True)
     if not list((PACK / "wheels").glob("*.whl")):
@@ -74,7 +74,7 @@ def main() -> int:
     print(f"{PACK}: {total / 2**20:.0f} MiB")
     if total > MOST_BYTES:
         print("that is near the limit of what may travel (64 MiB with the working tree)")
-    print("There, with carry=['.gpu'], three times; --keep the results before each further call:")
+    print("There, with carry=['.gpu']; --keep the results before each further call:")
     print("  python3 results/studies/speed/gpu_session.py --out $OUT --minutes 9.5")
     return 0
 

@@ -8,7 +8,7 @@ environment: the machine's own Python is one, and its packages are not seen from
     python3 results/studies/speed/gpu_session.py --out $OUT --minutes 9.5 --stages workers-180 tests
 
 Stages, in this order: `campaign` (the search of `../campaign`, with retraining and evaluation),
-`train+val` (its winner retrained on all its images), `workers-180` (`workers.py`, all films, R = 9:
+`train-val` (its winner retrained on all its images), `workers-180` (`workers.py`, all films, R = 9:
 8 workers against plain `kt.Hyperband`, the bare steps, one worker), `tests` (those marked gpu) and
 `workers-96`. Each call sets up first what is not there, and leaves out what is finished. A stage
 gets the time that is left up to a limit of its own; one that runs out of time is asked to stop,
@@ -16,9 +16,9 @@ keeps what it has, and goes on in the next call where that finds it: under --pla
 is held, else (the benchmarks) in `.gpu/earlier`. The card may be another one in the next call: what
 was measured goes by its name.
 
-After every stage `OUT/results.tgz`, `OUT/session.jsonl` and `OUT/log.txt` are up to date: tables,
-plots and journals, without weights and without anything that shows a film, as `report.html` does;
-and `OUT/weights.tar.00`, `.01` … are what a finished retraining can be resumed from elsewhere.
+After every stage `OUT/NAME.tgz` has the results so far: tables, plots and journals, without weights
+and without anything that shows a film, as `report.html` does. `OUT/session.jsonl` and `OUT/log.txt`
+say what happened; `OUT/model.keras` is what the campaign exported, before train-val.
 """
 
 from __future__ import annotations
@@ -51,16 +51,14 @@ WORKERS_SECONDS = 540.0
 """Of the benchmark of an image size."""
 SEARCH_SECONDS = 60
 """Of each search in it."""
-PART = 14 * 2**20
-"""Bytes of a part of the weights: what may come back in one file."""
 LARGEST_FILE = 4 * 2**20
 CAMPAIGN = shlex.split(
     "--image-size 128 --max-epochs 27 --min-epochs 3 --iterations 2 --top 3 --refit-image-size 180 "
-    "--refit-epochs 40 --fix head=global_average --ensemble"
+    "--refit-epochs 40 --max-parameters 1000000 --ensemble"
 )
 TINY = shlex.split(
     "--image-size 32 --max-epochs 2 --iterations 1 --top 2 --refit-image-size 48 --refit-epochs 2 "
-    "--fix head=global_average --ensemble --fix base_filters=8 --fix separable=true"
+    "--max-parameters 1000000 --ensemble --fix base_filters=8 --fix separable=on"
 )
 TABLES = frozenset({".json", ".jsonl", ".csv", ".md", ".txt", ".log"})
 
@@ -95,7 +93,7 @@ def stages(options: argparse.Namespace, left: float) -> list[Stage]:
     return [
         _campaign(options, results / "campaign"),
         Stage(
-            name="train+val",
+            name="train-val",
             seconds=200,
             command=(
                 *(sys.executable, "-m", "search.run", "--resume", str(results / "campaign")),
@@ -125,7 +123,7 @@ def _campaign(options: argparse.Namespace, run: Path) -> Stage:
         command += ["--results-dir", str(run.parent), "--name", run.name, "--no-live"]
         command += ["--cache-dir", str(options.place / "cache"), "--workers", options.workers]
         command += TINY if options.tiny else CAMPAIGN
-    return Stage(name=run.name, seconds=600, command=tuple(command), result=run / "manifest.json")
+    return Stage(name=run.name, seconds=720, command=tuple(command), result=run / "manifest.json")
 
 
 def _workers(
@@ -256,25 +254,18 @@ class Session:
         """Print the last lines of the log: what comes back even where nothing else does."""
         print("\n".join(self.log.read_text(errors="replace").splitlines()[-25:]), flush=True)
 
-    def pack(self) -> None:
-        """Write what may leave the machine to results.tgz."""
+    def pack(self, name: str) -> None:
+        """Write what may leave the machine after a stage to NAME.tgz, and the first model."""
         results = self.options.place / "results"
-        partial = self.out / "results.partial"
+        partial = self.out / "partial"
         with tarfile.open(partial, "w:gz") as tar:
             for path in sorted(results.rglob("*")):
                 if path.is_file() and travels(path.relative_to(results), path.stat().st_size):
                     tar.add(path, arcname=str(path.relative_to(results)))
-        partial.rename(self.out / "results.tgz")
-        whole = self.out / "weights.tar"
-        with tarfile.open(whole, "w") as tar:
-            for name in ("campaign",):
-                for path in sorted((results / name).rglob("*")):
-                    if path.is_file() and "tuner" not in path.parts:
-                        tar.add(path, arcname=str(path.relative_to(results)))
-        content = whole.read_bytes()
-        whole.unlink()
-        for number, begin in enumerate(range(0, len(content), PART)):
-            (self.out / f"weights.tar.{number:02d}").write_bytes(content[begin : begin + PART])
+        partial.rename(self.out / f"{name}.tgz")
+        model = results / "campaign" / "model.keras"
+        if model.exists() and not (self.out / model.name).exists():
+            shutil.copy(model, self.out)
 
 
 def travels(inside: Path, size: int) -> bool:
@@ -324,7 +315,7 @@ def main() -> int:
             # Made now: whether there is a search to resume is known only here.
             every = stages(options, session.left())
             session.do(next(stage for stage in every if stage.name == name))
-            session.pack()
+            session.pack(name)
     return 0
 
 
