@@ -7,8 +7,8 @@ environment: the machine's own Python is one, and its packages are not seen from
     python3 results/studies/speed/gpu_session.py --out $OUT --minutes 9.5
     python3 results/studies/speed/gpu_session.py --out $OUT --minutes 9.5 --stages workers-180 tests
 
-Stages, in this order: `campaign` (the search of `../campaign`, with retraining and evaluation),
-`train-val` (its winner retrained on all its images), `workers-180` (`workers.py`, all films, R = 9:
+Stages, in this order: `campaign` (retraining and evaluation after the search of `../campaign`, whose
+run directory is taken along as `.gpu/campaign`), `train-val` (its winner retrained on all images), `workers-180` (`workers.py`, all films, R = 9:
 8 workers against plain `kt.Hyperband`, the bare steps, one worker), `tests` (those marked gpu) and
 `workers-96`. Each call sets up first what is not there, and leaves out what is finished. A stage
 gets the time that is left up to a limit of its own; one that runs out of time is asked to stop,
@@ -26,7 +26,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shlex
 import shutil
 import signal
 import subprocess
@@ -52,14 +51,6 @@ WORKERS_SECONDS = 540.0
 SEARCH_SECONDS = 60
 """Of each search in it."""
 LARGEST_FILE = 4 * 2**20
-CAMPAIGN = shlex.split(
-    "--image-size 128 --max-epochs 27 --min-epochs 3 --iterations 2 --top 3 --refit-image-size 180 "
-    "--refit-epochs 40 --max-parameters 1000000 --ensemble"
-)
-TINY = shlex.split(
-    "--image-size 32 --max-epochs 2 --iterations 1 --top 2 --refit-image-size 48 --refit-epochs 2 "
-    "--max-parameters 1000000 --ensemble --fix base_filters=8 --fix separable=on"
-)
 TABLES = frozenset({".json", ".jsonl", ".csv", ".md", ".txt", ".log"})
 
 
@@ -114,16 +105,10 @@ def stages(options: argparse.Namespace, left: float) -> list[Stage]:
 
 
 def _campaign(options: argparse.Namespace, run: Path) -> Stage:
-    """Return the command of `../campaign/README.md`."""
-    command = [sys.executable, "-m", "search.run"]
-    if (run / "config.json").exists():
-        command += ["--resume", str(run), "--no-live"]
-    else:
-        command += ["--tuner", "hyperband", "--data", str(options.place / "chest_xray")]
-        command += ["--results-dir", str(run.parent), "--name", run.name, "--no-live"]
-        command += ["--cache-dir", str(options.place / "cache"), "--workers", options.workers]
-        command += TINY if options.tiny else CAMPAIGN
-    return Stage(name=run.name, seconds=720, command=tuple(command), result=run / "manifest.json")
+    """Return what retrains and evaluates after the search of `../campaign`, made elsewhere."""
+    command = (sys.executable, "-m", "search.run", "--resume", str(run), "--no-live")
+    command += ("--workers", options.workers)
+    return Stage(name=run.name, seconds=540, command=command, result=run / "manifest.json")
 
 
 def _workers(
@@ -196,13 +181,13 @@ class Session:
         if not (place / "chest_xray").exists():
             with tarfile.open(self.options.pack / "chest_xray.tar") as tar:
                 tar.extractall(place, filter="data")
-        earlier = self.options.pack / "earlier"
-        if earlier.is_dir() and not (place / "results").exists():
-            # Not an unfinished search: its checkpoints did not travel, so it could not go on.
-            finished = (earlier / "standard" / "manifest.json").exists()
-            left_out = None if finished else shutil.ignore_patterns("standard")
-            shutil.copytree(earlier, place / "results", ignore=left_out)
-        (place / "results").mkdir(exist_ok=True)
+        results = place / "results"
+        earlier, campaign = self.options.pack / "earlier", self.options.pack / "campaign"
+        if earlier.is_dir() and not results.exists():
+            shutil.copytree(earlier, results)
+        results.mkdir(exist_ok=True)
+        if campaign.is_dir() and not (results / "campaign").exists():
+            shutil.copytree(campaign, results / "campaign")
         told = subprocess.run(
             [sys.executable, "-c", _WHO_IS_THERE],
             env=environment(self.options),
