@@ -63,7 +63,7 @@ class Precision(StrEnum):
     MIXED_BFLOAT16 = "mixed_bfloat16"
     """Layers compute in bfloat16; the baseline stays in float32."""
     AUTO = "auto"
-    """mixed_bfloat16 on GPUs and on processors that have instructions for it, else float32."""
+    """mixed_bfloat16 on GPUs and, but for JAX, on processors with instructions for it."""
 
 
 class RefitOn(StrEnum):

@@ -84,8 +84,6 @@ def run(
         tracking(config, directory, console),
         stopped_in_order(directory),
     ):
-        check_same_backend(directory, backend.name())
-
         with stage("data", "Data"):
             dataset, sealed_test = prepare(config, source, progress=console.progress)
             check_same_data(directory, dataset)
@@ -97,6 +95,8 @@ def run(
                 since=since,
             )
             search.refuse_other(directory)
+            ended = search.finished(directory)
+            check_same_backend(directory, backend.name(), search_ended=ended)
             # Taken apart, a half-updated run must not look complete.
             (directory.root / "manifest.json").unlink(missing_ok=True)
             directory.write_json("config.json", config)

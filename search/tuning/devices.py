@@ -114,13 +114,14 @@ def default_workers(trials: int, *, gpus: Sequence[Gpu] = ()) -> int:
     return max(1, min(trials, most))
 
 
-def default_precision(*, gpu: bool) -> str:
+def default_precision(*, gpu: bool, jax: bool = False) -> str:
     """Return the Keras dtype policy of trials where none was asked for.
 
     Args:
         gpu: Whether they train on GPUs, all of which compute in bfloat16.
+        jax: Whether JAX computes, whose max pooling of bfloat16 on a CPU gave infinities (0.11.2).
     """
-    return MIXED if gpu or _multiplies_in_bfloat16() else "float32"
+    return MIXED if gpu or (_multiplies_in_bfloat16() and not jax) else "float32"
 
 
 def _multiplies_in_bfloat16() -> bool:

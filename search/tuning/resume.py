@@ -155,16 +155,27 @@ def check_same_data(directory: RunDirectory, dataset: Dataset) -> None:
         )
 
 
-def check_same_backend(directory: RunDirectory, backend: str) -> None:
-    """Refuse to continue a search on another of Keras' backends, whose numbers are others.
+def check_same_backend(directory: RunDirectory, backend: str, *, search_ended: bool) -> None:
+    """Refuse to go on training on another of Keras' backends, whose numbers are others.
+
+    Between search and retraining it may change: a search on a CPU, and a retraining on a GPU.
+
+    Args:
+        directory: The run directory.
+        backend: Keras' backend now.
+        search_ended: Whether all trials that are asked for were trained.
 
     Raises:
-        RunDirectoryError: Trials were begun on another one.
+        RunDirectoryError: Trials, or the retraining, were begun on another one.
     """
-    events = directory.events()
-    started = (event for event in events if event["event"] == EventKind.RUN_STARTED)
-    before = next((event["backend"] for event in started), backend)
-    if before != backend and _has_trials(events):
+    begins = EventKind.REFIT_STARTED if search_ended else EventKind.TRIAL_CREATED
+    running = before = ""
+    for event in directory.events():
+        if event["event"] == EventKind.RUN_STARTED:
+            running = event["backend"]
+        elif event["event"] == begins:
+            before = running
+    if before not in ("", backend):
         raise RunDirectoryError(
             f"{directory.root}: begun with KERAS_BACKEND={before}, now it is {backend}: the same "
             f"seeds give other numbers there. Resume with KERAS_BACKEND={before}, or give another "

@@ -282,7 +282,7 @@ class Search:
         Raises:
             WorkerError: No worker can be started.
         """
-        workers = 0 if self._finished(directory) else self.config.workers
+        workers = 0 if self.finished(directory) else self.config.workers
         self.precision = self.precision or self._precision()
         executor = self._open(
             self.search_setting,
@@ -316,9 +316,9 @@ class Search:
             return self.config.precision.value
         on_ray = self.config.executor is ExecutorKind.RAY
         gpu = self.config.gpus_per_trial > 0 if on_ray else bool(backend.gpus())
-        return default_precision(gpu=gpu)
+        return default_precision(gpu=gpu, jax=backend.name() == "jax")
 
-    def _finished(self, directory: RunDirectory) -> bool:
+    def finished(self, directory: RunDirectory) -> bool:
         """Return whether an earlier process of the run finished this very search."""
         if self._measured is None:
             return False

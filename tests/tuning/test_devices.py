@@ -55,7 +55,8 @@ def test_bfloat16_where_the_processor_multiplies_in_it(monkeypatch, tmp_path, fl
     (tmp_path / "cpuinfo").write_text(f"model name\t: any\nflags\t\t: {flags}\n")
     monkeypatch.setattr(devices, "CPU_INFO", tmp_path / "cpuinfo")
     assert default_precision(gpu=False) == precision
-    assert default_precision(gpu=True) == "mixed_bfloat16"
+    assert default_precision(gpu=False, jax=True) == "float32"
+    assert default_precision(gpu=True, jax=True) == default_precision(gpu=True) == "mixed_bfloat16"
     monkeypatch.setattr(devices, "CPU_INFO", tmp_path / "none")  # another system than Linux
     assert default_precision(gpu=False) == "float32"
 

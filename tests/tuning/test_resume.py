@@ -66,14 +66,22 @@ def test_what_is_not_a_runs_is_left_alone_and_what_is_not_there_cannot_be_resume
     assert [path.name for path in run.root.iterdir()] == ["thesis.doc"]
 
 
-def test_another_backend_is_refused_once_there_are_trials(run):
+def test_another_backend_is_refused_but_between_search_and_retraining(run):
     started(run, backend="jax")
-    check_same_backend(run, "tensorflow")
+    check_same_backend(run, "tensorflow", search_ended=False)
     plan(run)
     run.append(EventKind.TRIAL_CREATED, trial_id="0000-001")
-    check_same_backend(run, "jax")
+    check_same_backend(run, "jax", search_ended=False)
     with pytest.raises(RunDirectoryError, match="Resume with KERAS_BACKEND=jax"):
-        check_same_backend(run, "tensorflow")
+        check_same_backend(run, "tensorflow", search_ended=False)
+    check_same_backend(run, "tensorflow", search_ended=True)
+    started(run, backend="tensorflow")
+    run.append(EventKind.REFIT_STARTED, role="finalist_1")
+    with pytest.raises(RunDirectoryError, match="Resume with KERAS_BACKEND=tensorflow"):
+        check_same_backend(run, "jax", search_ended=True)
+    # More trials are of the search again.
+    with pytest.raises(RunDirectoryError, match="Resume with KERAS_BACKEND=jax"):
+        check_same_backend(run, "tensorflow", search_ended=False)
 
 
 def test_the_first_pace_holds_and_the_latest_brackets(run):

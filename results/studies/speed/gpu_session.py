@@ -7,14 +7,14 @@ environment: the machine's own Python is one, and its packages are not seen from
     python3 results/studies/speed/gpu_session.py --out $OUT --minutes 9.5
     python3 results/studies/speed/gpu_session.py --out $OUT --minutes 9.5 --stages workers-180 tests
 
-Stages, in this order: `campaign` (retraining and evaluation after the search of `../campaign`, whose
-run directory is taken along as `.gpu/campaign`), `train-val` (its winner retrained on all images), `workers-180` (`workers.py`, all films, R = 9:
-8 workers against plain `kt.Hyperband`, the bare steps, one worker), `tests` (those marked gpu) and
-`workers-96`. Each call sets up first what is not there, and leaves out what is finished. A stage
-gets the time that is left up to a limit of its own; one that runs out of time is asked to stop,
-keeps what it has, and goes on in the next call where that finds it: under --place while the machine
-is held, else (the benchmarks) in `.gpu/earlier`. The card may be another one in the next call: what
-was measured goes by its name.
+Stages, in this order: `campaign` (retraining and evaluation after the search of `../campaign`,
+whose run directory is taken along as `.gpu/campaign`), `train-val` (its winner retrained on all
+images), `workers-180` (`workers.py`, all films, R = 9: 8 workers against plain `kt.Hyperband`, the
+bare steps, one worker), `tests` (those marked gpu) and `workers-96`. Each call sets up first what
+is not there, and leaves out what is finished. A stage gets the time that is left up to a limit of
+its own; one that runs out of time is asked to stop, keeps what it has, and goes on in the next call
+where that finds it: under --place while the machine is held, else (the benchmarks) in
+`.gpu/earlier`. The card may be another one in the next call: what was measured goes by its name.
 
 After every stage `OUT/NAME.tgz` has the results so far: tables, plots and journals, without weights
 and without anything that shows a film, as `report.html` does. `OUT/session.jsonl` and `OUT/log.txt`
