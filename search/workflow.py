@@ -205,7 +205,8 @@ def _show_in_tensorboard(directory: RunDirectory, search: Search, console: Conso
         objective=search.config.objective,
         warn=console.warn,
     )
-    log.replay(directory.events())
+    for event in directory.events():
+        log.listen(event)
     console.also(log.listen)
     console.info(f"TensorBoard: tensorboard --logdir {log.folder}")
 

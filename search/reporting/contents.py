@@ -25,10 +25,11 @@ from search.reporting.format import MISSING, one_line, setting
 from search.reporting.plots import course, hyperparameters, scores
 from search.reporting.plots.failures import Miss, misses
 from search.reporting.plots.style import Chart
-from search.reporting.progress import Retraining, RunProgress, ordered
+from search.reporting.progress import Retraining, RunProgress
 from search.run_directory import RunDirectory
 from search.scoring.effects import AblationReport, read_report
 from search.scoring.predictions import PREDICTION_FILES, read_predictions_csv, scored_split
+from search.tuning.selection import ordered
 
 PARTS = (
     ("config.json", "the options"),

@@ -8,14 +8,14 @@ from __future__ import annotations
 import math
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from search.config import cost
 from search.errors import RunDirectoryError
 from search.journal import Event, EventKind, created, ended, plan, with_epoch
 from search.records import Bracket, Metrics, PlanRecord, TrialRecord, TrialStatus, Values
 from search.reporting.format import baseline_values, one_line, reason
+from search.tuning.selection import lineage, winners
 
 RECENT = 5
 """Epochs of a training whose length tells that of its next ones."""
@@ -214,7 +214,7 @@ class RunProgress:
     @property
     def top(self) -> list[TrialRecord]:
         """Return each configuration's furthest completed trial, best first by epochs trained."""
-        return finalists(self.trials.values(), self.objective)
+        return winners(self.trials.values(), self.objective)
 
     def in_rung(self, key: RungKey) -> list[TrialRecord]:
         """Return the trials of a rung."""
@@ -344,35 +344,3 @@ class RunProgress:
 def recent(seconds: Sequence[float]) -> float:
     """Return the mean of a training's latest epochs, without its first, which compiles."""
     return statistics.fmean(seconds[1:][-RECENT:])
-
-
-RANKS = {TrialStatus.COMPLETED: 0, TrialStatus.RUNNING: 1, TrialStatus.LEARNED_NOTHING: 2}
-"""Order of the statuses in a table; failed trials come last."""
-
-
-def ordered(records: Iterable[TrialRecord], objective: str) -> list[TrialRecord]:
-    """Sort trials for reading: most epochs first, best score first among equals, failures last."""
-
-    def key(one: TrialRecord) -> tuple[int, int, float, int, str]:
-        # Of equal scores the smaller model comes first, as in the selection.
-        score = cost(objective, one.score)
-        return RANKS.get(one.status, 3), -one.epochs, score, one.parameters, one.trial_id
-
-    return sorted(records, key=key)
-
-
-def finalists(records: Iterable[TrialRecord], objective: str) -> list[TrialRecord]:
-    """Return each configuration's furthest completed trial, in reading order."""
-    furthest: dict[tuple[int, int], TrialRecord] = {}
-    for record in sorted(records, key=lambda record: -record.epochs):
-        if record.status is TrialStatus.COMPLETED:
-            furthest.setdefault((record.iteration, record.configuration), record)
-    return ordered(furthest.values(), objective)
-
-
-def lineage(record: TrialRecord, trials: dict[str, TrialRecord]) -> list[TrialRecord]:
-    """Return a trial with the trials it continues, the first of them first."""
-    chain = [record]
-    while chain[0].parent is not None:
-        chain.insert(0, trials[chain[0].parent])
-    return chain

@@ -25,9 +25,9 @@ from search.records import (
     Values,
 )
 from search.reporting import format
-from search.reporting.progress import ordered
 from search.reporting.sentences import changed, headlines, seeds_sentence, verdict
 from search.scoring.effects import QUESTIONS, AblationReport, Effect, sentences
+from search.tuning.selection import ordered
 
 GOOD, BAD, DIM, HEAD, BASELINE, RUNNING = "green", "red", "dim", "bold", "yellow", "cyan"
 OUTCOME_STYLES = {"better": GOOD, "worse": BAD}

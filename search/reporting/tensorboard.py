@@ -8,12 +8,11 @@ neither TensorFlow nor a writer thread: a record is in the file when `listen` re
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from search.journal import Event, EventKind
-from search.records import TrialStatus
 from search.reporting.format import usable
 
 SCORE = "score"
@@ -46,11 +45,6 @@ class TensorBoardLog:
         self._tried: dict[str, Any] = {}
         self._usable = True
 
-    def replay(self, events: Iterable[Event]) -> None:
-        """Write what earlier processes of the run journaled."""
-        for event in events:
-            self.listen(event)
-
     def listen(self, event: Event) -> None:
         """Write one journal event; never raises, a log must not end a search."""
         if not self._usable:
@@ -73,9 +67,6 @@ class TensorBoardLog:
             self._scalars(_name(event), event["metrics"], event["epoch"], time)
         elif kind == EventKind.TRIAL_ENDED:
             self._scalars(_name(event), {SCORE: event["score"]}, event["epochs"], time)
-            self._end(_name(event), ok=event["status"] == TrialStatus.COMPLETED, time=time)
-        elif kind == EventKind.REFIT_ENDED:
-            self._end(_name(event), ok=event["failure"] is None, time=time)
         elif kind == EventKind.TEST_SCORED:
             for scoring in event["scorings"]:
                 found = {f"test/{name}": scoring[name] for name in ("accuracy", "auc")}
@@ -89,8 +80,7 @@ class TensorBoardLog:
             if "values" in described:
                 return hparams.Discrete(described["values"])
             low, high = described["low"], described["high"]
-            whole = isinstance(low, int) and isinstance(high, int)
-            if whole:
+            if isinstance(low, int) and isinstance(high, int):
                 return hparams.IntInterval(low, high)
             return hparams.RealInterval(float(low), float(high))
 
@@ -112,22 +102,6 @@ class TensorBoardLog:
             shutil.rmtree(self.folder / run)
         self._tried[run] = values
         self._write(run, hparams_pb(values, trial_id=run, start_time_secs=time), time)
-
-    def _end(self, run: str, *, ok: bool, time: float) -> None:
-        from tensorboard.compat.proto.summary_pb2 import Summary
-        from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
-
-        # Not its own `session_end_pb`, which imports TensorFlow.
-        status = api_pb2.STATUS_SUCCESS if ok else api_pb2.STATUS_FAILURE
-        end = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=time)
-        value = Summary.Value(
-            tag=metadata.SESSION_END_INFO_TAG,
-            metadata=metadata.create_summary_metadata(
-                plugin_data_pb2.HParamsPluginData(session_end_info=end)
-            ),
-            tensor=metadata.NULL_TENSOR,
-        )
-        self._write(run, Summary(value=[value]), time)
 
     def _scalars(self, run: str, metrics: dict[str, Any], step: int, time: float) -> None:
         from tensorboard.compat.proto.summary_pb2 import Summary

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from search.config import cost
 from search.records import TrialRecord, TrialStatus
@@ -31,7 +31,7 @@ def smoothed(history: Sequence[float], *, epochs: int) -> float:
     return sum(last) / len(last)
 
 
-def ranked(records: Sequence[TrialRecord], metric: str) -> list[TrialRecord]:
+def ranked(records: Iterable[TrialRecord], metric: str) -> list[TrialRecord]:
     """Return completed trials, best first.
 
     More epochs come first, since scores of different budgets cannot be compared; among equals the
@@ -43,22 +43,47 @@ def ranked(records: Sequence[TrialRecord], metric: str) -> list[TrialRecord]:
     """
 
     def key(record: TrialRecord) -> tuple[int, float, int, int]:
-        score = smoothed([epoch.metrics[metric] for epoch in record.history], epochs=record.epochs)
-        # NaN, e.g. an AUC where one class was never seen, ranks last.
+        # NaN ranks last: an AUC where one class was never seen, a metric that was not logged.
+        scores = [epoch.metrics.get(metric, math.nan) for epoch in record.history]
+        score = smoothed(scores, epochs=record.epochs)
         return -record.epochs, cost(metric, score), record.parameters, record.configuration
 
     return sorted((r for r in records if r.status is TrialStatus.COMPLETED), key=key)
 
 
-def winners(records: Sequence[TrialRecord], metric: str, *, top: int) -> list[TrialRecord]:
-    """Return the best trials of different configurations.
+def winners(
+    records: Iterable[TrialRecord], metric: str, *, top: int | None = None
+) -> list[TrialRecord]:
+    """Return the best trials of different configurations, each one's furthest.
 
     Args:
         records: All trials.
         metric: The logged metric to choose by.
-        top: How many.
+        top: How many; None for all.
     """
     chosen: dict[int, TrialRecord] = {}
     for record in ranked(records, metric):
         chosen.setdefault(record.configuration, record)
     return list(chosen.values())[:top]
+
+
+RANKS = {TrialStatus.COMPLETED: 0, TrialStatus.RUNNING: 1, TrialStatus.LEARNED_NOTHING: 2}
+"""Order of the statuses in a table; failed trials come last."""
+
+
+def ordered(records: Iterable[TrialRecord], objective: str) -> list[TrialRecord]:
+    """Sort trials for reading: most epochs first, best score first among equals, failures last."""
+
+    def key(one: TrialRecord) -> tuple[int, int, float, int, str]:
+        score = cost(objective, one.score)
+        return RANKS.get(one.status, 3), -one.epochs, score, one.parameters, one.trial_id
+
+    return sorted(records, key=key)
+
+
+def lineage(record: TrialRecord, trials: Mapping[str, TrialRecord]) -> list[TrialRecord]:
+    """Return a trial with the trials it continues, the first of them first."""
+    chain = [record]
+    while chain[0].parent is not None:
+        chain.insert(0, trials[chain[0].parent])
+    return chain

@@ -6,7 +6,8 @@ import pytest
 
 from search.journal import EventKind
 from search.records import TrialStatus
-from search.reporting.progress import RunProgress, finalists, ordered
+from search.reporting.progress import RunProgress
+from search.tuning.selection import ordered, winners
 
 
 def after(events, kind=None):
@@ -142,7 +143,7 @@ def test_trials_are_ordered_by_epochs_then_score_and_the_useless_ones_last(made)
     best = ordered(records, "loss")
     keys = [(-r.epochs, r.score) for r in best if r.status is TrialStatus.COMPLETED]
     assert keys == sorted(keys)
-    furthest = finalists(records, "loss")
+    furthest = winners(records, "loss")
     assert len({r.configuration for r in furthest}) == len(furthest)
     worst = ordered(records, "auc")
     assert {r.trial_id for r in worst} == {r.trial_id for r in best}

@@ -24,7 +24,9 @@ SPACE = [
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, events):
     place = tmp_path_factory.mktemp("run") / "tensorboard"
-    TensorBoardLog(place, space=SPACE, objective="robust_loss").replay(events)
+    log = TensorBoardLog(place, space=SPACE, objective="robust_loss")
+    for event in events:
+        log.listen(event)
     return place
 
 
@@ -55,8 +57,11 @@ def test_every_trial_and_retraining_is_a_run_of_the_dashboard(folder, events):
 def test_a_resumed_run_has_no_gap_and_nothing_twice(folder, events, tmp_path):
     stop = len(events) // 2
     log = TensorBoardLog(tmp_path / "log", space=SPACE, objective="robust_loss")
-    log.replay(events[:stop])
-    for event in events[stop:]:
+    for event in events[:stop]:
+        log.listen(event)
+    # A resumed process writes what was journaled before, too.
+    log = TensorBoardLog(tmp_path / "log", space=SPACE, objective="robust_loss")
+    for event in events:
         log.listen(event)
     for path in sorted((folder / "trials").iterdir()):
         again = accumulated(tmp_path / "log" / "trials" / path.name).Scalars("loss")
@@ -67,7 +72,8 @@ def test_a_log_that_cannot_be_written_warns_once_and_ends_nothing(tmp_path, even
     (tmp_path / "file").write_text("")
     said = []
     log = TensorBoardLog(tmp_path / "file" / "in", space=SPACE, objective="loss", warn=said.append)
-    log.replay(events)
+    for event in events:
+        log.listen(event)
     assert len(said) == 1
     assert "cannot be written" in said[0]
 
@@ -77,7 +83,7 @@ def test_no_tensorflow_is_loaded_for_it(tmp_path, events):
         "import json, sys; from pathlib import Path;"
         "from search.reporting.tensorboard import TensorBoardLog as Log;"
         f"log = Log(Path({(tmp_path / 'log').as_posix()!r}), space={SPACE!r}, objective='loss');"
-        "log.replay(json.load(sys.stdin));"
+        "[log.listen(event) for event in json.load(sys.stdin)];"
         "print('tensorflow' in sys.modules, 'keras' in sys.modules)"
     )
     done = subprocess.run(

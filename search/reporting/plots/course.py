@@ -12,7 +12,8 @@ from search.journal import Event, EventKind
 from search.records import TrialRecord, TrialStatus
 from search.reporting.format import baseline_values, described, metric, training
 from search.reporting.plots.style import Chart, Panel, Series, round_for_page, score, trial_points
-from search.reporting.progress import Retraining, finalists, lineage
+from search.reporting.progress import Retraining
+from search.tuning.selection import lineage, winners
 
 SHOWN_CURVES = 5
 
@@ -84,7 +85,7 @@ def curves(trials: dict[str, TrialRecord], objective: str) -> dict[str, dict[str
 
 def learning_curves(trials: dict[str, TrialRecord], objective: str) -> Chart | None:
     """Return the learning curves of the best configurations and of the baseline."""
-    best = finalists(trials.values(), objective)
+    best = winners(trials.values(), objective)
     if not best:
         return None
     shown = [r for i, r in enumerate(best) if i < SHOWN_CURVES or r.configuration == 0]

@@ -22,7 +22,7 @@ from search.reporting.format import (
     setting,
 )
 from search.reporting.plots.style import Chart, Panel, Series, round_for_page, score, trial_points
-from search.reporting.progress import finalists
+from search.tuning.selection import winners
 
 LEAST_CONFIGURATIONS = 40
 """From how many configurations on an importance can say something."""
@@ -47,7 +47,7 @@ def varied(records: Sequence[TrialRecord]) -> list[str]:
 
 def slices(records: Sequence[TrialRecord], objective: str) -> Chart | None:
     """Return the score against each hyperparameter's value; None for fewer than three points."""
-    best = finalists(records, objective)
+    best = winners(records, objective)
     if len(best) < 3:
         return None
     longest = best[0].epochs
@@ -97,7 +97,7 @@ def parallel(records: Sequence[TrialRecord], objective: str) -> dict[str, Any] |
 
     Places are in [0, 1], None where a hyperparameter is inactive; `good` is 1 for the best score.
     """
-    best = finalists(records, objective)
+    best = winners(records, objective)
     if len(best) < 3:
         return None
     scales = _scales(best)
@@ -141,7 +141,7 @@ def importance(records: Sequence[TrialRecord], objective: str) -> Chart | None:
     A random forest predicts the score from the hyperparameters and the number of epochs; what
     permuting a column costs it is that column's importance (Breiman, Machine Learning 45, 2001).
     """
-    best = finalists(records, objective)
+    best = winners(records, objective)
     scales = _scales(best)
     if len(best) < LEAST_CONFIGURATIONS or not scales:
         return None
