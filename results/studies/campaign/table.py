@@ -42,7 +42,7 @@ def main() -> None:
             rows.append([f"{side}, mean of {len(one['test'])}", *cells(one["test"])])
             rows += [[f"{side}, seed {n['seed']}", *cells([n])] for n in one["test"]]
             if one.get("ensemble_test"):
-                rows.append([f"{side}, ensemble", *cells([one["ensemble_test"]])])
+                rows.append([f"{side}, ensemble", *cells(one["ensemble_test"])])
         print(f"\n{file.name}: {comparison['times_evaluated']} evaluation(s) of the test images\n")
         print("| | " + " | ".join(HEADS) + " |\n|---|" + "---:|" * len(HEADS))
         for row in rows:
