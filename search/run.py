@@ -129,11 +129,11 @@ def _stored(given: dict[str, Any], resume: str) -> RunConfig:
     if not name:
         raise ConfigurationError("--resume: name the run, e.g. --resume first")
     results = Path(given.get("results_dir", RunConfig().results_dir))
-    with read_errors(results / name):
-        if (results / name).is_dir() and not RunDirectory(results / name).exists:
-            # Killed before it wrote anything, it has no options yet.
-            return _fresh({**given, "name": name})
-    directory = locate(name, results)
+    folder = results / name if Path(name).name == name else Path(name)
+    with read_errors(folder):
+        # Killed before it wrote anything, it has no options yet.
+        begun = not folder.is_dir() or RunDirectory(folder).exists
+    directory = locate(name, results) if begun else RunDirectory(folder)
     place = {"name": directory.name, "results_dir": directory.root.parent.as_posix()}
     if not directory.journal_file.exists() and not (directory.root / "config.json").exists():
         return _fresh({**given, **place})

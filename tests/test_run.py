@@ -19,7 +19,8 @@ from search.evaluate import main as evaluate
 from search.predict import main as predict
 from search.records import SYNTHETIC_NOTICE
 from search.report import main as report
-from search.run import main
+from search.reporting.console import Console
+from search.run import main, prepare
 from search.run_directory import RunDirectory, file_sha256
 from search.scoring.loading import load_model
 from search.tuning.trial import COSTS
@@ -287,6 +288,15 @@ def test_a_folder_with_strangers_is_not_written_to(folder, tmp_path, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("by_folder", [True, False])
+def test_a_run_that_was_killed_before_it_wrote_anything_begins(tmp_path, by_folder):
+    (tmp_path / "dead").mkdir()
+    name = str(tmp_path / "dead") if by_folder else "dead"
+    given = {"data": "demo", "preset": "demo", "results_dir": str(tmp_path)}
+    config, _ = prepare(given, Console(quiet=True), resume=name)
+    assert (config.name, config.results_dir, config.max_epochs) == ("dead", str(tmp_path), 18)
+
+
 def test_resumed_with_options_of_the_retraining_only_that_is_done_again(copied, resume):
     before = events(copied, "epoch")
     options = "--refit-seeds 2 --ensemble --refit-patience 1 --refit-on train+val"
