@@ -260,6 +260,9 @@ def _decode(
         pixels = shrink(plain, image_size, blocks=not reduced)
         if is_jpeg:
             _refuse_damaged(data)
+        # Freed before the next one is let in.
+        plain.close()
+        image.close()
     if orientation in _SIDEWAYS:
         width, height = height, width
     return Decoded(

@@ -136,7 +136,7 @@ def augmented(*, nested=False):
         keras.layers.Conv2D(6, 3, strides=2, activation="silu"),
         keras.layers.Dropout(0.5),
         keras.layers.Flatten(),
-        keras.layers.Rescaling(100),
+        keras.layers.Rescaling(10),
         keras.layers.Dense(1, activation="sigmoid", kernel_initializer="random_normal"),
     ):
         x = layer(x)
