@@ -75,14 +75,15 @@ def slices(records: Sequence[TrialRecord], objective: str) -> Chart | None:
 
 
 def _by_spread(records: Sequence[TrialRecord], names: Sequence[str]) -> list[str]:
-    """Sort hyperparameters by how far the mean scores of their lower and upper half lie apart."""
+    """Sort by how far the mean scores of lower and upper half lie apart, times how many have it."""
 
     def spread(name: str) -> float:
         scores = list(map(score, _along(records, name)))
         middle = len(scores) // 2
         if not middle:
             return 0.0
-        return -abs(statistics.fmean(scores[middle:]) - statistics.fmean(scores[:middle]))
+        apart = abs(statistics.fmean(scores[middle:]) - statistics.fmean(scores[:middle]))
+        return -apart * len(scores)
 
     return sorted(names, key=spread)
 
