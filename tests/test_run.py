@@ -287,7 +287,6 @@ def test_a_folder_with_strangers_is_not_written_to(folder, tmp_path, capsys):
     assert "holds files but no run" in flat(capsys)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("by_folder", [True, False])
 def test_a_run_that_was_killed_before_it_wrote_anything_begins(tmp_path, by_folder):
     (tmp_path / "dead").mkdir()
@@ -297,6 +296,7 @@ def test_a_run_that_was_killed_before_it_wrote_anything_begins(tmp_path, by_fold
     assert (config.name, config.results_dir, config.max_epochs) == ("dead", str(tmp_path), 18)
 
 
+@pytest.mark.slow
 def test_resumed_with_options_of_the_retraining_only_that_is_done_again(copied, resume):
     before = events(copied, "epoch")
     options = "--refit-seeds 2 --ensemble --refit-patience 1 --refit-on train+val"

@@ -405,10 +405,10 @@ def test_an_export_gives_the_same_probabilities_and_carries_its_metadata(
         np.testing.assert_allclose(predict_images(again.model, raw), wanted, atol=TOLERANCE)
 
 
+# Not a SavedModel: TensorFlow brings Keras along.
 @pytest.mark.slow
+@pytest.mark.parametrize("converted", ["onnx", "litert"], indirect=True)
 def test_an_export_answers_without_keras(converted, calibrated_file, tmp_path):
-    if converted.format == "saved_model":
-        pytest.skip("TensorFlow brings Keras along")
     Image.fromarray(smooth_image(np.random.default_rng(8), 90, 80)).save(tmp_path / "film.png")
     script = (
         "import sys\nfrom search.predict import main\ncode = main(sys.argv[1:])\n"

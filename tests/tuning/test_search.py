@@ -181,7 +181,7 @@ def test_what_is_too_large_is_drawn_again_and_no_trial_of_it_fails(tiny_dataset,
 
 def test_where_nothing_fits_it_is_said_before_anything_is_trained(search):
     with pytest.raises(ConfigurationError, match="--max-parameters 10"):
-        search(max_parameters=10, search=("filters", "learning_rate"))
+        search(max_parameters=10, search=("filters",))
     assert not any(e["event"] == EventKind.TRIAL_CREATED for e in search.directory.events())
 
 
