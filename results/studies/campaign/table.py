@@ -47,6 +47,12 @@ def main() -> None:
         print("| | " + " | ".join(HEADS) + " |\n|---|" + "---:|" * len(HEADS))
         for row in rows:
             print("| " + " | ".join(row) + " |")
+        print("\nwinner - baseline, the wider of the intervals over seeds and over patients:")
+        for name in ("auc", "accuracy_at_threshold", "recall_at_threshold",
+                     "specificity_at_threshold"):  # fmt: skip
+            over = comparison["mean_difference"][name].values()
+            one = max(over, key=lambda estimate: estimate["high"] - estimate["low"])
+            print(f"{name}: {one['value']:+.3f} ({one['low']:+.3f} to {one['high']:+.3f})")
 
 
 if __name__ == "__main__":

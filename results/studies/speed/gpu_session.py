@@ -284,7 +284,7 @@ def main() -> int:
     parser.add_argument("--pack", type=Path, default=PACK, help="what gpu_pack.py made")
     parser.add_argument("--minutes", type=float, default=9.5, help="of this call")
     parser.add_argument("--stages", nargs="+", metavar="NAME", help="all by default")
-    parser.add_argument("--workers", help="of the standard search: auto or N (8)")
+    parser.add_argument("--workers", help="of the campaign: auto or N (8)")
     parser.add_argument("--tiny", action="store_true", help="a rehearsal: tiny sizes, any device")
     options = parser.parse_args()
     options.workers = options.workers or ("2" if options.tiny else "8")
@@ -297,7 +297,7 @@ def main() -> int:
     session.set_up()
     for name in names:
         if not options.stages or name in options.stages:
-            # Made now: whether there is a search to resume is known only here.
+            # Made now: the benchmarks get the time that is left.
             every = stages(options, session.left())
             session.do(next(stage for stage in every if stage.name == name))
             session.pack(name)
