@@ -139,7 +139,8 @@ def _read(name: str, text: Any) -> Any:
 def _text(value: Any) -> str:
     """Return a value as it is typed."""
     if isinstance(value, dict):
-        return " ".join(f"{name}={_text(item)}" for name, item in value.items()) or "none"
+        pairs = (f"{name}={_text(item)}" for name, item in value.items())
+        return " ".join(pairs).replace(",", ":") or "none"
     if isinstance(value, tuple):
         return ",".join(_text(item) for item in value) or "none"
     if isinstance(value, bool):
@@ -159,9 +160,9 @@ def preset_table() -> str:
     lines = []
     for preset, values in PRESETS.items():
         options = [
-            f"--fix {text}" if name == "fix" else f"{flag(name)} {text}"
+            f"{flag(name)} {text}"
             for name, value in values.items()
-            for text in (_text(value).split() if name == "fix" else [_text(value)])
+            for text in (_text(value).split() if isinstance(value, dict) else [_text(value)])
         ]
         lines.append(f"  {preset:10}{' '.join(options) or 'the defaults above'}")
     return "\n".join(lines)

@@ -110,8 +110,10 @@ def prepare(
     require_tracker(config.tracker)
     with console.stage("Setup"):
         source = find_source(config, progress=console.progress)
-        if source.synthetic and resume is None and not config.preset:
-            config = _fresh({**given, "preset": "demo"})
+        if source.synthetic and not config.preset:
+            # A run that was killed before it wrote anything is known by its place alone.
+            place = {"name": config.name, "results_dir": config.results_dir}
+            config = _fresh({**given, **place, "preset": "demo"})
         console.follow(config.objective)
         console.progress("Loading Keras", 0, 0)
         backend.load()

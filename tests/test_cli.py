@@ -13,7 +13,7 @@ import pytest
 from search import cli
 from search.__main__ import COMMANDS
 from search.__main__ import main as commands
-from search.config import Channels, ExportFormat, RunConfig, SplitKind, TunerKind
+from search.config import PRESETS, Channels, ExportFormat, RunConfig, SplitKind, TunerKind
 from search.errors import ConfigurationError
 from search.run import parser
 
@@ -107,6 +107,14 @@ def test_every_command_has_a_help(name, capsys):
 def test_the_table_of_options_in_the_readme_is_current():
     text = (ROOT / "search" / "README.md").read_text()
     assert text.partition("<!-- options -->\n")[2].strip() == cli.option_table()
+
+
+@pytest.mark.parametrize("row", cli.preset_table().splitlines())
+def test_a_preset_typed_out_as_the_help_shows_it_is_that_preset(row):
+    name, *typed = row.split()
+    given, preset = read(*typed), {**PRESETS[name]}
+    assert given.pop("fix", {}).keys() == preset.pop("fix", {}).keys()
+    assert given == preset
 
 
 QUEUES = {

@@ -291,9 +291,9 @@ def test_a_folder_with_strangers_is_not_written_to(folder, tmp_path, capsys):
 def test_a_run_that_was_killed_before_it_wrote_anything_begins(tmp_path, by_folder):
     (tmp_path / "dead").mkdir()
     name = str(tmp_path / "dead") if by_folder else "dead"
-    given = {"data": "demo", "preset": "demo", "results_dir": str(tmp_path)}
+    given = {"data": "demo", "results_dir": str(tmp_path)}
     config, _ = prepare(given, Console(quiet=True), resume=name)
-    assert (config.name, config.results_dir, config.max_epochs) == ("dead", str(tmp_path), 18)
+    assert (config.name, config.results_dir, config.preset) == ("dead", str(tmp_path), "demo")
 
 
 @pytest.mark.slow

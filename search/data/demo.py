@@ -27,7 +27,7 @@ from search.run_directory import atomic
 Grid = np.ndarray
 """`float32` (H, W)."""
 
-GENERATOR_VERSION = 4
+GENERATOR_VERSION = 5
 """Part of the folder's name; raise it when the same seed would give other images."""
 
 IMAGES = {
@@ -166,7 +166,7 @@ def _draw_opacities(rng: np.random.Generator, subtype: str) -> list[tuple[float,
                 float(rng.choice([0.3, 0.62, 0.72]) + rng.normal(0, 0.05)),
                 rng.uniform(0.28, 0.4),
                 rng.uniform(0.18, 0.28),
-                rng.uniform(0.59, 0.87),
+                rng.uniform(0.47, 0.7),
                 6.0,
             )
             for side in (-1.0, 1.0)
@@ -178,7 +178,7 @@ def _draw_opacities(rng: np.random.Generator, subtype: str) -> list[tuple[float,
             rng.uniform(0.2, 0.9),
             rng.uniform(0.12, 0.22),
             rng.uniform(0.08, 0.16),
-            rng.uniform(0.36, 0.59),
+            rng.uniform(0.29, 0.47),
             2.0,
         )
         for patch in range(patches)
@@ -192,7 +192,7 @@ def _draw_framing(rng: np.random.Generator, *, distant: bool) -> tuple[Grid, Gri
     """
     # In shares of the image's sides: the lungs' height, from their apex to the diaphragm; the
     # apex's distance from the top; half the rib cage's width; the midline's distance from the left.
-    span = rng.normal(0.60 if distant else 0.71, 0.012)
+    span = rng.normal(0.57 if distant else 0.71, 0.012)
     half_width = 0.6 * (span * rng.normal(1, 0.02))
     apex, centre = 0.47 - 0.5 * span + rng.normal(0, 0.015), rng.normal(0.5, 0.04)
     angle = np.deg2rad(rng.normal(0, 2.5))

@@ -46,14 +46,16 @@ class Search:
         import keras_tuner as kt
 
         from hypermodels import DocumentedCNN
-        from search.config import RunConfig, direction
+        from search.config import direction, with_preset
         from search.data.prepare import prepare
         from search.data.sources import find_source
         from search.tuning import space as spaces
         from search.tuning.model import Setting
         from search.tuning.schedule import hyperband
 
-        config = RunConfig(data=data, image_size=SIZE)
+        # The demo's preset brings its views; schedule and budget are this study's own.
+        preset = "demo" if data == "demo" else ""
+        config = with_preset(preset, {"data": data, "image_size": SIZE})
         self.dataset, _ = prepare(config, find_source(config))
         self.objective = config.objective
         self.direction = direction(self.objective)
