@@ -78,23 +78,14 @@ class FailureKind(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Subset:
-    """The images of one split, as rows of a memory-mapped array.
+    """The images of one split, as rows of a memory-mapped array."""
 
-    Attributes:
-        array_file: `.npy` file, `uint8`, shape (N, S, S, C); C is 1 for gray, 3 for real colour.
-        rows: `int64` (n,), the rows of that array which belong to this split.
-        labels: `int8` (n,), 0 negative or 1 positive, aligned with `rows`.
-        paths: n file paths relative to the data folder, posix.
-        patients: n patient identifiers; where it is unknown, one for each file.
-        subtypes: n of "bacteria", "virus" or "" where the name tells none.
-    """
-
-    array_file: Path
-    rows: np.ndarray
-    labels: np.ndarray
-    paths: tuple[str, ...]
-    patients: tuple[str, ...]
-    subtypes: tuple[str, ...]
+    array_file: Path  # `.npy` file, `uint8`, shape (N, S, S, C); C is 1 for gray, 3 for real colour
+    rows: np.ndarray  # `int64` (n,), the rows of that array which belong to this split
+    labels: np.ndarray  # `int8` (n,), 0 negative or 1 positive, aligned with `rows`
+    paths: tuple[str, ...]  # n file paths relative to the data folder, posix
+    patients: tuple[str, ...]  # n patient identifiers; where it is unknown, one for each file
+    subtypes: tuple[str, ...]  # n of "bacteria", "virus" or "" where the name tells none
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -107,21 +98,13 @@ class Subset:
 
 @dataclass(frozen=True, kw_only=True)
 class PerturbedViews:
-    """Fixed, seeded alterations of validation images.
+    """Fixed, seeded alterations of validation images."""
 
-    Attributes:
-        array_file: `.npy` file, `uint8`, shape (m, S, S, C).
-        names: The kinds of view, e.g. ("crop", "shift", "zoom_out", "tone").
-        view: `int8` (m,), index into `names`.
-        source: `int64` (m,), position of the original in the validation subset.
-        labels: `int8` (m,).
-    """
-
-    array_file: Path
-    names: tuple[str, ...]
-    view: np.ndarray
-    source: np.ndarray
-    labels: np.ndarray
+    array_file: Path  # `.npy` file, `uint8`, shape (m, S, S, C)
+    names: tuple[str, ...]  # The kinds of view, e.g. ("crop", "shift", "zoom_out", "tone")
+    view: np.ndarray  # `int8` (m,), index into `names`
+    source: np.ndarray  # `int64` (m,), position of the original in the validation subset
+    labels: np.ndarray  # `int8` (m,)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -134,70 +117,43 @@ class PerturbedViews:
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """What a search may see: training and validation images, never the test's.
+    """What a search may see: training and validation images, never the test's."""
 
-    Attributes:
-        image_size: Side S in pixels.
-        channels: Of the arrays: 1 for gray, 3 for real colour.
-        classes: Names of the negative and the positive class.
-        train: Training subset.
-        val: Validation subset.
-        views: Perturbed copies of the validation subset.
-        class_weights: Loss weight by label, from the counts after the split.
-        prevalence: Share of the positive class among the files of train + val.
-        fingerprint: SHA-256 over sorted (path, content hash) of the accepted files.
-        synthetic: Whether the images are the built-in demo's.
-        report: The content of `dataset.json`.
-    """
-
-    image_size: int
-    channels: int
-    classes: tuple[str, str]
+    image_size: int  # Side S in pixels
+    channels: int  # Of the arrays: 1 for gray, 3 for real colour
+    classes: tuple[str, str]  # Names of the negative and the positive class
     train: Subset
     val: Subset
-    views: PerturbedViews
-    class_weights: dict[int, float]
-    prevalence: float
-    fingerprint: str
-    synthetic: bool
-    report: DatasetReport
+    views: PerturbedViews  # Perturbed copies of the validation subset
+    class_weights: dict[int, float]  # Loss weight by label, from the counts after the split
+    prevalence: float  # Share of the positive class among the files of train + val
+    fingerprint: str  # SHA-256 over sorted (path, content hash) of the accepted files
+    synthetic: bool  # Whether the images are the built-in demo's
+    report: DatasetReport  # The content of `dataset.json`
 
 
 @dataclass(frozen=True, kw_only=True)
 class LeftOut:
-    """Files that are not used.
+    """Files that are not used."""
 
-    Attributes:
-        path: The file, or the folder of several, relative to the data folder.
-        reason: Why, e.g. "not an image".
-        files: How many.
-        other_class: Their class, where it is none of the two.
-    """
-
-    path: str
-    reason: str
-    files: int = 1
-    other_class: str = ""
+    path: str  # The file, or the folder of several, relative to the data folder
+    reason: str  # Why, e.g. "not an image"
+    files: int = 1  # How many
+    other_class: str = ""  # Their class, where it is none of the two
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Where the images come from.
+    """Where the images come from."""
 
-    Attributes:
-        kind: "folder", "zip" (a user's archive, extracted into the cache), "kaggle" (a download
-            through kagglehub, earlier or now) or "demo".
-        root: The folder that directly holds `train/`, or the classes.
-        origin: How it was found.
-        archive: The file that the folder was extracted from, or "".
-        left_out: Files that are there and not used; before the folder is listed, those that the
-            archive holds and that were not extracted.
-    """
-
+    # "folder", "zip" (a user's archive, extracted into the cache), "kaggle" (a download through
+    # kagglehub, earlier or now) or "demo"
     kind: str
-    root: Path
-    origin: str
-    archive: str = ""
+    root: Path  # The folder that directly holds `train/`, or the classes
+    origin: str  # How it was found
+    archive: str = ""  # The file that the folder was extracted from, or ""
+    # Files that are there and not used; before the folder is listed, those that the archive holds
+    # and that were not extracted
     left_out: tuple[LeftOut, ...] = ()
 
     @property
@@ -223,209 +179,124 @@ class CacheReport:
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetReport:
-    """What is known of the images of a run; the content of `dataset.json`.
+    """What is known of the images of a run; the content of `dataset.json`."""
 
-    Attributes:
-        source: Where they come from.
-        fingerprint: As in `Dataset`.
-        classes: Names of the negative and the positive class.
-        split: How validation was made: "patient", "notebook" or "folders".
-        val_fraction: Share of train + val that it aimed at.
-        seed: Of that split.
-        image_size: Side in pixels.
-        channels: As in `Dataset`.
-        depth: Bits in use of the images of 9 to 16 bits that do not tell; 0 if there are none.
-        counts: Images by split ("train", "val", "test") and class.
-        patients: Patients by split, and by class or "total".
-        patients_known: Whether the patient of most images is known; otherwise splits are by image.
-        unmatched_names: Images whose patient is unknown.
-        sizes: Smallest, median and largest "width" and "height" of the original images in pixels,
-            by class.
-        modes: Images by Pillow's mode of the original.
-        colour: Images with real colour.
-        turned: Images whose EXIF orientation was applied.
-        rejected: Image files that cannot be used.
-        identical: Groups of byte-identical files.
-        crossing: Those of them that are on two sides of a border: "test", "validation" (of
-            training and validation), "classes" or "patients".
-        val_sharing_patients: Validation images that share a patient with training.
-        test_patients_in_train: Patients of the test who are in train + val too.
-        class_weights: By class.
-        prevalence: As in `Dataset`.
-        views: Settings of the perturbed validation images: "kinds", "views_per_image" and
-            strengths by name.
-        view_count: How many of them there are.
-        cache: Of decoded images.
-        notes: What was done that a reader might not expect, a sentence each.
-        alarms: What a reader must not miss, a sentence each.
-    """
-
-    source: Source
-    fingerprint: str
-    classes: tuple[str, str]
-    split: str
-    val_fraction: float
-    seed: int
-    image_size: int
-    channels: int
-    depth: int
-    counts: dict[str, dict[str, int]]
-    patients: dict[str, dict[str, int]]
+    source: Source  # Where they come from
+    fingerprint: str  # As in `Dataset`
+    classes: tuple[str, str]  # Names of the negative and the positive class
+    split: str  # How validation was made: "patient", "notebook" or "folders"
+    val_fraction: float  # Share of train + val that it aimed at
+    seed: int  # Of that split
+    image_size: int  # Side in pixels
+    channels: int  # As in `Dataset`
+    depth: int  # Bits in use of the images of 9 to 16 bits that do not tell; 0 if there are none
+    counts: dict[str, dict[str, int]]  # Images by split ("train", "val", "test") and class
+    patients: dict[str, dict[str, int]]  # Patients by split, and by class or "total"
+    # Whether the patient of most images is known; otherwise splits are by image
     patients_known: bool
-    unmatched_names: int
+    unmatched_names: int  # Images whose patient is unknown
+    # Smallest, median and largest "width" and "height" of the original images in pixels, by class
     sizes: dict[str, dict[str, tuple[float, float, float]]]
-    modes: dict[str, int]
-    colour: tuple[str, ...]
-    turned: int
-    rejected: tuple[LeftOut, ...]
-    identical: tuple[tuple[str, ...], ...]
+    modes: dict[str, int]  # Images by Pillow's mode of the original
+    colour: tuple[str, ...]  # Images with real colour
+    turned: int  # Images whose EXIF orientation was applied
+    rejected: tuple[LeftOut, ...]  # Image files that cannot be used
+    identical: tuple[tuple[str, ...], ...]  # Groups of byte-identical files
+    # Those of them that are on two sides of a border: "test", "validation" (of training and
+    # validation), "classes" or "patients"
     crossing: dict[str, tuple[tuple[str, ...], ...]]
-    val_sharing_patients: int
-    test_patients_in_train: tuple[str, ...]
-    class_weights: dict[str, float]
-    prevalence: float
+    val_sharing_patients: int  # Validation images that share a patient with training
+    test_patients_in_train: tuple[str, ...]  # Patients of the test who are in train + val too
+    class_weights: dict[str, float]  # By class
+    prevalence: float  # As in `Dataset`
+    # Settings of the perturbed validation images: "kinds", "views_per_image" and strengths by name
     views: dict[str, Any]
-    view_count: int
-    cache: CacheReport
-    notes: tuple[str, ...]
-    alarms: tuple[str, ...] = ()
+    view_count: int  # How many of them there are
+    cache: CacheReport  # Of decoded images
+    notes: tuple[str, ...]  # What was done that a reader might not expect, a sentence each
+    alarms: tuple[str, ...] = ()  # What a reader must not miss, a sentence each
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialSpec:
-    """Everything that training one trial needs besides the data and the HyperModel.
+    """Everything that training one trial needs besides the data and the HyperModel."""
 
-    Attributes:
-        trial_id: Unique within the run; also names the trial's directory.
-        values: Hyperparameter values.
-        seed: Seed of initialization, data order and augmentation, from run seed and values.
-        initial_epoch: Epochs already trained by the parent.
-        epochs: Epoch number to train to.
-        parent_checkpoint: Checkpoint to start from when `initial_epoch` > 0.
-        directory: Where this trial's checkpoint and epoch log live.
-        early_stopping: Stop after this many epochs without a better objective; 0 is never.
-        keep_best: Whether to keep the weights of the best epoch beside the last one's, ready for
-            inference; the last one's are for training to go on.
-        precision: Keras dtype policy, "float32" or "mixed_bfloat16": weights, loss and output are
-            float32 under both.
-    """
-
-    trial_id: str
-    values: Values
-    seed: int
-    initial_epoch: int = 0
-    epochs: int
-    parent_checkpoint: Path | None = None
-    directory: Path
-    early_stopping: int = 0
+    trial_id: str  # Unique within the run; also names the trial's directory
+    values: Values  # Hyperparameter values
+    seed: int  # Seed of initialization, data order and augmentation, from run seed and values
+    initial_epoch: int = 0  # Epochs already trained by the parent
+    epochs: int  # Epoch number to train to
+    parent_checkpoint: Path | None = None  # Checkpoint to start from when `initial_epoch` > 0
+    directory: Path  # Where this trial's checkpoint and epoch log live
+    early_stopping: int = 0  # Stop after this many epochs without a better objective; 0 is never
+    # Whether to keep the weights of the best epoch beside the last one's, ready for inference; the
+    # last one's are for training to go on
     keep_best: bool = False
+    # Keras dtype policy, "float32" or "mixed_bfloat16": weights, loss and output are float32 under
+    # both
     precision: str = "float32"
 
 
 @dataclass(frozen=True, kw_only=True)
 class EpochRecord:
-    """One finished epoch of a trial.
-
-    Attributes:
-        trial_id: The trial.
-        epoch: 1 for the first epoch a configuration ever trains.
-        metrics: Every logged metric, see `tuning/validation.py`.
-        seconds: Wall time of training and validating it.
-    """
+    """One finished epoch of a trial."""
 
     trial_id: str
-    epoch: int
-    metrics: Metrics
-    seconds: float
+    epoch: int  # 1 for the first epoch a configuration ever trains
+    metrics: Metrics  # Every logged metric, see `tuning/validation.py`
+    seconds: float  # Wall time of training and validating it
 
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """Why a trial failed.
+    """Why a trial failed."""
 
-    Attributes:
-        kind: The class of failure.
-        message: One line.
-        traceback: The last lines of the traceback, or "".
-    """
-
-    kind: FailureKind
-    message: str
-    traceback: str = ""
+    kind: FailureKind  # The class of failure
+    message: str  # One line
+    traceback: str = ""  # The last lines of the traceback, or ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialResult:
-    """What training one trial gave.
-
-    Attributes:
-        trial_id: The trial.
-        epochs: Records of the epochs `initial_epoch + 1 .. epochs` that finished.
-        parameters: Parameter count of the model, 0 if it was never built.
-        seconds: Wall time.
-        costs: Seconds by kind: build, train, validate, checkpoint.
-        best_epoch: Number of the epoch with the best smoothed objective, 0 if there is none.
-        failure: None when it trained to its budget.
-        notes: What a reader should know, e.g. a halved batch.
-        learned: Whether its validation AUC is above chance by more than its standard error.
-        memory_mb: Main memory that its process held after it, 0 where it trains on a GPU.
-    """
+    """What training one trial gave."""
 
     trial_id: str
+    # Records of the epochs `initial_epoch + 1 .. epochs` that finished.
     epochs: tuple[EpochRecord, ...]
-    parameters: int
-    seconds: float
+    parameters: int  # Parameter count of the model, 0 if it was never built
+    seconds: float  # Wall time
+    # Seconds by kind: build, train, validate, checkpoint
     costs: dict[str, float] = field(default_factory=dict)
-    best_epoch: int = 0
-    failure: Failure | None = None
-    notes: tuple[str, ...] = ()
+    best_epoch: int = 0  # Number of the epoch with the best smoothed objective, 0 if there is none
+    failure: Failure | None = None  # None when it trained to its budget
+    notes: tuple[str, ...] = ()  # What a reader should know, e.g. a halved batch
+    # Whether its validation AUC is above chance by more than its standard error
     learned: bool = True
-    memory_mb: int = 0
+    memory_mb: int = 0  # Main memory that its process held after it, 0 where it trains on a GPU
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialRecord:
-    """A trial as the journal knows it; a row of `trials.csv`.
+    """A trial as the journal knows it; a row of `trials.csv`."""
 
-    Attributes:
-        trial_id: Unique id.
-        configuration: Number of the configuration; 0 is the baseline.
-        iteration: Which repetition of Hyperband; 0 first.
-        bracket: Hyperband bracket s, or 0 for tuners without brackets.
-        rung: 0 is the first.
-        parent: The trial it continues, or None.
-        status: Where it stands.
-        values: Hyperparameter values.
-        initial_epoch: Epochs its parent had trained.
-        epochs: Epochs trained in all, parents included, so far.
-        target_epochs: Epochs it is to reach.
-        seconds: Wall time of this trial, without its parents'.
-        score: Objective smoothed over the last epochs, None if failed or running.
-        metrics: Metrics of the last epoch.
-        history: Metrics epoch by epoch, this trial's own epochs.
-        parameters: Parameter count of the model.
-        failure: Why it failed, or None.
-        notes: Remarks, e.g. a halved batch.
-    """
-
-    trial_id: str
-    configuration: int
-    iteration: int = 0
-    bracket: int = 0
-    rung: int = 0
-    parent: str | None = None
-    status: TrialStatus
-    values: Values
-    initial_epoch: int = 0
-    epochs: int = 0
-    target_epochs: int
-    seconds: float = 0.0
-    score: float | None = None
-    metrics: Metrics = field(default_factory=dict)
-    history: tuple[EpochRecord, ...] = ()
-    parameters: int = 0
-    failure: Failure | None = None
-    notes: tuple[str, ...] = ()
+    trial_id: str  # Unique id
+    configuration: int  # Number of the configuration; 0 is the baseline
+    iteration: int = 0  # Which repetition of Hyperband; 0 first
+    bracket: int = 0  # Hyperband bracket s, or 0 for tuners without brackets
+    rung: int = 0  # 0 is the first
+    parent: str | None = None  # The trial it continues, or None
+    status: TrialStatus  # Where it stands
+    values: Values  # Hyperparameter values
+    initial_epoch: int = 0  # Epochs its parent had trained
+    epochs: int = 0  # Epochs trained in all, parents included, so far
+    target_epochs: int  # Epochs it is to reach
+    seconds: float = 0.0  # Wall time of this trial, without its parents'
+    score: float | None = None  # Objective smoothed over the last epochs, None if failed or running
+    metrics: Metrics = field(default_factory=dict)  # Metrics of the last epoch
+    history: tuple[EpochRecord, ...] = ()  # Metrics epoch by epoch, this trial's own epochs
+    parameters: int = 0  # Parameter count of the model
+    failure: Failure | None = None  # Why it failed, or None
+    notes: tuple[str, ...] = ()  # Remarks, e.g. a halved batch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -438,38 +309,23 @@ class BestHyperparameters:
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """A number with its 95% interval.
+    """A number with its 95% interval."""
 
-    Attributes:
-        value: Point estimate.
-        low: Lower end, NaN where no interval can be given.
-        high: Upper end.
-    """
-
-    value: float
-    low: float
-    high: float
+    value: float  # Point estimate
+    low: float  # Lower end, NaN where no interval can be given
+    high: float  # Upper end
 
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
-    """Probabilities of the positive class for one split.
-
-    Attributes:
-        split: The split.
-        paths: n file paths relative to the data folder.
-        patients: n patient identifiers.
-        subtypes: n of "bacteria", "virus" or "".
-        labels: `int8` (n,).
-        probabilities: `float64` (n,).
-    """
+    """Probabilities of the positive class for one split."""
 
     split: Split
-    paths: tuple[str, ...]
-    patients: tuple[str, ...]
-    subtypes: tuple[str, ...]
-    labels: np.ndarray
-    probabilities: np.ndarray
+    paths: tuple[str, ...]  # n file paths relative to the data folder
+    patients: tuple[str, ...]  # n patient identifiers
+    subtypes: tuple[str, ...]  # n of "bacteria", "virus" or ""
+    labels: np.ndarray  # `int8` (n,)
+    probabilities: np.ndarray  # `float64` (n,)
 
     def take(self, rows: np.ndarray) -> Predictions:
         """Return the predictions of the images at some positions."""
@@ -485,62 +341,38 @@ class Predictions:
 
 @dataclass(frozen=True, kw_only=True)
 class Threshold:
-    """A decision threshold and where it came from.
+    """A decision threshold and where it came from."""
 
-    Attributes:
-        value: Call positive at or above this probability.
-        rule: The rule as typed, e.g. "sensitivity=0.95".
-        chosen_on: The images that fixed it, e.g. "perturbed validation images (n = 2002)".
-        reached: The rule's quantity at that threshold on those images.
-    """
-
-    value: float
-    rule: str
-    chosen_on: str
-    reached: float
+    value: float  # Call positive at or above this probability
+    rule: str  # The rule as typed, e.g. "sensitivity=0.95"
+    chosen_on: str  # The images that fixed it, e.g. "perturbed validation images (n = 2002)"
+    reached: float  # The rule's quantity at that threshold on those images
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """One trained model scored on one split.
+    """One trained model scored on one split."""
 
-    Attributes:
-        role: "baseline" or "winner".
-        seed: Which repetition; None for the ensemble of all.
-        split: The split scored.
-        count: Number of images.
-        ranking: Threshold-free metrics by name: auc, average_precision, loss, brier,
-            expected_calibration_error.
-        at_half: Metrics at threshold 0.5.
-        at_threshold: Metrics at the stored threshold.
-        threshold: The stored threshold.
-        confusion_at_half: {"tn", "fp", "fn", "tp"} counts.
-        confusion_at_threshold: The same at the stored threshold.
-    """
-
-    role: str
-    seed: int | None
-    split: Split
-    count: int
+    role: str  # "baseline" or "winner"
+    seed: int | None  # Which repetition; None for the ensemble of all
+    split: Split  # The split scored
+    count: int  # Number of images
+    # Threshold-free metrics by name: auc, average_precision, loss, brier,
+    # expected_calibration_error
     ranking: dict[str, Estimate]
-    at_half: dict[str, Estimate]
-    at_threshold: dict[str, Estimate]
-    threshold: Threshold
-    confusion_at_half: dict[str, int]
-    confusion_at_threshold: dict[str, int]
+    at_half: dict[str, Estimate]  # Metrics at threshold 0.5
+    at_threshold: dict[str, Estimate]  # Metrics at the stored threshold
+    threshold: Threshold  # The stored threshold
+    confusion_at_half: dict[str, int]  # {"tn", "fp", "fn", "tp"} counts
+    confusion_at_threshold: dict[str, int]  # The same at the stored threshold
 
 
 @dataclass(frozen=True, kw_only=True)
 class SeedDifference:
-    """Winner minus baseline of one metric, the mean over seeds, with its two 95% intervals.
+    """Winner minus baseline of one metric, the mean over seeds, with its two 95% intervals."""
 
-    Attributes:
-        over_patients: The interval is over resampled patients.
-        over_seeds: The interval is over seeds, NaN with fewer than two.
-    """
-
-    over_patients: Estimate
-    over_seeds: Estimate
+    over_patients: Estimate  # The interval is over resampled patients
+    over_seeds: Estimate  # The interval is over seeds, NaN with fewer than two
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -554,27 +386,16 @@ class McNemar:
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
-    """A configuration, retrained with several seeds and scored; one side of a comparison.
+    """A configuration, retrained with several seeds and scored; one side of a comparison."""
 
-    Attributes:
-        role: "baseline" or "winner".
-        values: Hyperparameter values.
-        parameters: Parameter count of the exported network.
-        exported_seed: The repetition that is exported, None for the ensemble.
-        test: Evaluations on test, one per seed; () where there is no test set.
-        validation: Evaluations on validation, one per seed.
-        ensemble_test: The ensemble's on test, () without one.
-        ensemble_validation: The same on validation.
-    """
-
-    role: str
-    values: Values
-    parameters: int
-    exported_seed: int | None
-    test: tuple[Evaluation, ...]
-    validation: tuple[Evaluation, ...]
-    ensemble_test: tuple[Evaluation, ...] = ()
-    ensemble_validation: tuple[Evaluation, ...] = ()
+    role: str  # "baseline" or "winner"
+    values: Values  # Hyperparameter values
+    parameters: int  # Parameter count of the exported network
+    exported_seed: int | None  # The repetition that is exported, None for the ensemble
+    test: tuple[Evaluation, ...]  # Evaluations on test, one per seed; () where there is no test set
+    validation: tuple[Evaluation, ...]  # Evaluations on validation, one per seed
+    ensemble_test: tuple[Evaluation, ...] = ()  # The ensemble's on test, () without one
+    ensemble_validation: tuple[Evaluation, ...] = ()  # The same on validation
 
     @property
     def scored_on_test(self) -> tuple[Evaluation, ...]:
@@ -590,154 +411,95 @@ class Scored:
 
 @dataclass(frozen=True, kw_only=True)
 class Finalist:
-    """A configuration that was retrained, as far as validation knows it.
+    """A configuration that was retrained, as far as validation knows it."""
 
-    Attributes:
-        role: "baseline", "finalist_1", …; the best of them is the winner.
-        values: Hyperparameter values.
-        parameters: Parameter count.
-        scores: Objective on validation by seed: their spread is how far it can be trusted. The
-            better a finalist, the more seeds it was trained with.
-        failure: Why it could not be trained, or "".
-    """
-
-    role: str
-    values: Values
-    parameters: int
+    role: str  # "baseline", "finalist_1", …; the best of them is the winner
+    values: Values  # Hyperparameter values
+    parameters: int  # Parameter count
+    # Objective on validation by seed: their spread is how far it can be trusted. The better a
+    # finalist, the more seeds it was trained with.
     scores: dict[int, float]
-    failure: str = ""
+    failure: str = ""  # Why it could not be trained, or ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RetrainingRecipe:
-    """How the winner was retrained.
+    """How the winner was retrained."""
 
-    Attributes:
-        trained_as: Its role among the finalists; "baseline" where nothing was better.
-        epochs: Epochs of each retraining, at most.
-        seeds: Repetitions.
-        patience: Epochs without a better objective after which one stopped, 0 for never.
-        precision: Keras dtype policy.
-        trained_on: "train" or "train+val".
-        kept_epochs: The epoch kept, by seed.
-        ensemble: Number of networks in the exported ensemble, None without one.
-        notes: What a reader should know.
-    """
-
-    trained_as: str
-    epochs: int
-    seeds: int
-    patience: int
-    precision: str
-    trained_on: str
-    kept_epochs: dict[int, int]
-    ensemble: int | None = None
-    notes: tuple[str, ...] = ()
+    trained_as: str  # Its role among the finalists; "baseline" where nothing was better
+    epochs: int  # Epochs of each retraining, at most
+    seeds: int  # Repetitions
+    patience: int  # Epochs without a better objective after which one stopped, 0 for never
+    precision: str  # Keras dtype policy
+    trained_on: str  # "train" or "train+val"
+    kept_epochs: dict[int, int]  # The epoch kept, by seed
+    ensemble: int | None = None  # Number of networks in the exported ensemble, None without one
+    notes: tuple[str, ...] = ()  # What a reader should know
 
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationReport:
-    """The calibration of one exported network.
+    """The calibration of one exported network."""
 
-    Attributes:
-        method: A name of `config.CalibrationKind`.
-        temperature: The logit's divisor; above 1 for a network that is too sure of itself.
-        images: Validation images that it was fitted on.
-        note: Why none could be fitted, or "".
-        before: Expected calibration error, log loss and Brier score of the uncalibrated
-            probabilities, by split.
-        after: The same of the calibrated ones.
-    """
-
-    method: str
-    temperature: float
-    images: int
-    note: str
+    method: str  # A name of `config.CalibrationKind`
+    temperature: float  # The logit's divisor; above 1 for a network that is too sure of itself
+    images: int  # Validation images that it was fitted on
+    note: str  # Why none could be fitted, or ""
+    # Expected calibration error, log loss and Brier score of the uncalibrated probabilities, by
+    # split
     before: dict[Split, dict[str, float]]
-    after: dict[Split, dict[str, float]]
+    after: dict[Split, dict[str, float]]  # The same of the calibrated ones
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """`evaluation.json`: the winner beside the baseline.
+    """`evaluation.json`: the winner beside the baseline."""
 
-    Attributes:
-        classes: Names of the negative and the positive class.
-        split: What was scored: "test", or "val" where there is no test set.
-        objective: The metric that ranked trials.
-        synthetic: Whether the images are the demo's.
-        baseline: The HyperModel's defaults.
-        winner: What the search found.
-        difference: Winner minus baseline of the exported networks, by metric.
-        mean_difference: The same of the means over seeds, by metric; {} where the two were not
-            trained with the same two or more seeds.
-        mcnemar: By "at_half" and "at_threshold".
-        subgroups: Sensitivity at each network's threshold by subtype, then by role; {} where names
-            tell no subtype.
-        calibration: By role.
-        retraining: How the winner was retrained.
-        finalists: Everything that was retrained, best first.
-        test_evaluations: Networks that were scored on the test set.
-        times_evaluated: How often the test set was evaluated in this run, 1 unless resumed after
-            a change.
-    """
-
-    classes: tuple[str, str]
-    split: Split
-    objective: str
-    synthetic: bool
-    baseline: Scored
-    winner: Scored
-    difference: dict[str, Estimate]
+    classes: tuple[str, str]  # Names of the negative and the positive class
+    split: Split  # What was scored: "test", or "val" where there is no test set
+    objective: str  # The metric that ranked trials
+    synthetic: bool  # Whether the images are the demo's
+    baseline: Scored  # The HyperModel's defaults
+    winner: Scored  # What the search found
+    difference: dict[str, Estimate]  # Winner minus baseline of the exported networks, by metric
+    # The same of the means over seeds, by metric; {} where the two were not trained with the same
+    # two or more seeds
     mean_difference: dict[str, SeedDifference]
-    mcnemar: dict[str, McNemar]
+    mcnemar: dict[str, McNemar]  # By "at_half" and "at_threshold"
+    # Sensitivity at each network's threshold by subtype, then by role; {} where names tell no
+    # subtype
     subgroups: dict[str, dict[str, Estimate]]
-    calibration: dict[str, CalibrationReport]
-    retraining: RetrainingRecipe
-    finalists: tuple[Finalist, ...]
-    test_evaluations: int
+    calibration: dict[str, CalibrationReport]  # By role
+    retraining: RetrainingRecipe  # How the winner was retrained
+    finalists: tuple[Finalist, ...]  # Everything that was retrained, best first
+    test_evaluations: int  # Networks that were scored on the test set
+    # How often the test set was evaluated in this run, 1 unless resumed after a change
     times_evaluated: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportRecord:
-    """A row of `exports.json`: a file made of the winner, read back by its own runtime.
+    """A row of `exports.json`: a file made of the winner, read back by its own runtime."""
 
-    Attributes:
-        format: A name of `config.ExportFormat`.
-        path: Below the run directory.
-        status: "written", or "failed" with a reason.
-        reason: Why it failed, or "".
-        bytes: Size, of a folder all its files.
-        images: Validation images that were compared.
-        max_difference: Largest difference of a probability from `model.keras`'s, and of that
-            file's from the network's.
-        runtime: What read it back, with its version.
-    """
-
-    format: str
-    path: str
-    status: str
-    reason: str = ""
-    bytes: int = 0
-    images: int = 0
+    format: str  # A name of `config.ExportFormat`
+    path: str  # Below the run directory
+    status: str  # "written", or "failed" with a reason
+    reason: str = ""  # Why it failed, or ""
+    bytes: int = 0  # Size, of a folder all its files
+    images: int = 0  # Validation images that were compared
+    # Largest difference of a probability from `model.keras`'s, and of that file's from the
+    # network's
     max_difference: float = float("nan")
-    runtime: str = ""
+    runtime: str = ""  # What read it back, with its version
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rung:
-    """One level of successive halving.
+    """One level of successive halving."""
 
-    Attributes:
-        count: Trials that are to complete here.
-        initial_epoch: Epochs they bring along from the rung below.
-        epochs: Epoch number they are trained to.
-    """
-
-    count: int
-    initial_epoch: int
-    epochs: int
+    count: int  # Trials that are to complete here
+    initial_epoch: int  # Epochs they bring along from the rung below
+    epochs: int  # Epoch number they are trained to
 
     @property
     def trained(self) -> int:
@@ -747,61 +509,36 @@ class Rung:
 
 @dataclass(frozen=True, kw_only=True)
 class Bracket:
-    """One run of successive halving.
+    """One run of successive halving."""
 
-    Attributes:
-        iteration: Which repetition of Hyperband, 0 first.
-        bracket: The paper's s; the number of halvings.
-        rungs: Its rungs, first to last.
-    """
-
-    iteration: int
-    bracket: int
-    rungs: tuple[Rung, ...]
+    iteration: int  # Which repetition of Hyperband, 0 first
+    bracket: int  # The paper's s; the number of halvings
+    rungs: tuple[Rung, ...]  # Its rungs, first to last
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlanRecord:
-    """What a search is going to do, as the PLAN event has it.
+    """What a search is going to do, as the PLAN event has it."""
 
-    Attributes:
-        tuner: Name of the tuner.
-        max_epochs: Hyperband's R.
-        brackets: In the order they are started.
-        configurations: Configurations that are started.
-        trials: A configuration is one trial a rung.
-        epochs: Epochs of all trials; a continued one counts what it adds.
-        seconds_per_epoch: Of the baseline, with all workers busy: the time between two of them that
-            end, whichever workers train them. None while unmeasured.
-        seconds_per_trial: What a trial takes besides, likewise.
-        estimated_seconds: Of the search, None while unmeasured.
-        after_seconds: Of all that follows it, up to the report.
-        reserved_seconds: What of a budget in time is for everything but the search.
-        refit_epochs: Of all retrainings together, at most.
-        refit_area: How many times more pixels an image has then.
-        trainings: How many retrainings there are, at most.
-        workers: Processes that train trials, 0 for this one.
-        precision: Keras dtype policy of the trials.
-        notes: What a reader should know.
-    """
-
-    tuner: str
-    max_epochs: int
-    brackets: tuple[Bracket, ...]
-    configurations: int
-    trials: int
-    epochs: int
+    tuner: str  # Name of the tuner
+    max_epochs: int  # Hyperband's R
+    brackets: tuple[Bracket, ...]  # In the order they are started
+    configurations: int  # Configurations that are started
+    trials: int  # A configuration is one trial a rung
+    epochs: int  # Epochs of all trials; a continued one counts what it adds
+    # Of the baseline, with all workers busy: the time between two of them that end, whichever
+    # workers train them. None while unmeasured.
     seconds_per_epoch: float | None = None
-    seconds_per_trial: float | None = None
-    estimated_seconds: float | None = None
-    after_seconds: float = 0.0
-    reserved_seconds: float = 0.0
-    refit_epochs: int = 0
-    refit_area: float = 1.0
-    trainings: int = 0
-    workers: int = 0
-    precision: str = ""
-    notes: tuple[str, ...] = ()
+    seconds_per_trial: float | None = None  # What a trial takes besides, likewise
+    estimated_seconds: float | None = None  # Of the search, None while unmeasured
+    after_seconds: float = 0.0  # Of all that follows it, up to the report
+    reserved_seconds: float = 0.0  # What of a budget in time is for everything but the search
+    refit_epochs: int = 0  # Of all retrainings together, at most
+    refit_area: float = 1.0  # How many times more pixels an image has then
+    trainings: int = 0  # How many retrainings there are, at most
+    workers: int = 0  # Processes that train trials, 0 for this one
+    precision: str = ""  # Keras dtype policy of the trials
+    notes: tuple[str, ...] = ()  # What a reader should know
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -814,33 +551,19 @@ class ManifestFile:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """`manifest.json`, the last file that a run writes.
+    """`manifest.json`, the last file that a run writes."""
 
-    Attributes:
-        name: Of the run.
-        finished: ISO 8601, UTC.
-        synthetic: Whether the images are the demo's.
-        versions: Of Python, this package and what it computes with.
-        device: What training ran on.
-        host: Where the last process of the run ran.
-        seed: The run's.
-        seconds: Wall time by stage, all processes of a resumed run together.
-        costs: What the seconds of the trials went into.
-        fingerprint: Of the images.
-        files: By path below the run directory.
-    """
-
-    name: str
-    finished: str
-    synthetic: bool
-    versions: dict[str, str]
-    device: str
-    host: str
-    seed: int
-    seconds: dict[str, float]
-    costs: dict[str, float]
-    fingerprint: str
-    files: dict[str, ManifestFile] = field(default_factory=dict)
+    name: str  # Of the run
+    finished: str  # ISO 8601, UTC
+    synthetic: bool  # Whether the images are the demo's
+    versions: dict[str, str]  # Of Python, this package and what it computes with
+    device: str  # What training ran on
+    host: str  # Where the last process of the run ran
+    seed: int  # The run's
+    seconds: dict[str, float]  # Wall time by stage, all processes of a resumed run together
+    costs: dict[str, float]  # What the seconds of the trials went into
+    fingerprint: str  # Of the images
+    files: dict[str, ManifestFile] = field(default_factory=dict)  # By path below the run directory
 
 
 class Reporter(Protocol):

@@ -79,26 +79,17 @@ class UnusableImageError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Decoded:
-    """An image as the network gets it, and what the file said.
+    """An image as the network gets it, and what the file said."""
 
-    Attributes:
-        pixels: `uint8` (S, S, C), 0–255; C is 1 for gray, 3 for colour.
-        width: Width of the original in pixels, upright.
-        height: Height of the original in pixels, upright.
-        mode: Pillow's mode of the original, e.g. "L", "RGB", "CMYK", "I;16"; for DICOM see
-            `dicom.render`.
-        colour: Whether it had real colour, beyond three equal channels.
-        turned: Whether an EXIF orientation was applied.
-        brightest: Of pixels of 9 to 16 bits whose number of bits in use the file does not tell,
-            the largest value; else 0.
-    """
-
-    pixels: np.ndarray
-    width: int
-    height: int
+    pixels: np.ndarray  # `uint8` (S, S, C), 0–255; C is 1 for gray, 3 for colour
+    width: int  # Width of the original in pixels, upright
+    height: int  # Height of the original in pixels, upright
+    # Pillow's mode of the original, e.g. "L", "RGB", "CMYK", "I;16"; for DICOM see `dicom.render`
     mode: str
-    colour: bool
-    turned: bool = False
+    colour: bool  # Whether it had real colour, beyond three equal channels
+    turned: bool = False  # Whether an EXIF orientation was applied
+    # Of pixels of 9 to 16 bits whose number of bits in use the file does not tell, the largest
+    # value; else 0
     brightest: int = 0
 
 

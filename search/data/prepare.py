@@ -38,17 +38,11 @@ standard error of 0.05."""
 
 @dataclass(frozen=True)
 class SealedTest:
-    """The test images, not to be looked at before the recipe is frozen.
+    """The test images, not to be looked at before the recipe is frozen."""
 
-    Attributes:
-        folder: Where they lie.
-        classes: Names of the negative and the positive class.
-        subset: The images; use `open`.
-    """
-
-    folder: Path
-    classes: tuple[str, str]
-    subset: Subset | None
+    folder: Path  # Where they lie
+    classes: tuple[str, str]  # Names of the negative and the positive class
+    subset: Subset | None  # The images; use `open`
 
     def open(self) -> Subset:
         """Return the test images.

@@ -37,85 +37,50 @@ DROPOUT = ("conv_dropout", "dense_dropout_1", "dense_dropout_2", "dense_dropout_
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """One factor changed.
+    """One factor changed."""
 
-    Attributes:
-        factor: A key of `FACTORS`.
-        question: A key of `QUESTIONS`.
-        name: Short and unique, e.g. "filters=32".
-        before: The factor's value in the base, in words.
-        after: Its value after the change, in words.
-        values: All hyperparameters after the change.
-        epochs: Epochs to train.
-    """
-
-    factor: str
-    question: str
-    name: str
-    before: str
-    after: str
-    values: Values
-    epochs: int
+    factor: str  # A key of `FACTORS`
+    question: str  # A key of `QUESTIONS`
+    name: str  # Short and unique, e.g. "filters=32"
+    before: str  # The factor's value in the base, in words
+    after: str  # Its value after the change, in words
+    values: Values  # All hyperparameters after the change
+    epochs: int  # Epochs to train
 
 
 @dataclass(frozen=True, kw_only=True)
 class Effect:
-    """What one change did. Differences are changed − base: of a loss, below 0 is better.
+    """What one change did. Differences are changed − base: of a loss, below 0 is better."""
 
-    Attributes:
-        base: "baseline" or "winner".
-        change: The change.
-        parameters: Parameter count after it.
-        scores: Objective on validation by seed.
-        failure: Why it could not be trained, or "".
-        validation: Difference of the objective over seeds, None without a pair.
-        validation_outcome: What that says.
-        test: Differences on test by metric, {} without a test set.
-        test_outcome: What the first of `MEAN_METRICS` says.
-    """
-
-    base: str
+    base: str  # "baseline" or "winner"
     change: Change
-    parameters: int = 0
-    scores: dict[int, float] = field(default_factory=dict)
-    failure: str = ""
+    parameters: int = 0  # Parameter count after it
+    scores: dict[int, float] = field(default_factory=dict)  # Objective on validation by seed
+    failure: str = ""  # Why it could not be trained, or ""
+    # Difference of the objective over seeds, None without a pair
     validation: Estimate | None = None
-    validation_outcome: Outcome = Outcome.UNDECIDED
+    validation_outcome: Outcome = Outcome.UNDECIDED  # What that says
+    # Differences on test by metric, {} without a test set
     test: dict[str, SeedDifference] = field(default_factory=dict)
-    test_outcome: Outcome = Outcome.UNDECIDED
+    test_outcome: Outcome = Outcome.UNDECIDED  # What the first of `MEAN_METRICS` says
 
 
 @dataclass(frozen=True, kw_only=True)
 class AblationReport:
-    """The content of `ablation.json`, written last.
+    """The content of `ablation.json`, written last."""
 
-    Attributes:
-        run: Name of the run.
-        finished: ISO time.
-        synthetic: Whether the images are the demo's.
-        objective: The metric of validation.
-        epochs: Of each training.
-        repeats: Seeds.
-        images: Number of images by "val", "perturbed" and, if there is one, "test".
-        test_evaluations: Networks scored on test.
-        times_evaluated: How often ablations of this run evaluated the test, this one included.
-        notes: What a reader should know, a sentence each.
-        bases: The unchanged configurations.
-        effects: One per change.
-    """
-
-    run: str
-    finished: str
-    synthetic: bool
-    objective: str
-    epochs: int
-    repeats: int
-    images: dict[str, int]
-    test_evaluations: int
-    times_evaluated: int
-    notes: tuple[str, ...]
-    bases: tuple[Finalist, ...]
-    effects: tuple[Effect, ...]
+    run: str  # Name of the run
+    finished: str  # ISO time
+    synthetic: bool  # Whether the images are the demo's
+    objective: str  # The metric of validation
+    epochs: int  # Of each training
+    repeats: int  # Seeds
+    images: dict[str, int]  # Number of images by "val", "perturbed" and, if there is one, "test"
+    test_evaluations: int  # Networks scored on test
+    times_evaluated: int  # How often ablations of this run evaluated the test, this one included
+    notes: tuple[str, ...]  # What a reader should know, a sentence each
+    bases: tuple[Finalist, ...]  # The unchanged configurations
+    effects: tuple[Effect, ...]  # One per change
 
 
 def parse_factors(text: str) -> list[tuple[str, str]]:

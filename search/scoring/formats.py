@@ -47,21 +47,13 @@ FAILED = "failed"
 
 
 class Format(NamedTuple):
-    """One format.
+    """One format."""
 
-    Attributes:
-        name: As `--export` takes it.
-        file: Name of the export in a run directory.
-        modules: What must be importable to write it and read it back.
-        runtime: The distribution that runs it.
-        extra: The extra of this project that brings them, "" if it needs none.
-    """
-
-    name: str
-    file: str
-    modules: tuple[str, ...]
-    runtime: str
-    extra: str = ""
+    name: str  # As `--export` takes it
+    file: str  # Name of the export in a run directory
+    modules: tuple[str, ...]  # What must be importable to write it and read it back
+    runtime: str  # The distribution that runs it
+    extra: str = ""  # The extra of this project that brings them, "" if it needs none
 
     @property
     def missing(self) -> str:
@@ -107,38 +99,23 @@ FORMATS = {
 
 @dataclass(frozen=True, kw_only=True)
 class ModelMetadata:
-    """What an exported model says of itself.
+    """What an exported model says of itself."""
 
-    Attributes:
-        image_size: Side S in pixels of the network's input.
-        threshold: Call the positive class at or above it.
-        channels: 1 for a network that takes gray images, 3 for real colour.
-        depth: Bits in use of training images of 9 to 16 bits that did not tell; 0 if there were
-            none.
-        classes: Names of the negative and the positive class.
-        role: "winner" or "baseline".
-        seed: The repetition that it is, None for an ensemble.
-        notice: What must be said with every answer of the model, or "".
-        run: Name of the run.
-        versions: Of Python and packages.
-        values: Hyperparameter values.
-        fingerprint: Of the data set.
-        version: Of this record.
-    """
-
-    image_size: int
-    threshold: Threshold
-    channels: int = 1
+    image_size: int  # Side S in pixels of the network's input
+    threshold: Threshold  # Call the positive class at or above it
+    channels: int = 1  # 1 for a network that takes gray images, 3 for real colour
+    # Bits in use of training images of 9 to 16 bits that did not tell; 0 if there were none
     depth: int = 0
+    # Names of the negative and the positive class
     classes: tuple[str, str] = ("negative", "positive")
-    role: str = "winner"
-    seed: int | None = None
-    notice: str = ""
-    run: str = ""
-    versions: dict[str, str] = field(default_factory=dict)
-    values: Values = field(default_factory=dict)
-    fingerprint: str = ""
-    version: int = METADATA_VERSION
+    role: str = "winner"  # "winner" or "baseline"
+    seed: int | None = None  # The repetition that it is, None for an ensemble
+    notice: str = ""  # What must be said with every answer of the model, or ""
+    run: str = ""  # Name of the run
+    versions: dict[str, str] = field(default_factory=dict)  # Of Python and packages
+    values: Values = field(default_factory=dict)  # Hyperparameter values
+    fingerprint: str = ""  # Of the data set
+    version: int = METADATA_VERSION  # Of this record
 
 
 class Predictor(Protocol):

@@ -54,23 +54,14 @@ GROUPS = ((1, False), (0, True), (1, True), (0, False))
 
 
 class Heatmap(NamedTuple):
-    """Where in one image a network found the reason for its decision.
+    """Where in one image a network found the reason for its decision."""
 
-    Attributes:
-        path: The image, relative to the data folder.
-        label: 0 or 1.
-        called: 0 or 1, the decision at the stored threshold.
-        probability: Of the positive class.
-        image: `uint8` (S, S), gray.
-        heat: `float32` (S, S) in [0, 1].
-    """
-
-    path: str
-    label: int
-    called: int
-    probability: float
-    image: np.ndarray
-    heat: np.ndarray
+    path: str  # The image, relative to the data folder
+    label: int  # 0 or 1
+    called: int  # 0 or 1, the decision at the stored threshold
+    probability: float  # Of the positive class
+    image: np.ndarray  # `uint8` (S, S), gray
+    heat: np.ndarray  # `float32` (S, S) in [0, 1]
 
 
 def look(run: RunDirectory, *, warn: Callable[[str], None]) -> list[Heatmap]:

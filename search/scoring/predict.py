@@ -33,21 +33,14 @@ NOT_FOR_DIAGNOSIS = "Research use only, not for diagnosis."
 
 @dataclass(frozen=True, kw_only=True)
 class FilePrediction:
-    """The model's answer for one file.
+    """The model's answer for one file."""
 
-    Attributes:
-        file: The file as asked for.
-        probability: Of the positive class, or None where the file could not be read.
-        verdict: Name of the class at the stored threshold, or None.
-        error: Why there is no answer, or None.
-        brightest: As in `data.decode.Decoded`.
-    """
-
-    file: str
+    file: str  # The file as asked for
+    # Of the positive class, or None where the file could not be read
     probability: float | None = None
-    verdict: str | None = None
-    error: str | None = None
-    brightest: int = 0
+    verdict: str | None = None  # Name of the class at the stored threshold, or None
+    error: str | None = None  # Why there is no answer, or None
+    brightest: int = 0  # As in `data.decode.Decoded`
 
 
 def find_model(

@@ -57,63 +57,39 @@ OpenExecutor = Callable[..., AbstractContextManager[Executor]]
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A configuration to retrain, and how; recipes that differ in their role only are equal.
+    """A configuration to retrain, and how; recipes that differ in their role only are equal."""
 
-    Attributes:
-        role: "baseline", or "finalist_1" and so on, the search's best first.
-        values: Hyperparameter values.
-        epochs: Epochs, at most; the learning rate's schedule spans them.
-        stop: Epoch after which the training ends all the same, 0 for none.
-        patience: Stop after so many epochs without a better objective, 0 for never.
-        precision: Keras dtype policy.
-    """
-
+    # "baseline", or "finalist_1" and so on, the search's best first
     role: str = field(compare=False)
-    values: Values
-    epochs: int
-    stop: int = 0
-    patience: int = 0
-    precision: str = "float32"
+    values: Values  # Hyperparameter values
+    epochs: int  # Epochs, at most; the learning rate's schedule spans them
+    stop: int = 0  # Epoch after which the training ends all the same, 0 for none
+    patience: int = 0  # Stop after so many epochs without a better objective, 0 for never
+    precision: str = "float32"  # Keras dtype policy
 
 
 @dataclass(frozen=True, kw_only=True)
 class Retrained:
-    """A configuration retrained with one seed.
+    """A configuration retrained with one seed."""
 
-    Attributes:
-        recipe: What was trained, and how.
-        seed: The seed of this repetition, 0, 1, …
-        parameters: Parameter count.
-        weights_file: Checkpoint of the epoch that is kept.
-        kept_epoch: Number of that epoch.
-        score: Objective on validation, smoothed.
-        final_weights: Checkpoint of the same training on train + val, if there was one: what is
-            tested and exported, while `weights_file` is what validation speaks of.
-    """
-
-    recipe: Recipe
-    seed: int
-    parameters: int
-    weights_file: Path
-    kept_epoch: int
-    score: float
+    recipe: Recipe  # What was trained, and how
+    seed: int  # The seed of this repetition, 0, 1, …
+    parameters: int  # Parameter count
+    weights_file: Path  # Checkpoint of the epoch that is kept
+    kept_epoch: int  # Number of that epoch
+    score: float  # Objective on validation, smoothed
+    # Checkpoint of the same training on train + val, if there was one: what is tested and exported,
+    # while `weights_file` is what validation speaks of
     final_weights: Path | None = None
 
 
 class Retraining(NamedTuple):
-    """What the retraining stage gave.
+    """What the retraining stage gave."""
 
-    Attributes:
-        baseline: A network per seed.
-        winner: A network per seed; the baseline's own where nothing was better.
-        recipe: How the winner was retrained.
-        finalists: Everything that was retrained, best first.
-    """
-
-    baseline: tuple[Retrained, ...]
-    winner: tuple[Retrained, ...]
-    recipe: RetrainingRecipe
-    finalists: tuple[Finalist, ...]
+    baseline: tuple[Retrained, ...]  # A network per seed
+    winner: tuple[Retrained, ...]  # A network per seed; the baseline's own where nothing was better
+    recipe: RetrainingRecipe  # How the winner was retrained
+    finalists: tuple[Finalist, ...]  # Everything that was retrained, best first
 
 
 def retrain(

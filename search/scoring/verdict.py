@@ -143,19 +143,12 @@ def _load(
 
 
 class Side(NamedTuple):
-    """The networks of one role.
+    """The networks of one role."""
 
-    Attributes:
-        role: "baseline" or "winner".
-        networks: One per seed.
-        ensemble: Of these networks, () without one.
-        exported: The one that is exported, or compared with the exported one.
-    """
-
-    role: str
-    networks: tuple[Network, ...]
-    ensemble: tuple[Network, ...]
-    exported: Network
+    role: str  # "baseline" or "winner"
+    networks: tuple[Network, ...]  # One per seed
+    ensemble: tuple[Network, ...]  # Of these networks, () without one
+    exported: Network  # The one that is exported, or compared with the exported one
 
 
 def decide(

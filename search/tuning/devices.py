@@ -49,15 +49,10 @@ CGROUP_OWN = Path("/proc/self/cgroup")
 
 @dataclass(frozen=True, kw_only=True)
 class Gpu:
-    """A GPU.
+    """A GPU."""
 
-    Attributes:
-        index: What `CUDA_VISIBLE_DEVICES` calls it.
-        memory_mb: Its memory in MiB.
-    """
-
-    index: str
-    memory_mb: int
+    index: str  # What `CUDA_VISIBLE_DEVICES` calls it
+    memory_mb: int  # Its memory in MiB
 
 
 def find_gpus() -> tuple[Gpu, ...]:

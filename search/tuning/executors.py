@@ -23,38 +23,23 @@ same time for most of it."""
 
 @dataclass(frozen=True, kw_only=True)
 class TrialStarted:
-    """A worker took a trial.
-
-    Attributes:
-        trial_id: The trial.
-        worker: Number of the worker, 0 for the first.
-        pid: Its process.
-        device: What it trains on, in words.
-    """
+    """A worker took a trial."""
 
     trial_id: str
-    worker: int
-    pid: int
-    device: str
+    worker: int  # Number of the worker, 0 for the first
+    pid: int  # Its process
+    device: str  # What it trains on, in words
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerLost:
-    """A worker died, hung or took too long, in the middle of a trial.
+    """A worker died, hung or took too long, in the middle of a trial."""
 
-    Attributes:
-        trial_id: The trial it was training.
-        worker: Number of the worker.
-        pid: Its process.
-        reason: One line, e.g. "killed by SIGKILL".
-        retry: Whether the trial goes on elsewhere, from its last epoch.
-    """
-
-    trial_id: str
-    worker: int
-    pid: int
-    reason: str
-    retry: bool
+    trial_id: str  # The trial it was training
+    worker: int  # Number of the worker
+    pid: int  # Its process
+    reason: str  # One line, e.g. "killed by SIGKILL"
+    retry: bool  # Whether the trial goes on elsewhere, from its last epoch
 
 
 TrialMessage = EpochRecord | TrialStarted | WorkerLost
@@ -65,27 +50,17 @@ OnMessage = Callable[[TrialMessage], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
-    """What a configuration costs.
+    """What a configuration costs."""
 
-    Attributes:
-        epoch: Seconds of an epoch, validation included.
-        trial: Seconds a trial takes besides its epochs: building and compiling.
-    """
-
-    epoch: float
-    trial: float
+    epoch: float  # Seconds of an epoch, validation included
+    trial: float  # Seconds a trial takes besides its epochs: building and compiling
 
 
 class Executor(Protocol):
-    """Trains trials, one or several at a time.
+    """Trains trials, one or several at a time."""
 
-    Attributes:
-        workers: How many trials it trains at once.
-        description: What it is, for the plan, e.g. "2 workers, each with 1 of 2 CPU cores".
-    """
-
-    workers: int
-    description: str
+    workers: int  # How many trials it trains at once
+    description: str  # What it is, for the plan, e.g. "2 workers, each with 1 of 2 CPU cores"
 
     @property
     def free(self) -> int:

@@ -23,32 +23,21 @@ FEWEST_SPARES = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Slot:
-    """A trial to start.
+    """A trial to start."""
 
-    Attributes:
-        bracket_index: Position of the bracket in the schedule.
-        rung: Its rung.
-        configuration: Number of the configuration.
-    """
-
-    bracket_index: int
-    rung: int
-    configuration: int
+    bracket_index: int  # Position of the bracket in the schedule
+    rung: int  # Its rung
+    configuration: int  # Number of the configuration
 
 
 @dataclass
 class RungState:
-    """What happened in one rung so far.
+    """What happened in one rung so far."""
 
-    Attributes:
-        running: Configurations being trained.
-        scores: Rank key by completed configuration; smaller is better.
-        failed: Configurations that failed here.
-    """
-
-    running: set[int] = field(default_factory=set)
+    running: set[int] = field(default_factory=set)  # Configurations being trained
+    # Rank key by completed configuration; smaller is better
     scores: dict[int, tuple[float, int, int]] = field(default_factory=dict)
-    failed: set[int] = field(default_factory=set)
+    failed: set[int] = field(default_factory=set)  # Configurations that failed here
 
     @property
     def started(self) -> set[int]:

@@ -25,25 +25,18 @@ BATCH_SIZE = 32
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What all trials of a search have in common; picklable.
+    """What all trials of a search have in common; picklable."""
 
-    Attributes:
-        dataset: Training and validation images.
-        hypermodel: A `kt.HyperModel` whose `build` gives a compiled model that takes raw gray
-            `uint8` (n, S, S, 1) and returns probabilities (n, 1).
-        objective: Name of the metric that decides.
-        prevalence: Prior of the positive class for the log losses.
-        validated: False where the validation images are trained on as well, so that nothing is
-            left to validate with: epochs have the metrics of training only, and the last is kept.
-        max_parameters: A trial whose model has more fails, 0 for no limit.
-    """
-
-    dataset: Dataset
+    dataset: Dataset  # Training and validation images
+    # A `kt.HyperModel` whose `build` gives a compiled model that takes raw gray `uint8` (n, S, S,
+    # 1) and returns probabilities (n, 1)
     hypermodel: kt.HyperModel
-    objective: str
-    prevalence: float
+    objective: str  # Name of the metric that decides
+    prevalence: float  # Prior of the positive class for the log losses
+    # False where the validation images are trained on as well, so that nothing is left to validate
+    # with: epochs have the metrics of training only, and the last is kept
     validated: bool = True
-    max_parameters: int = 0
+    max_parameters: int = 0  # A trial whose model has more fails, 0 for no limit
 
 
 class ModelTooLargeError(Exception):

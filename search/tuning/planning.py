@@ -26,15 +26,10 @@ from search.tuning.space import Prior, Space
 
 @dataclass(frozen=True, kw_only=True)
 class _Budget:
-    """What `--budget` leaves room for.
+    """What `--budget` leaves room for."""
 
-    Attributes:
-        epochs: Epochs that may be trained.
-        per_trial: What starting a trial takes of them.
-    """
-
-    epochs: int
-    per_trial: float = 0.0
+    epochs: int  # Epochs that may be trained
+    per_trial: float = 0.0  # What starting a trial takes of them
 
     def share(self, trials: int, most: int) -> int:
         """Return the epochs of each of some trials, at least 1 and not more than `most`."""

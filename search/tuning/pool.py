@@ -80,25 +80,18 @@ that does not answer, and is left behind."""
 
 @dataclass(frozen=True, kw_only=True)
 class PoolLimits:
-    """When a worker is replaced or given up on.
+    """When a worker is replaced or given up on."""
 
-    Attributes:
-        trials_per_worker: A worker is replaced after so many trials.
-        worker_memory_mb: A worker that trains on the CPU is replaced after a trial when it holds
-            more main memory than this; the next trial may need as much again.
-        retries: How often a trial is started again after losing its worker.
-        trial_timeout: Seconds a trial may take in one worker; 0 for no limit.
-        stall_timeout: Seconds without a training step, validation or checkpoint after which a
-            worker counts as hung; 0 for no limit.
-        start_failures: Give up after so many workers in a row could not start.
-    """
-
-    trials_per_worker: int = 10
+    trials_per_worker: int = 10  # A worker is replaced after so many trials
+    # A worker that trains on the CPU is replaced after a trial when it holds more main memory than
+    # this; the next trial may need as much again
     worker_memory_mb: int = 1500
-    retries: int = 2
-    trial_timeout: float = 0.0
+    retries: int = 2  # How often a trial is started again after losing its worker
+    trial_timeout: float = 0.0  # Seconds a trial may take in one worker; 0 for no limit
+    # Seconds without a training step, validation or checkpoint after which a worker counts as hung;
+    # 0 for no limit
     stall_timeout: float = 600.0
-    start_failures: int = 3
+    start_failures: int = 3  # Give up after so many workers in a row could not start
 
 
 class Worker(ABC):

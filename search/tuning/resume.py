@@ -23,18 +23,12 @@ from search.tuning.schedule import Schedule, continues
 
 @dataclass(frozen=True, kw_only=True)
 class Begun:
-    """What the earlier processes of a run settled.
+    """What the earlier processes of a run settled."""
 
-    Attributes:
-        pace: As the first one measured it: a budget in hours must give the same schedule again.
-        precision: Keras dtype policy of the trials, "" where none was journaled.
-        brackets: Of the latest plan, () while no trial was created.
-        reserved: Seconds of a budget that the first one kept for everything but the search.
-    """
-
-    pace: Pace
-    precision: str
-    brackets: tuple[Bracket, ...]
+    pace: Pace  # As the first one measured it: a budget in hours must give the same schedule again
+    precision: str  # Keras dtype policy of the trials, "" where none was journaled
+    brackets: tuple[Bracket, ...]  # Of the latest plan, () while no trial was created
+    # Seconds of a budget that the first one kept for everything but the search
     reserved: float = 0.0
 
 

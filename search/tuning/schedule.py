@@ -23,19 +23,12 @@ SECONDS_PER_UNIT = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """All brackets of a search, in the order they are started.
+    """All brackets of a search, in the order they are started."""
 
-    Attributes:
-        tuner: Name of the tuner, for the plan.
-        max_epochs: R.
-        brackets: Its brackets.
-        notes: What a reader should know about how it came about.
-    """
-
-    tuner: str
-    max_epochs: int
+    tuner: str  # Name of the tuner, for the plan
+    max_epochs: int  # R
     brackets: tuple[Bracket, ...]
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # What a reader should know about how it came about
 
     @property
     def configurations(self) -> int:

@@ -284,16 +284,12 @@ def sample(space: Space, *, seed: str) -> Values:
 
 @dataclass(frozen=True, kw_only=True)
 class Belief:
-    """What is known of one hyperparameter before a search.
+    """What is known of one hyperparameter before a search."""
 
-    Attributes:
-        value: The value to draw around.
-        spread: For values in order, the standard deviation of draws as a share of the range; 0.25
-            is PriorBand's. For others, the probability of another value, times the number of
-            values: 0 is certain, 1 knows nothing.
-    """
-
-    value: Any
+    value: Any  # The value to draw around
+    # For values in order, the standard deviation of draws as a share of the range; 0.25 is
+    # PriorBand's. For others, the probability of another value, times the number of values: 0 is
+    # certain, 1 knows nothing.
     spread: float = 0.25
 
 
