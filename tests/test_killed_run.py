@@ -17,7 +17,9 @@ ROOT = Path(__file__).parents[1]
 PATIENCE = 300.0
 """Seconds for a stage to be reached."""
 
-LENGTHS = "--image-size 32 --max-epochs 3 --min-epochs 1 --refit-epochs 3 --refit-seeds 1"
+LENGTHS = (
+    "--image-size 32 --max-epochs 3 --min-epochs 1 --iterations 1 --refit-epochs 3 --refit-seeds 1"
+)
 
 
 def start(folder: Path, name: str, *more: str) -> subprocess.Popen:

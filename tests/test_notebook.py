@@ -14,6 +14,7 @@ OPTIONS = {
     "name": "tiny",
     "image_size": 32,
     "max_epochs": 1,
+    "iterations": 1,
     "refit_epochs": 1,
     "refit_seeds": 1,
     "top": 1,

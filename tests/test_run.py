@@ -31,7 +31,9 @@ CONTRACT = {
     *("report.md", "manifest.json"),
 }
 
-LENGTHS = "--max-epochs 3 --min-epochs 1 --refit-epochs 2 --refit-seeds 1 --workers 0"
+LENGTHS = (
+    "--max-epochs 3 --min-epochs 1 --iterations 1 --refit-epochs 2 --refit-seeds 1 --workers 0"
+)
 
 
 def arguments(folder: Path, *more: str) -> list[str]:

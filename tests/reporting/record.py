@@ -28,7 +28,8 @@ def record() -> None:
     """Run the search and replace the records."""
     with tempfile.TemporaryDirectory() as folder:
         options = "--tuner hyperband --data demo --image-size 32 --max-epochs 3 --min-epochs 1"
-        more = f"--refit-epochs 2 --refit-seeds 2 --no-live --name recorded --results-dir {folder}"
+        options += " --iterations 1 --top 2 --refit-epochs 2 --refit-seeds 2 --no-live"
+        more = f"--name recorded --results-dir {folder}"
         command = [sys.executable, "-m", "search.run", *options.split(), *more.split()]
         subprocess.run(command, check=True)
         shutil.rmtree(RUN, ignore_errors=True)
