@@ -105,15 +105,16 @@ def prepare(
     Raises:
         SearchError: With a message for the user.
     """
-    config = _fresh(given) if resume is None else _stored(given, resume)
+    stored = None
+    if resume is not None:
+        given, stored = _stored(given, resume)
+    config = with_options(stored, given) if stored else _fresh(given)
     require(config.export)
     require_tracker(config.tracker)
     with console.stage("Setup"):
         source = find_source(config, progress=console.progress)
-        if source.synthetic and not config.preset:
-            # A run that was killed before it wrote anything is known by its place alone.
-            place = {"name": config.name, "results_dir": config.results_dir}
-            config = _fresh({**given, **place, "preset": "demo"})
+        if source.synthetic and not stored and not config.preset:
+            config = _fresh({**given, "preset": "demo"})
         console.follow(config.objective)
         console.progress("Loading Keras", 0, 0)
         backend.load()
@@ -125,8 +126,8 @@ def _fresh(given: dict[str, Any]) -> RunConfig:
     return with_preset(given.get("preset", ""), given)
 
 
-def _stored(given: dict[str, Any], resume: str) -> RunConfig:
-    """Return the options of the run to go on with, and those given now in their place."""
+def _stored(given: dict[str, Any], resume: str) -> tuple[dict[str, Any], RunConfig | None]:
+    """Return what is given with the place of the run to go on with, and its options, if it has."""
     name = resume or given.get("name", "")
     if not name:
         raise ConfigurationError("--resume: name the run, e.g. --resume first")
@@ -138,10 +139,10 @@ def _stored(given: dict[str, Any], resume: str) -> RunConfig:
     directory = locate(name, results) if begun else RunDirectory(folder)
     place = {"name": directory.name, "results_dir": directory.root.parent.as_posix()}
     if not directory.journal_file.exists() and not (directory.root / "config.json").exists():
-        return _fresh({**given, **place})
+        return {**given, **place}, None
     # Read once before anything slow, so that damage is named at once.
     directory.trials()
-    return with_options(directory.read(RunConfig, "config.json"), {**given, **place})
+    return {**given, **place}, directory.read(RunConfig, "config.json")
 
 
 if __name__ == "__main__":

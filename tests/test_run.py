@@ -14,6 +14,7 @@ import pytest
 
 import search
 from search.ablate import main as ablate
+from search.config import RunConfig
 from search.errors import ConfigurationError, StopRequestedError
 from search.evaluate import main as evaluate
 from search.predict import main as predict
@@ -296,6 +297,15 @@ def test_a_run_that_was_killed_before_it_wrote_anything_begins(tmp_path, by_fold
     given = {"data": "demo", "results_dir": str(tmp_path)}
     config, _ = prepare(given, Console(quiet=True), resume=name)
     assert (config.name, config.results_dir, config.preset) == ("dead", str(tmp_path), "demo")
+
+
+def test_a_begun_run_keeps_its_options_when_it_is_given_the_demo(tmp_path):
+    begun = RunDirectory(tmp_path / "begun")
+    begun.create()
+    begun.write_json("config.json", RunConfig(name="begun", data="films"))
+    given = {"data": "demo", "results_dir": str(tmp_path)}
+    config, _ = prepare(given, Console(quiet=True), resume="begun")
+    assert (config.preset, config.max_epochs) == ("", RunConfig().max_epochs)
 
 
 @pytest.mark.slow
