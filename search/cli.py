@@ -136,13 +136,13 @@ def _read(name: str, text: Any) -> Any:
     return text
 
 
-def _text(value: Any) -> str:
-    """Return a value as it is typed."""
+def _text(value: Any, *, between: str = ",") -> str:
+    """Return a value as it is typed, with what stands between several."""
     if isinstance(value, dict):
-        pairs = (f"{name}={_text(item)}" for name, item in value.items())
-        return " ".join(pairs).replace(",", ":") or "none"
+        pairs = (f"{name}={_text(item, between=':')}" for name, item in value.items())
+        return " ".join(pairs) or "none"
     if isinstance(value, tuple):
-        return ",".join(_text(item) for item in value) or "none"
+        return between.join(_text(item) for item in value) or "none"
     if isinstance(value, bool):
         return "on" if value else "off"
     return f"{value:g}" if isinstance(value, float) else str(value)
