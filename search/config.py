@@ -272,33 +272,20 @@ class OnResume(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """Everything about one option but its name, type and default.
+    """Everything about one option but its name, type and default."""
 
-    Attributes:
-        group: Heading in the help.
-        help: What it does, and when one would change it.
-        metavar: What stands for the value in the help.
-        between: Smallest and largest number allowed.
-        known: Every text allowed; () for any.
-        pattern: What a text must match.
-        must: The same in words.
-        on_resume: What may happen to it when a run is resumed.
-        read: Makes the value of the text that was typed; None: as its type says.
-        repeated: Whether it may be given several times; `read` then gets a list.
-        shown: The default in the help where the value itself says little.
-    """
-
-    group: str
-    help: str
-    metavar: str = ""
-    between: tuple[float, float] | None = None
-    known: tuple[str, ...] = ()
-    pattern: re.Pattern[str] | None = None
-    must: str = ""
-    on_resume: OnResume = OnResume.FIXED
+    group: str  # Heading in the help
+    help: str  # What it does, and when one would change it
+    metavar: str = ""  # What stands for the value in the help
+    between: tuple[float, float] | None = None  # Smallest and largest number allowed
+    known: tuple[str, ...] = ()  # Every text allowed; () for any
+    pattern: re.Pattern[str] | None = None  # What a text must match
+    must: str = ""  # The same in words
+    on_resume: OnResume = OnResume.FIXED  # What may happen to it when a run is resumed
+    # Makes the value of the text that was typed; None: as its type says
     read: Callable[[Any], Any] | None = None
-    repeated: bool = False
-    shown: str = ""
+    repeated: bool = False  # Whether it may be given several times; `read` then gets a list
+    shown: str = ""  # The default in the help where the value itself says little
 
 
 def option(

@@ -222,7 +222,7 @@ class TrialSpec:
     """Everything that training one trial needs besides the data and the HyperModel."""
 
     trial_id: str  # Unique within the run; also names the trial's directory
-    values: Values  # Hyperparameter values
+    values: Values
     seed: int  # Seed of initialization, data order and augmentation, from run seed and values
     initial_epoch: int = 0  # Epochs already trained by the parent
     epochs: int  # Epoch number to train to
@@ -286,7 +286,7 @@ class TrialRecord:
     rung: int = 0  # 0 is the first
     parent: str | None = None  # The trial it continues, or None
     status: TrialStatus  # Where it stands
-    values: Values  # Hyperparameter values
+    values: Values
     initial_epoch: int = 0  # Epochs its parent had trained
     epochs: int = 0  # Epochs trained in all, parents included, so far
     target_epochs: int  # Epochs it is to reach
@@ -389,7 +389,7 @@ class Scored:
     """A configuration, retrained with several seeds and scored; one side of a comparison."""
 
     role: str  # "baseline" or "winner"
-    values: Values  # Hyperparameter values
+    values: Values
     parameters: int  # Parameter count of the exported network
     exported_seed: int | None  # The repetition that is exported, None for the ensemble
     test: tuple[Evaluation, ...]  # Evaluations on test, one per seed; () where there is no test set
@@ -414,8 +414,8 @@ class Finalist:
     """A configuration that was retrained, as far as validation knows it."""
 
     role: str  # "baseline", "finalist_1", …; the best of them is the winner
-    values: Values  # Hyperparameter values
-    parameters: int  # Parameter count
+    values: Values
+    parameters: int
     # Objective on validation by seed: their spread is how far it can be trusted. The better a
     # finalist, the more seeds it was trained with.
     scores: dict[int, float]
@@ -513,14 +513,14 @@ class Bracket:
 
     iteration: int  # Which repetition of Hyperband, 0 first
     bracket: int  # The paper's s; the number of halvings
-    rungs: tuple[Rung, ...]  # Its rungs, first to last
+    rungs: tuple[Rung, ...]  # First to last
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlanRecord:
     """What a search is going to do, as the PLAN event has it."""
 
-    tuner: str  # Name of the tuner
+    tuner: str
     max_epochs: int  # Hyperband's R
     brackets: tuple[Bracket, ...]  # In the order they are started
     configurations: int  # Configurations that are started

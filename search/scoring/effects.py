@@ -69,7 +69,7 @@ class Effect:
 class AblationReport:
     """The content of `ablation.json`, written last."""
 
-    run: str  # Name of the run
+    run: str
     finished: str  # ISO time
     synthetic: bool  # Whether the images are the demo's
     objective: str  # The metric of validation

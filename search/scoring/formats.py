@@ -111,9 +111,9 @@ class ModelMetadata:
     role: str = "winner"  # "winner" or "baseline"
     seed: int | None = None  # The repetition that it is, None for an ensemble
     notice: str = ""  # What must be said with every answer of the model, or ""
-    run: str = ""  # Name of the run
+    run: str = ""
     versions: dict[str, str] = field(default_factory=dict)  # Of Python and packages
-    values: Values = field(default_factory=dict)  # Hyperparameter values
+    values: Values = field(default_factory=dict)
     fingerprint: str = ""  # Of the data set
     version: int = METADATA_VERSION  # Of this record
 

@@ -61,7 +61,7 @@ class Recipe:
 
     # "baseline", or "finalist_1" and so on, the search's best first
     role: str = field(compare=False)
-    values: Values  # Hyperparameter values
+    values: Values
     epochs: int  # Epochs, at most; the learning rate's schedule spans them
     stop: int = 0  # Epoch after which the training ends all the same, 0 for none
     patience: int = 0  # Stop after so many epochs without a better objective, 0 for never
@@ -74,7 +74,7 @@ class Retrained:
 
     recipe: Recipe  # What was trained, and how
     seed: int  # The seed of this repetition, 0, 1, …
-    parameters: int  # Parameter count
+    parameters: int
     weights_file: Path  # Checkpoint of the epoch that is kept
     kept_epoch: int  # Number of that epoch
     score: float  # Objective on validation, smoothed
