@@ -188,7 +188,7 @@ def _draw_opacities(rng: np.random.Generator, subtype: str) -> list[tuple[float,
 def _draw_framing(rng: np.random.Generator, *, distant: bool) -> tuple[Grid, Grid]:
     """Draw how an image was centred and how much of the body it takes in; return its x and y.
 
-    The two kinds differ by a quarter in scale, which random crops to half the area hide.
+    The two kinds differ by a quarter in scale, which crops down to a quarter of the area hide.
     """
     # In shares of the image's sides: the lungs' height, from their apex to the diaphragm; the
     # apex's distance from the top; half the rib cage's width; the midline's distance from the left.
